@@ -1,0 +1,56 @@
+"""The command line: verbs for people, and the stages that dvc.yaml calls.
+
+Every verb imports what it needs when it runs, so that ``quickstudy --help`` answers at once.
+"""
+
+import errno
+import os
+import sys
+
+import typer
+
+from quickstudy.environment import apply_environment
+from quickstudy.errors import QuickstudyError
+
+app = typer.Typer(
+    name="quickstudy",
+    help="Meta-train one model over many tasks; adapt it to a task it has never seen in milliseconds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _register() -> None:
+    from quickstudy.cli import data, pipeline, stages, tasks
+
+    pipeline.register(app)
+    tasks.register(app)
+    app.add_typer(data.app, name="data")
+    stages.register(app)
+
+
+def main() -> None:
+    """Entry point. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
+    apply_environment()
+    _register()
+    try:
+        app()
+    except QuickstudyError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("quickstudy: stopped; the next run goes on from what was finished", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            fail(f"no space left on the disk while writing {error.filename or ''}. Free some and run the same again")
+        raise
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def fail(line: str) -> None:
+    """Print one line and end with exit code 2."""
+    print(f"quickstudy: {line}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,103 @@
+"""params.yaml, validated and frozen."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quickstudy.errors import QuickstudyError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Splits(Section):
+    key: str
+    validation: Share
+    test: Share
+
+
+class ImageInput(Section):
+    size: Annotated[int, Field(ge=16, le=512)]
+    channels: Literal[1, 3]
+
+
+class AudioInput(Section):
+    sample_rate: Annotated[int, Field(ge=4000, le=48000)]
+    seconds: Annotated[float, Field(gt=0, le=60)]
+    mels: Annotated[int, Field(ge=16, le=256)]
+
+
+class TextInput(Section):
+    encoder: Literal["all-MiniLM-L6-v2"]
+    max_tokens: Annotated[int, Field(ge=8, le=512)]
+
+
+class Inputs(Section):
+    image: ImageInput
+    audio: AudioInput
+    text: TextInput
+
+
+class Episodes(Section):
+    count: Annotated[int, Field(ge=2)]
+    shots: tuple[Positive, ...] = Field(min_length=1)
+    query: Positive
+    way: Annotated[int, Field(ge=2)]
+    ways: dict[str, Annotated[int, Field(ge=2)]]
+
+    def way_of(self, dataset: str) -> int:
+        return self.ways.get(dataset, self.way)
+
+
+class Model(Section):
+    dimension: Annotated[int, Field(ge=8)]
+    width: Annotated[int, Field(ge=4)]
+    learner: Literal["adapt"]
+    heads: Positive
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    splits: Splits
+    inputs: Inputs
+    episodes: Episodes
+    model: Model
+
+
+def load_settings(path: Path = Path("params.yaml")) -> Settings:
+    """Read and check params.yaml.
+
+    Raises:
+        QuickstudyError: naming the parameter, what is wrong with it and, where it is unknown, the known ones.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise QuickstudyError("not found", where=path, fix="Run the command in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise QuickstudyError(f"is not YAML ({error})", where=path) from None
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise QuickstudyError(_first_mistake(error, values), where=path) from None
+
+
+def _first_mistake(error: ValidationError, values: Any) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        section: Any = Settings
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown parameter {name!r}. Known here: {', '.join(section.model_fields)}"
+    if first["type"] == "missing":
+        return f"parameter {name!r} is missing. Add it; the repository's params.yaml shows every one"
+    return f"{name} = {first['input']!r}: {first['msg'].lower()}"

@@ -1,0 +1,18 @@
+"""The one exception family for what a user can cause and mend."""
+
+
+class QuickstudyError(ValueError):
+    """A mistake of the user's, told in one line: what, where, how to mend.
+
+    The command line prints it without a traceback and exits with code 2; nothing was changed.
+
+    Args:
+        what: what is wrong ("no column named 'text'").
+        where: file, row, field, URI.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None):
+        self.what, self.where, self.fix = what, where, fix
+        line = what if where is None else f"{where}: {what}"
+        super().__init__(" ".join((line if fix is None else f"{line}. {fix}").split()))
