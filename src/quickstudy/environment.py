@@ -1,0 +1,72 @@
+"""Settings of the libraries beneath, made in one place before any of them is imported.
+
+They are defaults: a variable that the user has set wins. The Makefile needs none of its own, because every process of the
+project starts here: the command line, the flows and, by inheritance, the stages.
+"""
+
+import os
+from pathlib import Path
+
+from quickstudy.errors import QuickstudyError
+
+DEFAULTS = {
+    # nothing is reported to anybody and nothing waits for an answer from the internet
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",  # the sentence encoder's weights are in the local cache or in an installed package
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Prefect
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database takes 30 s, the default gives up at 20
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # by its absence an automation can tell that a run is dead
+    "PREFECT_CLI_PROMPT": "false",
+    # MLflow
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 10 and 2.4 GB
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git by itself and complains where there is none
+    # torch
+    "TOKENIZERS_PARALLELISM": "false",  # no warning when a process forks after tokenising
+    "MPLBACKEND": "Agg",  # figures go to files
+    # glibc reads these when a process starts, so that they help the stages, which are children. With its own thresholds
+    # it gives every array back to the kernel and fetches it again: up to 41% of the time of a training step.
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def apply_environment(root: Path | None = None) -> None:
+    """Set the defaults in ``os.environ``; call it before prefect, mlflow, dvc, torch or matplotlib are imported.
+
+    Args:
+        root: the project; by default the one around the current folder. Outside a project Prefect keeps its own home.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    root = root or _project_around(Path.cwd())
+    if root is not None:
+        os.environ.setdefault("PREFECT_HOME", str(root.resolve() / ".prefect"))
+
+
+def find_project(start: Path | None = None) -> Path:
+    """The root of the project around a folder: the nearest one upwards that holds dvc.yaml and params.yaml.
+
+    Raises:
+        QuickstudyError: there is none.
+    """
+    start = (start or Path.cwd()).resolve()
+    root = _project_around(start)
+    if root is None:
+        raise QuickstudyError(
+            "no dvc.yaml and params.yaml here or in a folder above", where=start, fix="Run the command in the project's folder"
+        )
+    return root
+
+
+def _project_around(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return folder
+    return None
