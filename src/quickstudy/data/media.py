@@ -1,0 +1,196 @@
+"""Files of images and recordings as arrays, and nothing that a hostile file can make of it.
+
+Pixels, seconds and channels are bounded before memory is asked for; every error says why in one line.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+import numpy as np
+import soundfile
+from PIL import Image, ImageOps
+from scipy.signal import resample_poly
+
+from quickstudy.errors import QuickstudyError
+
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+AUDIO_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+_KNOWN_AUDIO = "WAV, FLAC, OGG, MP3"
+MAX_PIXELS = 64_000_000  # the largest telephone cameras; 192 MB as RGB
+MAX_SECONDS = 600.0
+MAX_CHANNELS = 2
+SAMPLE_RATES = (1_000, 192_000)
+BLOCK = 1 << 16  # frames read at once: headers lie about the length
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """The pixels of an image file, upright, transparency laid on white.
+
+    Animated files give their first frame. 16-bit grey is scaled to 8 bits.
+
+    Returns:
+        uint8 [H, W] for grey and black-and-white files, uint8 [H, W, 3] for all others.
+
+    Raises:
+        QuickstudyError: no image, of another format than ``IMAGE_FORMATS``, damaged, or beyond ``MAX_PIXELS``.
+    """
+    with _reading(data, "image"):
+        return np.array(_upright(_to_8_bit(_open_image(data))))
+
+
+def decode_audio(data: bytes, sample_rate: int) -> np.ndarray:
+    """The samples of a recording, both channels averaged, resampled to ``sample_rate`` Hz.
+
+    Returns:
+        float32 [samples], at least one.
+
+    Raises:
+        QuickstudyError: no recording, of another format than ``AUDIO_FORMATS``, damaged, of zero length, with more
+            than ``MAX_CHANNELS`` channels or ``MAX_SECONDS`` seconds, or holding values that are no numbers.
+    """
+    samples, own_rate = _read_audio(data)
+    if own_rate == sample_rate:
+        return samples
+    # Odd rates are approximated (to better than 1 in 10^6): the filter grows with the larger of the two numbers.
+    ratio = Fraction(sample_rate, own_rate).limit_denominator(1000)
+    return resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
+
+
+def verify(data: bytes, modality: str) -> None:
+    """Read a file to its end, at the least cost that still finds damage; raises what the decoders raise."""
+    if modality == "audio":
+        _read_audio(data)
+        return
+    with _reading(data, "image"):
+        image = _open_image(data)
+        image.draft("L", (1, 1))  # JPEG: read all the data, compute an eighth of the pixels a side
+        _to_8_bit(image)
+
+
+@contextmanager
+def _reading(data: bytes, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on bad bytes into one line."""
+    if not data:
+        raise QuickstudyError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on damaged metadata, where the content itself is fine
+            yield
+    except (QuickstudyError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise QuickstudyError(f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        raise QuickstudyError(f"damaged {what} ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
+
+
+def _open_image(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except Image.UnidentifiedImageError:
+        known = ", ".join(IMAGE_FORMATS)
+        raise QuickstudyError(f"not an image but {_nature(data)}; known formats are {known}") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise QuickstudyError(f"{width} × {height} pixels, more than the {MAX_PIXELS:,} allowed")
+    return image
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Load the pixels, as mode L or RGB."""
+    image.load()
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise QuickstudyError("32-bit pixels; save the image with 8 or 16 bits a channel")
+        grey = Image.fromarray((values // 257).astype(np.uint8))
+        if exif := image.info.get("exif"):
+            grey.info["exif"] = exif
+        return grey
+    if image.mode == "F":
+        raise QuickstudyError("floating-point pixels; save the image with 8 or 16 bits a channel")
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if not image.has_transparency_data:
+        return image if image.mode == mode else image.convert(mode)
+    layered = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(layered, mask=layered.getchannel("A"))
+    flat.info = layered.info
+    return flat.convert(mode)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata beside sound pixels
+        return image
+
+
+def _read_audio(data: bytes) -> tuple[np.ndarray, int]:
+    """float32 [samples], both channels averaged, and the file's own sample rate."""
+    with _reading(data, "recording"):
+        try:
+            file = soundfile.SoundFile(io.BytesIO(data))
+        except soundfile.LibsndfileError:
+            raise QuickstudyError(
+                f"not a recording but {_nature(data)}; known formats are WAV, FLAC, OGG, MP3"
+            ) from None
+        with file:
+            rate = file.samplerate
+            if file.format not in AUDIO_FORMATS:
+                raise QuickstudyError(f"of format {file.format}; known formats are {_KNOWN_AUDIO}")
+            if file.channels > MAX_CHANNELS:
+                raise QuickstudyError(f"{file.channels} channels; at most {MAX_CHANNELS} (mono or stereo) are read")
+            if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+                raise QuickstudyError(f"sample rate {rate:,} Hz, outside {SAMPLE_RATES[0]:,} to {SAMPLE_RATES[1]:,}")
+            blocks: list[np.ndarray] = []
+            left = int(MAX_SECONDS * rate)
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                left -= len(block)
+                if left < 0:
+                    raise QuickstudyError(f"longer than the {MAX_SECONDS:.0f} seconds allowed")
+                blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
+    if not blocks:
+        raise QuickstudyError("a recording of zero length")
+    samples = np.concatenate(blocks)
+    if not np.isfinite(samples).all():
+        raise QuickstudyError("holds samples that are not finite numbers (NaN or infinite)")
+    return samples, rate
+
+
+def _nature(data: bytes) -> str:
+    """What a file that cannot be read seems to be, for the message."""
+    head = data[:512]
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A cut through the last character of the head is no reason against text.
+        text = head[: error.start].decode("utf-8") if error.start >= len(head) - 3 and len(data) > len(head) else "\0"
+    printable = sum(character.isprintable() or character in "\r\n\t" for character in text)
+    return "text" if text and printable == len(text) else "data of an unknown kind"
+
+
+_MAGIC = (
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a damaged PNG"),
+    (b"\xff\xd8\xff", "a damaged JPEG"),
+    (b"GIF8", "a damaged GIF"),
+    (b"RIFF", "a RIFF file (WAV, WebP or AVI)"),
+    (b"fLaC", "a damaged FLAC"),
+    (b"OggS", "a damaged or unknown OGG"),
+    (b"ID3", "a damaged MP3"),
+)
