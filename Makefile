@@ -1,0 +1,65 @@
+# make run takes a fresh clone to an evaluated, registered model; make test checks everything. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Any Python from 3.11 on: make run PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+LOG := .venv/install.log
+# The installation is current while these stay the same; a moved folder breaks the scripts of a virtual environment.
+WANTED := $(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
+
+.PHONY: help run plan ui test lint format install lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: install ## install what is missing and bring everything up to date: data, model, evaluation, registry
+	@$(BIN)/quickstudy run
+
+plan: install ## what `make run` would do and why; changes nothing
+	@$(BIN)/quickstudy plan
+
+ui: install ## open MLflow's and Prefect's pages on this machine
+	@$(BIN)/quickstudy ui
+
+test: lint ## lint, types and every test
+	@$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy and the arrows between packages
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo 'make: the files above are not formatted: make format' >&2; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: install ## put the code into shape
+	@$(BIN)/ruff check --quiet --fix . && $(BIN)/ruff format --quiet .
+
+install: ## the exact versions of requirements.lock into .venv
+	@[ "$$(cat .venv/installed 2>/dev/null)" = '$(WANTED)' ] || $(MAKE) --always-make .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: quickstudy needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'make: $(PYTHON) cannot create virtual environments. Install its venv package (Debian: apt install python3-venv)' >&2; exit 2; }
+	@[ "$$(cat .venv/folder 2>/dev/null)" = '$(CURDIR)' ] || { $(PYTHON) -m venv --clear .venv && echo '$(CURDIR)' > .venv/folder; }
+	@echo "Installing $$(grep -c == requirements.lock) packages into .venv, about 3 minutes the first time (details: $(LOG))"
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; \
+	  { $(BIN)/pip install --requirement requirements.lock && \
+	    $(BIN)/pip install --no-deps --no-build-isolation --editable .; } > $(LOG) 2>&1 || { \
+	  grep -E '^ERROR' $(LOG) >&2 || tail -n 5 $(LOG) >&2; \
+	  echo 'make: the installation failed (all of it: $(LOG)). Mend that and call make again' >&2; exit 2; }
+	@echo '$(WANTED)' > .venv/installed
+
+lock: ## renew requirements.lock: the newest versions that pyproject.toml allows
+	@rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
+	@.venv/lock/bin/pip install --quiet 'setuptools>=80' && .venv/lock/bin/pip install --quiet '.[dev]'
+	@{ sed '/^[^#]/,$$d' requirements.lock; .venv/lock/bin/pip freeze --all | \
+	  grep -viE '^(pip|quickstudy|nvidia-|cuda-|triton)\b' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > .venv/requirements.lock
+	@mv .venv/requirements.lock requirements.lock && rm -rf .venv/lock
+
+clean: ## remove what the pipeline can build again (stage outputs and caches), not the data, the registry or the DVC cache
+	@rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
