@@ -1,7 +1,7 @@
 """Settings of the libraries beneath, made in one place before any of them is imported.
 
-They are defaults: a variable that the user has set wins. The Makefile needs none of its own, because every process of the
-project starts here: the command line, the flows and, by inheritance, the stages.
+They are defaults: a variable that the user has set wins. Every process of the project starts here: the command line, the
+flows and, by inheritance, the stages.
 """
 
 import os
@@ -19,7 +19,7 @@ DEFAULTS = {
     "HF_HUB_OFFLINE": "1",  # the sentence encoder's weights are in the local cache or in an installed package
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Prefect
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database takes 30 s, the default gives up at 20
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database takes 30, the default is 20
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # by its absence an automation can tell that a run is dead
     "PREFECT_CLI_PROMPT": "false",
     # MLflow
@@ -29,12 +29,16 @@ DEFAULTS = {
     # torch
     "TOKENIZERS_PARALLELISM": "false",  # no warning when a process forks after tokenising
     "MPLBACKEND": "Agg",  # figures go to files
-    # glibc reads these when a process starts, so that they help the stages, which are children. With its own thresholds
-    # it gives every array back to the kernel and fetches it again: up to 41% of the time of a training step.
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "67108864",
 }
+
+# glibc reads these when a process starts, so that they help the stages, which are children. With its own thresholds it
+# gives every array back to the kernel and fetches it again: up to 41% of the time of a training step.
+MALLOC = {
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+LARGEST_MMAP_THRESHOLD_BEFORE_GLIBC_2_36 = str(32 * 2**20)  # more was refused, which left a worse one
 
 
 def apply_environment(root: Path | None = None) -> None:
@@ -43,7 +47,7 @@ def apply_environment(root: Path | None = None) -> None:
     Args:
         root: the project; by default the one around the current folder. Outside a project Prefect keeps its own home.
     """
-    for name, value in DEFAULTS.items():
+    for name, value in {**DEFAULTS, **_malloc()}.items():
         os.environ.setdefault(name, value)
     root = root or _project_around(Path.cwd())
     if root is not None:
@@ -60,9 +64,22 @@ def find_project(start: Path | None = None) -> Path:
     root = _project_around(start)
     if root is None:
         raise QuickstudyError(
-            "no dvc.yaml and params.yaml here or in a folder above", where=start, fix="Run the command in the project's folder"
+            "no dvc.yaml and params.yaml here or in a folder above",
+            where=start,
+            fix="Run the command in the project's folder",
         )
     return root
+
+
+def _malloc() -> dict[str, str]:
+    try:
+        version = os.confstr("CS_GNU_LIBC_VERSION") or ""  # "glibc 2.36"
+        major, minor = (int(part) for part in version.split()[1].split(".")[:2])
+    except (AttributeError, ValueError, OSError, IndexError):
+        return {}  # another C library
+    if (major, minor) < (2, 36):
+        return {**MALLOC, "MALLOC_MMAP_THRESHOLD_": LARGEST_MMAP_THRESHOLD_BEFORE_GLIBC_2_36}
+    return MALLOC
 
 
 def _project_around(start: Path) -> Path | None:

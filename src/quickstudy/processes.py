@@ -1,0 +1,99 @@
+"""Child processes that never outlive the one that started them.
+
+Killing a flow must not leave a trainer alive that goes on writing. A command runs under a small keeper (this file, as a
+script) in a session of its own. The keeper's standard input is a pipe that nobody writes to: when the parent ends, for
+whatever reason, kill -9 included, the pipe closes, and the keeper interrupts everything in its session, waits a little
+for files to be closed and kills what is left. Unlike PR_SET_PDEATHSIG this reaches grandchildren, and macOS has it too.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+GRACE = 5.0  # seconds between the interrupt and the kill
+
+
+def start(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, **popen: object
+) -> "subprocess.Popen[str]":
+    """Start a command that ends when this process ends or ``stop`` is called. The virtual environment is first on PATH.
+
+    Args:
+        env: variables beside those of this process.
+        popen: where the output goes, as for subprocess.Popen.
+    """
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-I", "-S", __file__, *command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        **popen,
+    )
+
+
+def stop(process: "subprocess.Popen[str]") -> int:
+    """Interrupt what ``start`` started, wait until all of it is gone and return its exit code."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        return process.wait(GRACE + 5)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+
+def stream(
+    command: Sequence[str], cwd: Path, on_line: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> int:
+    """Run a command to its end and hand over each line that it prints, stdout and stderr together.
+
+    However this function is left (an exception in ``on_line``, Ctrl-C, a cancelled flow), the command is then gone.
+
+    Returns:
+        its exit code; minus the signal's number where a signal ended it.
+    """
+    process = start(command, cwd, env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            on_line(line.rstrip("\r\n"))
+        return process.wait()
+    finally:
+        stop(process)
+        process.stdout and process.stdout.close()
+
+
+def _keep(command: Sequence[str]) -> int:
+    # A handler, not SIG_IGN: the command would inherit an ignored signal.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(0, signal.SIGINT)
+        deadline = time.monotonic() + GRACE
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(0, signal.SIGKILL)  # what ignored the interrupt, and this keeper
+
+    threading.Thread(target=watch, daemon=True).start()
+    return child.wait()
+
+
+if __name__ == "__main__":
+    code = _keep(sys.argv[1:])
+    if code < 0:  # end the way the command ended, so that the parent sees it
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
