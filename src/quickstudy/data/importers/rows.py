@@ -1,0 +1,74 @@
+"""What every importer makes of a source: columns of equal length, before groups and order are settled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from quickstudy.data.media import verify
+from quickstudy.errors import QuickstudyError
+
+Progress = Callable[[int, int], None]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user said about a source. None: found out from the source."""
+
+    content: str | None = None
+    """The column of texts, images or recordings."""
+    label: str | None = None
+    """The column of class names."""
+    group: str | None = None
+    """A column, a field of the pattern, a folder level, a .json file, ``class`` or ``none``."""
+    domain: str | None = None
+    """A column, a field of the pattern or a folder level."""
+    pattern: str | None = None
+    """How a path spells class, group and domain."""
+    labelled: bool = True
+    """Whether an example without a class is a mistake."""
+    skip_bad: bool = False
+    """Leave out what cannot be read, and say so, instead of giving up."""
+    progress: Progress = lambda done, total: None
+    note: Note = lambda line: None
+
+
+@dataclass
+class Rows:
+    """Columns of equal length. ``groups`` and ``domains`` stay empty where the source names none."""
+
+    modality: str
+    contents: list = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """Where each example came from: the file's path, or file and row. Unique."""
+    order: list[tuple] = field(default_factory=list)
+    """Sort key within a class."""
+    group_word: str = "group"
+    domain_word: str | None = None
+    bad: list[QuickstudyError] = field(default_factory=list)
+
+    def check_content(self, content: bytes | str | None) -> None:
+        """Raise where an example is empty or cannot be decoded."""
+        if self.modality == "text":
+            if not isinstance(content, str):
+                raise QuickstudyError("the text is missing" if content is None else f"the text is {content!r}, no text")
+            if not content.strip():
+                raise QuickstudyError("the text is empty")
+            if "\0" in content:
+                raise QuickstudyError("the text holds a NUL character")
+        elif not isinstance(content, bytes):
+            raise QuickstudyError(f"the cell holds no bytes of an {self.modality}")
+        else:
+            verify(content, self.modality)
+
+    def add(self, content: bytes | str, label: str, path: str, order: tuple) -> None:
+        self.contents.append(content)
+        self.labels.append(label)
+        self.paths.append(path)
+        self.order.append(order)
+
+    def refuse(self, where: str, error: QuickstudyError) -> None:
+        """Put a bad example aside."""
+        self.bad.append(QuickstudyError(error.what, where=where))
