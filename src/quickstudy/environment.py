@@ -1,7 +1,7 @@
 """Settings of the libraries beneath, made in one place before any of them is imported.
 
-They are defaults: a variable that the user has set wins. Every process of the project starts here: the command line, the
-flows and, by inheritance, the stages.
+They are defaults: a variable that the user has set wins. Every process of the project starts here: the command line,
+the flows and, by inheritance, the stages.
 """
 
 import os
@@ -25,6 +25,7 @@ DEFAULTS = {
     # MLflow
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 10 and 2.4 GB
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git by itself and complains where there is none
     # torch
     "TOKENIZERS_PARALLELISM": "false",  # no warning when a process forks after tokenising

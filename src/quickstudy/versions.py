@@ -171,7 +171,7 @@ def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
 
 
 def data_hash(root: Path) -> str | None:
-    """The version of data/: the DVC hash in data.dvc (36 characters with its ``.dir``), None where there is none yet."""
+    """The version of data/: the DVC hash in data.dvc (36 characters with its ``.dir``), None where there is none."""
     path = root / "data.dvc"
     try:
         return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])

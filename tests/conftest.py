@@ -1,0 +1,69 @@
+"""What tests share: a small project in a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quickstudy.environment import apply_environment
+
+REPOSITORY = Path(__file__).parent.parent
+
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("PREFECT_API_URL", None)
+os.environ.setdefault("PREFECT_HOME", "/nonexistent: a test uses its own")
+apply_environment()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A git and DVC repository with the real settings, two files of data and the stages of tests/toy, all committed."""
+    root = tmp_path / "a project"  # with a blank, as people have them
+    toy = REPOSITORY / "tests/toy"
+    (root / ".dvc").mkdir(parents=True)
+    (root / "data").mkdir()
+    for source, target in (
+        (REPOSITORY / ".dvc/config", ".dvc/config"),
+        (REPOSITORY / ".dvc/.gitignore", ".dvc/.gitignore"),
+        (REPOSITORY / ".dvcignore", ".dvcignore"),
+        (REPOSITORY / ".gitignore", ".gitignore"),
+        (REPOSITORY / "params.yaml", "params.yaml"),
+        (REPOSITORY / "requirements.lock", "requirements.lock"),
+        (toy / "dvc.yaml", "dvc.yaml"),
+        (toy / "stage.py", "stage.py"),
+    ):
+        shutil.copy(source, root / target)
+    (root / "data/one.txt").write_text("one\n")
+    (root / "data/two.txt").write_text("two\n")
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message=start")
+    return root
+
+
+@pytest.fixture
+def built(project: Path) -> Path:
+    """The project with every stage's outputs, written without DVC."""
+    for stage in ("tasks", "meta_train", "evaluate", "card"):
+        subprocess.run([sys.executable, "stage.py", stage], cwd=project, check=True, capture_output=True)
+    return project
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registry stores models with the loader of tests/toy, which needs no trained weights."""
+    toy = REPOSITORY / "tests/toy"
+    monkeypatch.syspath_prepend(str(toy))
+    monkeypatch.setattr("quickstudy.registry.LOADER", "served.loader")
+    monkeypatch.setattr("quickstudy.registry.CODE", toy / "served")
+    yield

@@ -1,0 +1,53 @@
+"""The four stages in miniature, for tests of what is around them: real files of the real names, no learning.
+
+    python stage.py tasks|meta_train|evaluate|card
+
+A file data/bad stands for data that a stage refuses, data/bug for a bug in a stage, data/slow for a long one.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+stage = sys.argv[1]
+build = Path("build")
+params = yaml.safe_load(Path("params.yaml").read_text())
+folder = build / stage
+folder.mkdir(parents=True, exist_ok=True)
+if stage == "tasks":
+    if Path("data/bad").exists():
+        print("quickstudy: data/bad: one class only. Add a second one", file=sys.stderr)
+        sys.exit(2)
+    assert not Path("data/bug").exists()
+    content = b"".join(path.read_bytes() for path in sorted(Path("data").iterdir()))
+    (folder / "tasks.json").write_text(json.dumps({"digest": hashlib.sha256(content).hexdigest()}))
+if stage == "meta_train":
+    for step in range(3):
+        print(f"meta_train {step + 1}/3 loss {1 / (step + 1):.2f}", flush=True)
+        if Path("data/slow").exists():
+            Path("started").touch()
+            time.sleep(60)
+    model = build / "model"
+    model.mkdir(exist_ok=True)
+    digest = hashlib.sha256((build / "tasks/tasks.json").read_bytes() + str(params["seed"]).encode()).digest()
+    (model / "model.safetensors").write_bytes(digest)
+    (model / "config.yaml").write_text(f"dimension: {params['model']['dimension']}\n")
+    (model / "training.json").write_text(json.dumps({"seconds": time.time()}))
+    (folder / "metrics.json").write_text(json.dumps({"image": {"accuracy": 0.9}}))
+    (folder / "curve.csv").write_text("step,modality,loss\n1,image,1.0\n2,image,0.5\n1,text,0.7\n")
+if stage == "evaluate":
+    count = params["episodes"]["count"]
+    (folder / "metrics.json").write_text(json.dumps({"words@domain": {"5-shot": {"accuracy": 0.95}}, "count": count}))
+    (folder / "table.csv").write_text(
+        "suite,modality,novelty,way,shot,method,episodes,accuracy,ci95,adapt_ms\n"
+        f"digits,image,dataset,10,1,quickstudy,{count},0.71,0.01,2.0\n"
+        f"digits,image,dataset,10,1,logreg_raw,{count},0.52,0.01,4.0\n"
+        f"words@domain,audio,domain,5,5,quickstudy,{count},0.95,0.01,2.0\n"
+        f"words@domain,audio,domain,5,5,centroid_raw,{count},0.60,0.01,\n"
+    )
+if stage == "card":
+    (folder / "card.md").write_text("# Model card\n")
