@@ -1,9 +1,9 @@
-"""What MLflow remembers: runs, models, versions and aliases. The only importer of mlflow, inside the functions that need it.
+"""What MLflow remembers: runs, models, versions and aliases. The only importer of mlflow, and only where it is needed.
 
 Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artifacts in ``mlruns/artifacts``.
 
-A version counts as registered when it carries the tag ``registered``. Everything before that may be cut off at any point:
-a run that was not finished is closed as killed, and what is missing is done the next time.
+A version counts as registered when it carries the tag ``registered``. Everything before that may be cut off at any
+point: a run that was not finished is closed as killed, and what is missing is done the next time.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ LOADER = "quickstudy.serving.pyfunc"
 """What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
 
 CODE = Path(__file__).parent
-"""The package that holds the loader; it is stored with the model, which then loads where the package is not installed."""
+"""The package that holds the loader, stored with the model, which then loads where the package is not installed."""
 
 # What quickstudy.serving.pyfunc imports, taken from the lock with its exact versions.
 SERVING = (
@@ -134,8 +134,8 @@ def registered(root: Path) -> Registration | None:
 def register(root: Path) -> Registration:
     """Record what the stages have built as a run, and the model as a version; the same model is registered once.
 
-    The first version gets the alias ``champion``, a later one ``challenger``. A new evaluation of a known model becomes a
-    run of its own, to which the version's tags then point.
+    The first version gets the alias ``champion``, a later one ``challenger``. A new evaluation of a known model becomes
+    a run of its own, to which the version's tags then point.
 
     Raises:
         QuickstudyError: there is no trained model.
@@ -169,8 +169,8 @@ def resolve(uri: str, root: Path) -> Path:
     """The folder of a model on this machine.
 
     Args:
-        uri: ``models:/quickstudy@champion``, ``models:/quickstudy/3``, ``runs:/RUN/model`` or a folder. What MLflow keeps
-            elsewhere is downloaded into ``.cache/models`` once.
+        uri: ``models:/quickstudy@champion``, ``models:/quickstudy/3``, ``runs:/RUN/model`` or a folder. What MLflow
+            keeps elsewhere is downloaded into ``.cache/models``.
 
     Raises:
         QuickstudyError: there is no such model; says which there are.
@@ -330,7 +330,8 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     for start in range(100, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])
     if version is not None:
-        dataset = mlflow.data.meta_dataset.MetaDataset(_dvc_source(version), name="data", digest=version[:36])
+        dataset: Any = mlflow.data.meta_dataset.MetaDataset  # type checkers take it for abstract
+        dataset = dataset(_dvc_source(version), name="data", digest=version)
         client.log_inputs(
             run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
         )
@@ -496,8 +497,8 @@ def _using(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)
-        mlflow.set_registry_uri(None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

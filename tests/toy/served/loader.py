@@ -1,4 +1,4 @@
-"""An MLflow loader module with the same contract as quickstudy.serving.pyfunc: it answers with the first label it is shown."""
+"""A loader module with the contract of quickstudy.serving.pyfunc: it answers with the first label that it is shown."""
 
 from pathlib import Path
 
