@@ -60,6 +60,27 @@ class Model(Section):
     width: Annotated[int, Field(ge=4)]
     learner: Literal["adapt"]
     heads: Positive
+    inner_steps: Annotated[int, Field(ge=0)]
+
+
+class PerModality(Section):
+    image: Annotated[int, Field(ge=0)]
+    audio: Annotated[int, Field(ge=0)]
+    text: Annotated[int, Field(ge=0)]
+
+
+class Train(Section):
+    steps: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    tasks: PerModality
+    examples: PerModality
+    shots: tuple[Positive, ...] = Field(min_length=1)
+    query: Positive
+    validate_every: Positive
+    checkpoint_every: Positive
+    threads: Annotated[int, Field(ge=0)]
 
 
 class Settings(Section):
@@ -70,6 +91,7 @@ class Settings(Section):
     inputs: Inputs
     episodes: Episodes
     model: Model
+    train: Train
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

