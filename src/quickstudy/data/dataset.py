@@ -132,36 +132,48 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     folder = root / info.name
     # Beside the data root and not in it, so that DVC never sees a half-written dataset.
     draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", dir=root.parent))
+    old = None
     try:
         pq.write_table(table, draft / "examples.parquet", compression="zstd", row_group_size=4096)
         text = yaml.safe_dump(info.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
         (draft / "dataset.yaml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)
-        old = None
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", dir=root.parent))
             os.replace(folder, old / info.name)
         os.replace(draft, folder)
         if old is not None:
             shutil.rmtree(old)
+    except BaseException:  # Ctrl-C too
+        if old is not None and not folder.exists():
+            os.replace(old / info.name, folder)
+            old.rmdir()
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
-def read_dataset(folder: Path) -> Dataset:
-    """Open ``data/NAME``; the Parquet file is memory-mapped."""
+def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
+    """Open ``data/NAME``; the Parquet file is memory-mapped.
+
+    Args:
+        folder: of the dataset.
+        columns: only these, of those it has: a dataset without its examples is open at once.
+    """
     try:
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
         info = DatasetInfo.model_validate(yaml.safe_load(text))
-        table = pq.read_table(folder / "examples.parquet", memory_map=True)
+        with pq.ParquetFile(folder / "examples.parquet", memory_map=True) as file:
+            names = file.schema_arrow.names
+            table = file.read([name for name in names if columns is None or name in columns])
     except FileNotFoundError as error:
         raise QuickstudyError(
             "not a dataset, a file is missing", where=error.filename, fix="`quickstudy data list` shows what there is"
         ) from None
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
-    missing = {info.modality, "label", "group"} - set(table.column_names)
+    missing = {info.modality, "label", "group"} - set(names)
     if missing:
         raise QuickstudyError(
             f"lacks the column {min(missing)!r}", where=folder / "examples.parquet", fix="Import the dataset again"

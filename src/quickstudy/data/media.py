@@ -53,7 +53,7 @@ def decode_audio(data: bytes, sample_rate: int) -> np.ndarray:
         QuickstudyError: no recording, of another format than ``AUDIO_FORMATS``, damaged, of zero length, with more
             than ``MAX_CHANNELS`` channels or ``MAX_SECONDS`` seconds, or holding values that are no numbers.
     """
-    samples, own_rate = _read_audio(data)
+    samples, own_rate = read_audio(data)
     if own_rate == sample_rate:
         return samples
     # Odd rates are approximated (to better than 1 in 10^6): the filter grows with the larger of the two numbers.
@@ -64,7 +64,7 @@ def decode_audio(data: bytes, sample_rate: int) -> np.ndarray:
 def verify(data: bytes, modality: str) -> None:
     """Read a file to its end, at the least cost that still finds damage; raises what the decoders raise."""
     if modality == "audio":
-        _read_audio(data)
+        read_audio(data)
         return
     with _reading(data, "image"):
         image = _open_image(data)
@@ -135,7 +135,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _read_audio(data: bytes) -> tuple[np.ndarray, int]:
+def read_audio(data: bytes) -> tuple[np.ndarray, int]:
     """float32 [samples], both channels averaged, and the file's own sample rate."""
     with _reading(data, "recording"):
         try:
