@@ -1,5 +1,409 @@
-"""The verbs of this file are on their way."""
+"""`quickstudy data`: build the starter data, import one's own, list, check and remove."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Build, import, list, check and remove datasets.", no_args_is_help=True)
+from quickstudy.errors import QuickstudyError
+
+if TYPE_CHECKING:
+    from quickstudy.config import Settings
+    from quickstudy.data.checks import Finding
+    from quickstudy.data.dataset import Dataset, DatasetInfo
+
+ROOT = Path("data")
+CACHE = Path(".cache/checks")
+
+app = typer.Typer(
+    help="Build, import, list, check and remove datasets.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog="Datasets lie in data/NAME, one Parquet file and one dataset.yaml each. `quickstudy run` versions them.",
+)
+
+
+class ModalityName(StrEnum):
+    image = "image"
+    audio = "audio"
+    text = "text"
+
+
+class SplitName(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ScopeName(StrEnum):
+    dataset = "dataset"
+    group = "group"
+
+
+@app.command()
+def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; all where none is named.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build also what is there.")] = False,
+) -> None:
+    """Build the starter data: glyphs, digits, words, apidocs and phrasebook. Nothing is downloaded."""
+    _settings()
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.data.starter import build_starter
+
+    with showing_progress() as progress:
+        built = build_starter(ROOT, names=names or None, force=force, progress=progress)
+    print(f"Built {', '.join(built)}." if built else "All of it is there. --force builds it again.")
+    if built:
+        print("Next: `quickstudy data list` shows what there is, `quickstudy run` trains on it.")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="What the dataset is to be called.")],
+    modality: Annotated[
+        ModalityName | None, typer.Option("--modality", "-m", help="Told from the files where it is left out.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the class. Usual names are found: label, intent, class …"),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text", "--content", metavar="COLUMN", help="Column of the examples. Usual names are found: text …"
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="What never crosses the meta-split: a COLUMN, a {field} of --pattern, a folder level (0 is the top), "
+            "a FILE.json that maps groups to classes, [b]class[/b] (each is its own) or [b]none[/b].",
+        ),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN", help="Who spoke, drew, took it: a COLUMN, a {field} of --pattern or a folder level."
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="How file names are made, e.g. '{class}_{speaker}_{}'; {x:8} has 8 characters."
+        ),
+    ] = None,
+    exclude_label: Annotated[
+        list[str] | None, typer.Option("--exclude-label", metavar="CLASS", help="Leave a class out; may be repeated.")
+    ] = None,
+    split: Annotated[
+        SplitName | None, typer.Option(help="Put the whole dataset on one side; [b]test[/b] keeps it out of training.")
+    ] = None,
+    scope: Annotated[
+        ScopeName, typer.Option(help="Whether the classes of an episode come from all the dataset or from one group.")
+    ] = ScopeName.dataset,
+    licence: Annotated[str, typer.Option(help="The licence of the data, for the model card.")] = "unknown",
+    source_note: Annotated[
+        str | None, typer.Option("--source-note", metavar="TEXT", help="Where it comes from, for the model card.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable files and rows, and say so.")
+    ] = False,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Leave out repetitions, and what stands under two labels.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a dataset of that name.")] = False,
+) -> None:
+    """Bring your own data. The source is read and stays as it is; a wrong source changes nothing.
+
+    [b]Files in folders[/b] (or in a .zip): CLASS/file, or GROUP/CLASS/file
+
+        quickstudy data import photos/ --name parts
+
+    [b]Flat files[/b] whose names say it all, such as 7_anna_03.wav
+
+        quickstudy data import digits.zip --name digits7 --pattern '{class}_{speaker}_{}' --domain speaker
+
+    [b]Tables[/b]: CSV, TSV, JSON Lines, JSON, Parquet; a folder of train, valid and test files is joined
+
+        quickstudy data import tickets.csv --name tickets --text body --label queue --group product
+
+    [b]Hugging Face layout[/b]: a .parquet file, or a folder of them
+
+        quickstudy data import beans/data --name beans --split test
+    """
+    settings = _settings()
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.data.checks import check_datasets
+    from quickstudy.data.dataset import Dataset, write_dataset
+    from quickstudy.data.importers import check_name, import_source
+
+    check_name(name)
+    if (ROOT / name).exists() and not replace:
+        fix = "Choose another --name, or replace it by --replace"
+        raise QuickstudyError("there is a dataset of this name", where=ROOT / name, fix=fix)
+    notes: list[str] = []
+    with showing_progress() as progress:
+        info, table = import_source(
+            source,
+            name,
+            None if modality is None else modality.value,
+            content=text,
+            label=label,
+            group=group,
+            domain=domain,
+            pattern=pattern,
+            split=None if split is None else split.value,
+            scope=scope.value,
+            exclude=exclude_label or (),
+            skip_bad=skip_bad,
+            drop_duplicates=drop_duplicates,
+            licence=licence,
+            source_note=source_note,
+            progress=lambda done, total: progress("reading", done, total),
+            note=notes.append,
+        )
+        dataset = Dataset(info, table)
+        others, damaged = _read_all(without=name)
+        # Checked before it is written, so that Ctrl-C leaves all as it was until the last moment.
+        findings = check_datasets(
+            [*others, dataset],
+            settings,
+            _split_of(settings),
+            cache=CACHE,
+            only=name,
+            progress=lambda of, done, total: progress(f"checking {of}", done, total),
+        )
+    write_dataset(ROOT, info, table)
+
+    noun = {"image": "images", "audio": "recordings", "text": "texts"}[info.modality]
+    print(f"Imported {_outline(dataset, noun)}.")
+    print(_sides(dataset, settings))
+    for line in notes:
+        print(f"Note: {line}")
+    for error in damaged:
+        print(f"Note: not compared with a damaged dataset ({error})")
+    _print_findings(findings)
+    if any(finding.severity == "fatal" for finding in findings):
+        print(f"`quickstudy run` refuses it so. Mend the above, then: quickstudy data check {name}")
+    else:
+        print("Next: `quickstudy run` trains and evaluates with it.")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the datasets: size, groups, how the groups are split, licence."""
+    settings = _settings()
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from quickstudy.data.dataset import dataset_names, read_dataset
+
+    names = dataset_names(ROOT)
+    if not names:
+        print("There are no datasets yet. `quickstudy data build` makes some, `quickstudy data import` reads yours.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("name", "modality"):
+        table.add_column(head)
+    for head in ("examples", "classes", "groups", "domains", "train/val/test"):
+        table.add_column(head, justify="right")
+    table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=40)
+    for name in names:
+        try:
+            dataset = read_dataset(ROOT / name, ["label", "group", "domain"])
+        except QuickstudyError as error:
+            table.add_row(name, f"[red]{escape(error.what[:60])}[/red]")
+            continue
+        info = dataset.info
+        domains = len(set(dataset.column("domain"))) if info.domain else 0
+        table.add_row(
+            name,
+            info.modality,
+            f"{len(dataset):,}",
+            f"{len(dataset.classes):,}",
+            f"{len(set(dataset.column('group'))):,} {escape(info.group)}",
+            f"{domains} {escape(info.domain)}" if info.domain else "–",
+            "/".join(map(str, _side_counts(dataset, settings).values())),
+            escape(info.licence),
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "train/val/test counts groups: classes of a group are learned from, or tested on, never both.", style="dim"
+    )
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="Only what concerns this dataset.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON too.")
+    ] = None,
+) -> None:
+    """Look for what is wrong with the data.
+
+    Small classes, duplicates, examples under two labels, unreadable items, examples on both sides of the meta-split.
+    Exit code 2 where something is fatal, which `quickstudy run` refuses; else 0.
+    """
+    settings = _settings()
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.data.checks import check_datasets
+    from quickstudy.data.dataset import dataset_names
+
+    names = dataset_names(ROOT)
+    if name is not None:
+        _existing(name)
+    if not names:
+        raise QuickstudyError(
+            "there are no datasets", where=ROOT, fix="Make some by `quickstudy data build` or `data import`"
+        )
+    datasets, damaged = _read_all()
+    if damaged:
+        raise damaged[0]
+    with showing_progress() as progress:
+        findings = check_datasets(
+            datasets,
+            settings,
+            _split_of(settings),
+            cache=CACHE,
+            only=name,
+            progress=lambda of, done, total: progress(f"checking {of}", done, total),
+        )
+    if json_file is not None:
+        _write_json(json_file, findings)
+    _print_findings(findings)
+    fatal = sum(finding.severity == "fatal" for finding in findings)
+    what = name or f"{len(names)} datasets"
+    print(f"Checked {what}: {fatal} fatal, {len(findings) - fatal} to know of.")
+    if fatal:
+        raise typer.Exit(2)
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a dataset from data/. Versions that DVC has recorded stay in its cache."""
+    import os
+    import shutil
+    import sys
+    import tempfile
+
+    folder = _existing(name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise QuickstudyError("nobody is there to ask", where=f"data remove {name}", fix="Confirm by --yes")
+        if not typer.confirm(f"Remove {folder}? What is in no recorded data version is gone for good."):
+            print("Nothing was removed.")
+            return
+    # Out of data/ in one step; then a kill can leave litter, but no half dataset.
+    away = Path(tempfile.mkdtemp(prefix=f".{name}-removed-", dir=ROOT.parent))
+    os.replace(folder, away / name)
+    shutil.rmtree(away)
+    print(f"Removed {folder}. The next `quickstudy run` records a data version without it.")
+    print("DVC keeps the versions recorded before: `git checkout COMMIT data.dvc` and `dvc checkout` bring one back.")
+
+
+def _settings() -> "Settings":
+    from quickstudy.config import load_settings
+
+    return load_settings()
+
+
+def _existing(name: str) -> Path:
+    from quickstudy.data.dataset import dataset_names
+
+    names = dataset_names(ROOT)
+    if name not in names:
+        there = f"There are {', '.join(names)}" if names else "There are none yet: `quickstudy data build` makes some"
+        raise QuickstudyError(f"no dataset {name!r}", where=ROOT, fix=there)
+    return ROOT / name
+
+
+def _read_all(without: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
+    from quickstudy.data.dataset import dataset_names, read_dataset
+
+    datasets, damaged = [], []
+    for name in dataset_names(ROOT):
+        if name != without:
+            try:
+                datasets.append(read_dataset(ROOT / name))
+            except QuickstudyError as error:
+                damaged.append(error)
+    return datasets, damaged
+
+
+def _split_of(settings: "Settings"):
+    from quickstudy.tasks.splits import meta_split
+
+    return lambda info, group: meta_split(info, group, settings.splits)
+
+
+def _side_counts(dataset: "Dataset", settings: "Settings") -> dict[str, int]:
+    """How many groups are on each side of the meta-split."""
+    split_of = _split_of(settings)
+    counts = {"train": 0, "validation": 0, "test": 0}
+    for group in set(dataset.column("group")):
+        counts[split_of(dataset.info, group)] += 1
+    return counts
+
+
+def _outline(dataset: "Dataset", noun: str) -> str:
+    info: DatasetInfo = dataset.info
+    line = f"{info.name}: {len(dataset):,} {noun}, {len(dataset.classes):,} classes"
+    groups = set(dataset.column("group"))
+    if info.group == "class":
+        line += ", each its own group"
+    elif len(groups) > 1:
+        line += f" in {len(groups):,} groups (by {info.group})"
+    if info.domain is not None:
+        line += f", {len(set(dataset.column('domain'))):,} domains (by {info.domain})"
+    return line
+
+
+def _sides(dataset: "Dataset", settings: "Settings") -> str:
+    counts = _side_counts(dataset, settings)
+    if isinstance(dataset.info.meta_split, str):
+        return f"Meta-split: all of it is meta-{dataset.info.meta_split}."
+    return "Meta-split: " + ", ".join(f"{count} groups {side}" for side, count in counts.items()) + "."
+
+
+def _print_findings(findings: list["Finding"]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not findings:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("dataset", no_wrap=True)
+    table.add_column("found")
+    table.add_column("what to do")
+    for finding in findings:
+        colour = "red" if finding.severity == "fatal" else "yellow"
+        mark = f"[{colour}]{finding.severity}[/{colour}]"
+        table.add_row(mark, finding.dataset, escape(finding.what), escape(finding.fix))
+    Console().print(table)
+
+
+def _write_json(path: Path, findings: list["Finding"]) -> None:
+    import json
+    from dataclasses import asdict
+
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(
+            json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise QuickstudyError(f"cannot be written ({error.strerror})", where=path) from None
