@@ -53,6 +53,10 @@ class Busy(QuickstudyError):
     """Another DVC command holds the workspace."""
 
 
+class RemoteFailed(QuickstudyError):
+    """The DVC remote cannot be reached or does not have what was asked."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One entry of dvc.yaml. Paths are relative to the project."""
@@ -221,7 +225,7 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
     """Fetch the version of the data that data.dvc names from the DVC remote.
 
     Raises:
-        QuickstudyError: the remote cannot be reached or does not have it.
+        RemoteFailed: the remote cannot be reached or does not have it.
     """
     lines: list[str] = []
 
@@ -232,7 +236,7 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
     if processes.stream([*_DVC, "pull", "data.dvc"], root, listen) != 0:
         _raise_known("\n".join(lines), root)
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise QuickstudyError(
+        raise RemoteFailed(
             f"the DVC remote did not give the data: {' '.join(errors or lines[-1:])}",
             fix="Check `dvc remote list`, or make the starter data: quickstudy data build",
         )

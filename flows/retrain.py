@@ -1,0 +1,58 @@
+"""Version the data, bring every stage of dvc.yaml up to date, register the model.
+
+    quickstudy run              # starts this in a process of its own and draws its progress
+    python -m flows.retrain     # the same with Prefect's own log
+
+Without ``PREFECT_API_URL`` Prefect runs its server inside, for as long as the flow takes; with it, against that server.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+
+from prefect import flow
+
+from flows import steps
+from quickstudy import versions
+from quickstudy.environment import find_project
+from quickstudy.registry import Registration
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(project: str | None = None) -> Registration:
+    """Everything from the data to a registered model; what is up to date is skipped.
+
+    Args:
+        project: its folder; by default the one around the current folder.
+
+    Raises:
+        QuickstudyError: what the user has to mend, in one line.
+        versions.StageFailed: a stage ended by a bug or a signal.
+    """
+    root = find_project(Path(project) if project else None)
+    with steps.only_run(root):
+        state = steps.version_data(root, return_state=True)
+        state.result()
+        for stage in versions.stages(root):
+            step = steps.bring_up_to_date.with_options(name=stage.name, task_run_name=stage.name)
+            state = step(root, stage, return_state=True, wait_for=[state])
+            state.result()
+        registration: Registration = steps.register(root, return_state=True, wait_for=[state]).result()
+    return registration
+
+
+def main() -> int:
+    try:
+        retrain()
+    except KeyboardInterrupt as error:
+        return steps.fail(error)
+    except Exception as error:
+        code = steps.fail(error)
+        if code == 1:
+            traceback.print_exc()
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

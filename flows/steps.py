@@ -1,0 +1,267 @@
+"""The steps of the flows: Prefect tasks under the names that they have elsewhere, with artifacts of their results."""
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
+from prefect.tasks import Task
+
+from quickstudy import registry, versions
+from quickstudy.durations import record_duration
+from quickstudy.errors import QuickstudyError
+from quickstudy.processes import stream
+
+STARTER = ("quickstudy", "data", "build")
+
+LAST_DATA = Path(".cache") / "data_version"
+"""The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
+
+
+def tell(**event: Any) -> None:
+    """Report to whoever started this process, in one line of JSON on stdout: `quickstudy run` draws from it."""
+    if os.environ.get("QUICKSTUDY_EVENTS"):
+        print(json.dumps(event), flush=True)
+
+
+@contextlib.contextmanager
+def step(root: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Tell that a step starts and, with what the body puts into the yielded dict, that it is done."""
+    tell(step=name, state="start")
+    start = time.monotonic()
+    done: dict[str, Any] = {"outcome": "ran"}
+    yield done
+    seconds = time.monotonic() - start
+    if done["outcome"] == "ran":
+        record_duration(root, name, seconds)
+    tell(step=name, state="done", seconds=seconds, **done)
+
+
+def listener(name: str) -> Callable[[str], None]:
+    """A callback that hands on each line which a step prints: to Prefect's log and to who started this process."""
+    log = get_run_logger()
+
+    def listen(line: str) -> None:
+        log.info("%s", line)
+        tell(step=name, line=line)
+
+    return listen
+
+
+def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database."""
+    try:
+        state.result()
+    except (versions.Busy, versions.RemoteFailed):
+        return True
+    except versions.StageFailed as failure:
+        return failure.killed
+    except Exception as error:
+        return "database is locked" in str(error)
+    return False
+
+
+@contextlib.contextmanager
+def only_run(root: Path) -> Iterator[None]:
+    """Hold the project for one flow at a time; the lock goes with the process, however that ends.
+
+    Raises:
+        QuickstudyError: another run holds it.
+    """
+    path = root / ".cache" / "run.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise QuickstudyError(
+                f"another run is at work here (process {lock.read().strip() or 'unknown'})",
+                where=root,
+                fix="Wait until it ends, or stop it",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@task(
+    name="data",
+    task_run_name="data",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=a_retry_can_help,
+)
+def version_data(root: Path) -> Any:
+    """Make sure that data/ is there and has a version; say whether that is the committed one.
+
+    Data that is missing comes from DVC's cache, else from the DVC remote where one is configured, else it is the
+    starter data, built here. A clone that never versioned its data also gets what is missing of the starter data, so
+    that a build which was interrupted is completed.
+
+    Returns:
+        the DVC hash of data/.
+    """
+    with step(root, "data") as done:
+        listen = listener("data")
+        wanted = versions.data_hash(root)
+        last = _last_data(root)
+        there = (root / "data").is_dir() and any((root / "data").iterdir())
+        built = False
+        if not there and wanted and versions.in_cache(root, wanted):
+            versions.checkout_data(root)
+        elif not there and wanted and versions.has_remote(root):
+            versions.pull_data(root, listen)
+        elif not there or (last is None and not (wanted and versions.in_cache(root, wanted))):
+            _build_starter(root, listen)
+            built = True
+        said = (root / "data.dvc").read_bytes() if wanted else b""
+        version = versions.add_data(root)
+        if wanted not in (None, version) and version == last and _follow(root, said, listen):
+            version = str(wanted)
+        (root / LAST_DATA).parent.mkdir(exist_ok=True)
+        (root / LAST_DATA).write_text(version)
+        note = _about(version, wanted, versions.committed_data_hash(root), built)
+        changed = version != wanted
+        done.update(outcome="ran" if changed or built else "up to date", note=note, version=version)
+        get_run_logger().info(note)
+    create_markdown_artifact(f"Data version `{version}`: {note}", key="data", description="The version of data/")
+    return version if changed or built else Completed(name="Cached", message=note, data=version)
+
+
+@task(retries=1, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
+def bring_up_to_date(root: Path, stage: versions.Stage) -> Any:
+    """`dvc repro` of one stage. A stage that is up to date ends in the state Cached.
+
+    Returns:
+        "ran", "up to date" or "restored" (from DVC's run cache).
+    """
+    with step(root, stage.name) as done:
+        outcome = versions.repro(root, stage.name, listener(stage.name))
+        done["outcome"] = outcome
+    show(root, stage)
+    return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
+
+
+@task(name="register", task_run_name="register", retries=3, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
+def register(root: Path) -> Any:
+    """The model and its evaluation into MLflow, once."""
+    with step(root, "register") as done:
+        registration = registry.register(root)
+        done.update(
+            outcome="ran" if registration.new else "up to date",
+            version=registration.version,
+            aliases=list(registration.aliases),
+        )
+    names = "".join(f", @{alias}" for alias in registration.aliases)
+    create_markdown_artifact(
+        f"`{registration.uri}`{names}, run `{registration.run_id}` in {registry.tracking_uri(root)}",
+        key="register",
+        description="The model's version in MLflow",
+    )
+    return registration if registration.new else Completed(name="Cached", message="registered", data=registration)
+
+
+def show(root: Path, stage: versions.Stage) -> None:
+    """An artifact in Prefect's UI with what a stage made: its text, its table or its numbers, the first there is."""
+    key = stage.name.replace("_", "-").lower()
+    folders = [root / out for out in stage.outs if (root / out).is_dir()]
+    for path in (found for folder in folders for found in sorted(folder.glob("*.md"))):
+        text = re.sub(r"!\[[^]]*]\([^)]*\)\s*", "", path.read_text(encoding="utf-8"))  # figures lie beside the file
+        create_markdown_artifact(text, key=key, description=f"{stage.name}: {path.name}")
+        return
+    for path in (folder / "table.csv" for folder in folders):
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                create_table_artifact(list(csv.DictReader(file)), key=key, description=f"{stage.name}: {path.name}")
+            return
+    rows = [
+        {"name": name, "value": value}
+        for folder in folders
+        for path in (folder / "metrics.json", folder / f"{folder.name}.json")
+        if path.exists()
+        for name, value in versions.flatten(json.loads(path.read_text(encoding="utf-8"))).items()
+    ]
+    if rows:
+        create_table_artifact(rows, key=key, description=f"{stage.name}: its numbers")
+
+
+def _last_data(root: Path) -> str | None:
+    try:
+        return (root / LAST_DATA).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _build_starter(root: Path, listen: Callable[[str], None]) -> None:
+    lines: list[str] = []
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        listen(line)
+
+    code = stream(STARTER, root, keep)
+    if code == 2:
+        raise QuickstudyError(next((line for line in reversed(lines) if line), "").removeprefix("quickstudy: "))
+    if code != 0:
+        raise versions.StageFailed(
+            "data", next((line for line in reversed(lines) if line), f"exit code {code}"), killed=code < 0
+        )
+
+
+def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:
+    """Bring data/ to what data.dvc said before `dvc add` overwrote it: git has changed data.dvc, nobody the data."""
+    kept = (root / "data.dvc").read_bytes()
+    (root / "data.dvc").write_bytes(said)
+    wanted = versions.data_hash(root)
+    assert wanted is not None
+    try:
+        if versions.in_cache(root, wanted):
+            versions.checkout_data(root)
+            return True
+        if versions.has_remote(root):
+            versions.pull_data(root, listen)
+            return True
+    except BaseException:
+        (root / "data.dvc").write_bytes(said)
+        raise
+    (root / "data.dvc").write_bytes(kept)
+    listen(f"data.dvc names version {wanted[:8]}, which is neither in DVC's cache nor in a remote")
+    return False
+
+
+def _about(version: str, wanted: str | None, committed: str | None, built: bool) -> str:
+    if version == committed:
+        return f"version {version[:8]}, the committed one"
+    if committed is None:
+        return f"version {version[:8]}, not committed yet"
+    if built and wanted == committed:
+        return (
+            f"version {version[:8]} is new: on this platform the starter data has other bytes than in the committed "
+            f"version {committed[:8]} (or that one also holds other data)"
+        )
+    return f"version {version[:8]}, changed since the committed {committed[:8]}"
+
+
+def fail(error: BaseException) -> int:
+    """Tell what ended a flow in one line and return the exit code of its process: 2 for a user's mistake."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, QuickstudyError):
+        tell(error=str(error))
+        print(f"quickstudy: {error}", file=sys.stderr)
+        return 2
+    tell(crash=f"{error}" if isinstance(error, versions.StageFailed) else f"{type(error).__name__}: {error}")
+    return 1
