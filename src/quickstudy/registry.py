@@ -192,6 +192,12 @@ def resolve(uri: str, root: Path) -> Path:
     return _download(uri, root)
 
 
+def prepare(root: Path) -> None:
+    """Make the store ready for whoever opens it next: it exists, and its records point to where the files are."""
+    with _locked(root):
+        _client(root)
+
+
 # ---- the store
 
 

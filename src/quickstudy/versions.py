@@ -34,6 +34,7 @@ _CHATTER = (
     "> ",
     "\tgit add ",
     "\tdvc config core.autostage true",
+    "ERROR: failed to reproduce ",
 )
 
 
@@ -140,7 +141,7 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
-    """Bring one stage up to date; those before it are taken as they are.
+    """Bring one stage up to date; those before it are taken as they are. A stage that fails leaves its former outputs.
 
     Whatever ends this call, a signal or an exception in ``on_line`` included, the stage's processes are then gone.
 
@@ -165,11 +166,13 @@ def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
         if f"Stage '{stage}' is cached - skipping run" in text:
             return "restored"
         return "ran" if f"Running stage '{stage}'" in text else "up to date"
+    if stage in _lock(root):  # DVC deleted the former outputs when the stage started
+        _run([*_DVC, "checkout", "--quiet", "--force", stage], root)
     mistakes = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
     if mistakes and text.rstrip().endswith("exited with 2"):
         raise QuickstudyError(mistakes[-1])
     _raise_known(text, root)
-    ends = [line for line in lines if line.strip() and not line.startswith(("ERROR: failed to reproduce", *_CHATTER))]
+    ends = [line for line in lines if line.strip() and not line.startswith(_CHATTER)]
     killed = code < 0 or any(f"exited with {signal}" in text for signal in ("-9", "-15", "137", "143"))
     raise StageFailed(stage, ends[-1].strip() if ends else f"exit code {code}", killed=killed)
 

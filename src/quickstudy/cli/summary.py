@@ -1,0 +1,80 @@
+"""What a run ends with: the accuracies beside the best baseline, the versions, the times and what to type next."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+OURS = "quickstudy"
+
+
+def accuracy_table(path: Path) -> Table | None:
+    """build/evaluate/table.csv, a row a suite, a column a number of shots, each cell "ours ± ci (best baseline)".
+
+    Green where our interval lies above the best baseline, red where it lies below.
+
+    Returns:
+        None where there is no table yet.
+    """
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shots = sorted({int(row["shot"]) for row in rows})
+    table = Table(title="Accuracy in % ± 95% interval (best baseline)", title_justify="left", box=None, padding=(0, 1))
+    for name in ("suite", "new are", "way"):
+        table.add_column(name, justify="right" if name == "way" else "left")
+    for shot in shots:
+        table.add_column(f"{shot} shot{'s' if shot > 1 else ''}", justify="right")
+    suites = dict.fromkeys((row["suite"], row["novelty"]) for row in rows)
+    for suite, novelty in suites:
+        mine = [row for row in rows if row["suite"] == suite]
+        ways = sorted({int(row["way"]) for row in mine})
+        cells = [_cell([row for row in mine if int(row["shot"]) == shot]) for shot in shots]
+        table.add_row(suite, novelty, ",".join(map(str, ways)), *cells)
+    return table
+
+
+def _cell(rows: list[dict[str, str]]) -> Text:
+    ours = next((row for row in rows if row["method"] == OURS), None)
+    if ours is None:
+        return Text("–")
+    accuracy, ci = 100 * float(ours["accuracy"]), 100 * float(ours["ci95"] or 0)
+    others = [100 * float(row["accuracy"]) for row in rows if row["method"] != OURS]
+    text = f"{accuracy:.1f} ±{ci:.1f}"
+    if not others:
+        return Text(text)
+    best = max(others)
+    style = "green" if accuracy - ci > best else "red" if accuracy + ci < best else ""
+    return Text(f"{text} ({best:.1f})", style=style)
+
+
+def duration(seconds: float) -> str:
+    """12.3 → "12 s", 754 → "12 min 34 s"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if seconds >= 10 or whole == 0 else f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def next_steps(uncommitted: bool) -> Table:
+    """What to type next."""
+    table = Table.grid(padding=(0, 2))
+    for command, what in (
+        ("quickstudy ui", "look at the runs, the figures and the model card"),
+        ("quickstudy adapt SUPPORT --task NAME", "teach the model a task of yours from a few examples"),
+        ("quickstudy predict --task NAME QUERIES", "let it answer"),
+        ("quickstudy data import SOURCE --name N --modality image|audio|text", "bring your own data; then run again"),
+        *((("git add data.dvc dvc.lock && git commit", "keep these versions"),) if uncommitted else ()),
+    ):
+        table.add_row(Text(f"  {command}", style="bold"), what)
+    return table
+
+
+def step_times(seconds: Mapping[str, float]) -> str:
+    """{"tasks": 3, "meta_train": 60} → "tasks 3.0 s · meta_train 1 min 00 s · together 1 min 03 s"."""
+    parts = [f"{step} {duration(value)}" for step, value in seconds.items()]
+    return " · ".join([*parts, f"together {duration(sum(seconds.values()))}"])
