@@ -9,6 +9,8 @@ import typer
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from quickstudy.config import Settings
     from quickstudy.data.checks import Finding
     from quickstudy.data.dataset import Dataset, DatasetInfo
@@ -62,7 +64,10 @@ def build(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file."),
+    ],
     name: Annotated[str, typer.Option("--name", "-n", help="What the dataset is to be called.")],
     modality: Annotated[
         ModalityName | None, typer.Option("--modality", "-m", help="Told from the files where it is left out.")
@@ -122,19 +127,19 @@ def import_(
 
     [b]Files in folders[/b] (or in a .zip): CLASS/file, or GROUP/CLASS/file
 
-        quickstudy data import photos/ --name parts
+        quickstudy data import photos/ -n parts --modality image
 
     [b]Flat files[/b] whose names say it all, such as 7_anna_03.wav
 
-        quickstudy data import digits.zip --name digits7 --pattern '{class}_{speaker}_{}' --domain speaker
+        quickstudy data import calls/ -n calls --pattern '{class}_{who}_{}' --domain who
 
-    [b]Tables[/b]: CSV, TSV, JSON Lines, JSON, Parquet; a folder of train, valid and test files is joined
+    [b]Tables[/b]: CSV, TSV, JSON Lines, JSON, Parquet; a folder of them is joined
 
-        quickstudy data import tickets.csv --name tickets --text body --label queue --group product
+        quickstudy data import tickets.csv -n tickets --text body --label queue
 
     [b]Hugging Face layout[/b]: a .parquet file, or a folder of them
 
-        quickstudy data import beans/data --name beans --split test
+        quickstudy data import beans/data -n beans --split test
     """
     settings = _settings()
     from quickstudy.cli.progress import showing_progress
@@ -168,7 +173,7 @@ def import_(
             note=notes.append,
         )
         dataset = Dataset(info, table)
-        others, damaged = _read_all(without=name)
+        others, damaged = _read_all(info.modality, without=name)
         # Checked before it is written, so that Ctrl-C leaves all as it was until the last moment.
         findings = check_datasets(
             [*others, dataset],
@@ -198,7 +203,6 @@ def import_(
 def list_() -> None:
     """Show the datasets: size, groups, how the groups are split, licence."""
     settings = _settings()
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -208,12 +212,15 @@ def list_() -> None:
     if not names:
         print("There are no datasets yet. `quickstudy data build` makes some, `quickstudy data import` reads yours.")
         return
+    console = _console()
+    wide = console.width >= 110
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("name", "modality"):
-        table.add_column(head)
-    for head in ("examples", "classes", "groups", "domains", "train/val/test"):
-        table.add_column(head, justify="right")
-    table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=40)
+        table.add_column(head, no_wrap=True)
+    for head in ("examples", "classes", "groups", "domains", "tr/va/te"):
+        table.add_column(head, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=40)
     for name in names:
         try:
             dataset = read_dataset(ROOT / name, ["label", "group", "domain"])
@@ -222,7 +229,7 @@ def list_() -> None:
             continue
         info = dataset.info
         domains = len(set(dataset.column("domain"))) if info.domain else 0
-        table.add_row(
+        cells = [
             name,
             info.modality,
             f"{len(dataset):,}",
@@ -230,18 +237,16 @@ def list_() -> None:
             f"{len(set(dataset.column('group'))):,} {escape(info.group)}",
             f"{domains} {escape(info.domain)}" if info.domain else "–",
             "/".join(map(str, _side_counts(dataset, settings).values())),
-            escape(info.licence),
-        )
-    console = Console()
+        ]
+        table.add_row(*cells, *([escape(info.licence)] if wide else []))
     console.print(table)
-    console.print(
-        "train/val/test counts groups: classes of a group are learned from, or tested on, never both.", style="dim"
-    )
+    legend = "tr/va/te: groups in meta-train, meta-validation and meta-test"
+    console.print(legend if wide else f"{legend}. Licences show in a wider window", style="dim")
 
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Only what concerns this dataset.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only what concerns this dataset.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON too.")
     ] = None,
@@ -263,7 +268,7 @@ def check(
         raise QuickstudyError(
             "there are no datasets", where=ROOT, fix="Make some by `quickstudy data build` or `data import`"
         )
-    datasets, damaged = _read_all()
+    datasets, damaged = _read_all(None if name is None else _modality(name))
     if damaged:
         raise damaged[0]
     with showing_progress() as progress:
@@ -287,7 +292,7 @@ def check(
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="The dataset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a dataset from data/. Versions that DVC has recorded stay in its cache."""
@@ -327,17 +332,25 @@ def _existing(name: str) -> Path:
     return ROOT / name
 
 
-def _read_all(without: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
+def _read_all(modality: str | None = None, without: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
+    """The datasets of a modality, and what is wrong with those that cannot be read."""
     from quickstudy.data.dataset import dataset_names, read_dataset
 
     datasets, damaged = [], []
     for name in dataset_names(ROOT):
         if name != without:
             try:
-                datasets.append(read_dataset(ROOT / name))
+                if modality in (None, read_dataset(ROOT / name, ["label"]).modality):
+                    datasets.append(read_dataset(ROOT / name))
             except QuickstudyError as error:
                 damaged.append(error)
     return datasets, damaged
+
+
+def _modality(name: str) -> str:
+    from quickstudy.data.dataset import read_dataset
+
+    return read_dataset(ROOT / name, ["label"]).modality
 
 
 def _split_of(settings: "Settings"):
@@ -372,26 +385,32 @@ def _sides(dataset: "Dataset", settings: "Settings") -> str:
     counts = _side_counts(dataset, settings)
     if isinstance(dataset.info.meta_split, str):
         return f"Meta-split: all of it is meta-{dataset.info.meta_split}."
-    return "Meta-split: " + ", ".join(f"{count} groups {side}" for side, count in counts.items()) + "."
+    return f"Meta-split of the {sum(counts.values())} groups: {', '.join(f'{n} {side}' for side, n in counts.items())}."
 
 
 def _print_findings(findings: list["Finding"]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     if not findings:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("dataset", no_wrap=True)
-    table.add_column("found")
-    table.add_column("what to do")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
     for finding in findings:
         colour = "red" if finding.severity == "fatal" else "yellow"
-        mark = f"[{colour}]{finding.severity}[/{colour}]"
-        table.add_row(mark, finding.dataset, escape(finding.what), escape(finding.fix))
-    Console().print(table)
+        told = f"{escape(finding.dataset)}: {escape(finding.what)}. [dim]{escape(finding.fix)}[/dim]"
+        table.add_row(f"[{colour}]{finding.severity}[/{colour}]", told)
+    _console().print(table)
+
+
+def _console() -> "Console":
+    """Where there is no terminal, lines are not cut at the 80 columns that it would have."""
+    import sys
+
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _write_json(path: Path, findings: list["Finding"]) -> None:

@@ -327,13 +327,12 @@ def _leak(
 
 def _mend(one: _Seen, other: _Seen) -> str:
     """How to bring two datasets to the same side, with the least change."""
-    names = (one.dataset.name, other.dataset.name)
-    pins = [d.info.meta_split if isinstance(d.info.meta_split, str) else None for d in (one.dataset, other.dataset)]
-    for pin, free in zip(pins, names[::-1], strict=True):
-        if pin is not None and None in pins:
-            return f"Import {free} again with --split {pin}, or remove one: `quickstudy data remove {free}`"
-    both = " and ".join(names)
-    return f"Import {both} again with the same --split, or remove one: `quickstudy data remove {names[1]}`"
+    a, b = one.dataset.info, other.dataset.info
+    remove = f"or remove one: `quickstudy data remove {b.name}`"
+    for pinned, free in ((a, b), (b, a)):
+        if isinstance(pinned.meta_split, str) and free.meta_split is None:
+            return f"Say `meta_split: {pinned.meta_split}` in data/{free.name}/dataset.yaml, {remove}"
+    return f"Say the same `meta_split: train` in data/{a.name}/dataset.yaml and data/{b.name}/dataset.yaml, {remove}"
 
 
 # Small things

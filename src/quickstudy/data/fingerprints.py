@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -27,6 +28,8 @@ _AXES = 10  # of the search tree; more make it slow, fewer make it compare more
 _EDGES = np.geomspace(100, 3800, 17)  # Hz, of the bands of a recording's vector
 _SEGMENTS = 16
 
+Bad = tuple[tuple[int, str], ...]
+
 
 @dataclass(frozen=True)
 class Fingerprints:
@@ -36,7 +39,7 @@ class Fingerprints:
     """uint64 [n]: a hash of the text or of the file's bytes."""
     vectors: np.ndarray
     """float32 [n, d]: unit vectors, zero where there is nothing to see or hear. Text: [n, 0]."""
-    bad: tuple[tuple[int, str], ...]
+    bad: Bad
     """Rows that are empty or cannot be decoded, and why."""
 
 
@@ -59,19 +62,32 @@ def fingerprints(
         return Fingerprints(digests, np.zeros((n, 0), np.float32), _bad_texts(dataset))
     key = blake2b(f"{VERSION} {dataset.modality} ".encode() + digests.tobytes(), digest_size=16).hexdigest()
     kept = None if cache is None else cache / f"{key}.npz"
-    if kept is not None and kept.is_file():
-        with np.load(kept, allow_pickle=False) as file:
-            bad = tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
-            return Fingerprints(digests, file["vectors"], bad)
+    if kept is not None and (known := _read_cache(kept)) is not None:
+        return Fingerprints(digests, *known)
     vectors, bad = _decode_all(dataset, progress)
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(f".{os.getpid()}")
-        rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
-        with draft.open("wb") as handle:
-            np.savez(handle, vectors=vectors, bad=rows, why=reasons)
-        draft.replace(kept)
+        _write_cache(kept, vectors, bad)
     return Fingerprints(digests, vectors, bad)
+
+
+def _read_cache(path: Path) -> tuple[np.ndarray, Bad] | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["vectors"], tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or damaged: computed anew
+
+
+def _write_cache(path: Path, vectors: np.ndarray, bad: Bad) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    try:
+        with draft.open("wb") as handle:
+            rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
+            np.savez(handle, vectors=vectors, bad=rows, why=reasons)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def plain(text: str) -> str:
@@ -118,13 +134,11 @@ def digest(content: str | bytes | None) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
-def _bad_texts(dataset: Dataset) -> tuple[tuple[int, str], ...]:
+def _bad_texts(dataset: Dataset) -> Bad:
     return tuple((i, "empty") for i, text in enumerate(dataset.raw()) if text is None or not text.strip())
 
 
-def _decode_all(
-    dataset: Dataset, progress: Callable[[int, int], None]
-) -> tuple[np.ndarray, tuple[tuple[int, str], ...]]:
+def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, Bad]:
     vector_of = image_vector if dataset.modality == "image" else audio_vector
     width = 64 if dataset.modality == "image" else _SEGMENTS * (len(_EDGES) - 1)
     vectors = np.zeros((len(dataset), width), dtype=np.float32)

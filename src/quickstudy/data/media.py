@@ -4,6 +4,8 @@ Pixels, seconds and channels are bounded before memory is asked for; every error
 """
 
 import io
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +91,26 @@ def _reading(data: bytes, what: str) -> Iterator[None]:
         raise QuickstudyError(f"damaged {what} ({_reason(error)})") from None
 
 
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment.
+
+    libsndfile calls Python for its bytes. An exception there is printed and forgotten, and the recording cut short.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
 
@@ -136,8 +158,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def read_audio(data: bytes) -> tuple[np.ndarray, int]:
-    """float32 [samples], both channels averaged, and the file's own sample rate."""
-    with _reading(data, "recording"):
+    """float32 [samples], both channels averaged, and the file's own sample rate; raises as `decode_audio`."""
+    with _reading(data, "recording"), _ctrl_c_later():
         try:
             file = soundfile.SoundFile(io.BytesIO(data))
         except soundfile.LibsndfileError:

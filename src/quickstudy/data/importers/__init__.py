@@ -103,7 +103,7 @@ def import_source(
         if rows.modality != "text" and pattern is None:
             fix += "; where file names hold the class, say how by --pattern '{class}_{}'"
         raise QuickstudyError(what, where=source, fix=fix)
-    groups, word = _groups(rows, labels, keep, wanted, mapping, name)
+    groups, word = _groups(rows, labels, keep, wanted, mapping, name, split)
     order = sorted(keep, key=lambda i: (labels[i], rows.order[i]))
     info = DatasetInfo(
         name=name,
@@ -302,7 +302,13 @@ def _group_file(group: str | None) -> _GroupFile | None:
 
 
 def _groups(
-    rows: Rows, labels: list[str], keep: list[int], wanted: Wanted, mapping: _GroupFile | None, name: str
+    rows: Rows,
+    labels: list[str],
+    keep: list[int],
+    wanted: Wanted,
+    mapping: _GroupFile | None,
+    name: str,
+    split: Split | None,
 ) -> tuple[list[str], str]:
     """The group of every row, and what a group is, in a word."""
     classes = sorted({labels[i] for i in keep})
@@ -311,7 +317,7 @@ def _groups(
             what = f"{len(lost)} classes are in no group: {', '.join(map(repr, lost[:3]))}{', …' if lost[3:] else ''}"
             fix = "Add them, or leave them out by --exclude-label"
             raise QuickstudyError(what, where=mapping.path, fix=fix)
-        return [mapping.group_of.get(label, "") for label in labels], mapping.path.stem
+        return [mapping.group_of.get(label, "") for label in labels], mapping.path.stem.removesuffix("s")
     if rows.groups:
         groups = list(map(_tidy, rows.groups))
         several = Counter(label for label, _ in {(labels[i], groups[i]) for i in keep})
@@ -322,10 +328,12 @@ def _groups(
             )
         return groups, rows.group_word
     own = wanted.group != "none" if wanted.group is not None else len(classes) >= CLASSES_FOR_OWN_GROUPS
-    if wanted.group is None and own:
-        wanted.note(f"no groups given: each of the {len(classes)} classes is its own")
-    elif wanted.group is None:
-        wanted.note(f"no groups given: the {len(classes)} classes are one, and stay on one side of the meta-split")
+    if wanted.group is None and split is None:
+        wanted.note(
+            f"no groups given: each of the {len(classes)} classes is its own"
+            if own
+            else f"no groups given: the {len(classes)} classes are one, and stay on one side of the meta-split"
+        )
     return (labels, "class") if own else ([name] * len(labels), "dataset")
 
 
