@@ -161,7 +161,8 @@ def register(root: Path) -> Any:
     with step(root, "register") as done:
         registration = registry.register(root)
         done.update(
-            outcome="ran" if registration.new else "up to date",
+            outcome="ran" if registration.logged else "up to date",
+            note=_about_version(registration),
             version=registration.version,
             aliases=list(registration.aliases),
         )
@@ -171,7 +172,7 @@ def register(root: Path) -> Any:
         key="register",
         description="The model's version in MLflow",
     )
-    return registration if registration.new else Completed(name="Cached", message="registered", data=registration)
+    return registration if registration.logged else Completed(name="Cached", message="registered", data=registration)
 
 
 def show(root: Path, stage: versions.Stage) -> None:
@@ -253,6 +254,13 @@ def _about(version: str, wanted: str | None, committed: str | None, built: bool)
             f"version {committed[:8]} (or that one also holds other data)"
         )
     return f"version {version[:8]}, changed since the committed {committed[:8]}"
+
+
+def _about_version(registration: registry.Registration) -> str:
+    names = " ".join([f"version {registration.version}", *(f"@{alias}" for alias in registration.aliases)])
+    if registration.new:
+        return f"new {names}"
+    return f"{names} is this model; its new evaluation is a run of its own" if registration.logged else names
 
 
 def fail(error: BaseException) -> int:

@@ -77,6 +77,8 @@ class Registration:
     run_id: str
     new: bool
     """Whether this call made the version."""
+    logged: bool
+    """Whether this call logged a run: of the training, or of a new evaluation of a known model."""
 
     @property
     def uri(self) -> str:
@@ -123,12 +125,12 @@ def registered(root: Path) -> Registration | None:
             aliases = _query(
                 root, "SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?", NAME, version
             )
-            return Registration(int(version), tuple(alias for (alias,) in aliases), run_id, new=False)
+            return Registration(int(version), tuple(alias for (alias,) in aliases), run_id, new=False, logged=False)
         return None
     found = _version_with(_client(root), key)
     if found is None or found.tags.get(EVALUATION) != _evaluation_key(root) or REGISTERED not in found.tags:
         return None
-    return _registration(_client(root), found, new=False)
+    return _registration(_client(root), found, new=False, logged=False)
 
 
 def register(root: Path) -> Registration:
@@ -147,6 +149,7 @@ def register(root: Path) -> Registration:
         client = _client(root)
         found = _version_with(client, key)
         run = _finished_run(client, key, _evaluation_key(root))
+        logged = run is None
         if run is None:
             run = _log_run(root, client, key, with_model=found is None)
         new = found is None
@@ -162,7 +165,7 @@ def register(root: Path) -> Registration:
                     NAME, "challenger" if "champion" in taken else "champion", found.version
                 )
             client.set_model_version_tag(NAME, found.version, REGISTERED, "true")
-        return _registration(client, client.get_model_version(NAME, found.version), new=new)
+        return _registration(client, client.get_model_version(NAME, found.version), new=new, logged=logged)
 
 
 def resolve(uri: str, root: Path) -> Path:
@@ -289,9 +292,9 @@ def _version_with(client: Any, key: str) -> Any:
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _registration(client: Any, version: Any, *, new: bool) -> Registration:
+def _registration(client: Any, version: Any, *, new: bool, logged: bool) -> Registration:
     aliases = tuple(a for a, v in client.get_registered_model(NAME).aliases.items() if int(v) == int(version.version))
-    return Registration(int(version.version), aliases, version.run_id, new=new)
+    return Registration(int(version.version), aliases, version.run_id, new=new, logged=logged)
 
 
 def _finished_run(client: Any, key: str, evaluation: str) -> Any:

@@ -74,7 +74,7 @@ def run() -> None:
     if table := accuracy_table(root / "build/evaluate/table.csv"):
         console.print(table)
     _print_versions(console, root, done.get("version"), tuple(done.get("aliases", ())))
-    console.print(f"Times: {step_times(display.seconds)}; wall clock {time.monotonic() - start:.0f} s", highlight=False)
+    console.print(f"Times  {step_times(display.seconds, time.monotonic() - start)}", highlight=False)
     console.print("\nNext:", style="bold")
     console.print(next_steps(uncommitted=versions.committed_data_hash(root) != versions.data_hash(root)))
 
@@ -94,7 +94,7 @@ def plan() -> None:
     if not stale and registry.registered(root) is None:
         stale["register"] = ("this model and its evaluation are not registered yet",)
     elif stale:
-        stale["register"] = ("after the stages, if they make another model",)
+        stale["register"] = ("after the stages, if their results differ",)
     table = Table(box=None, padding=(0, 1))
     for heading in ("step", "", "why", "last took"):
         table.add_column(heading, justify="right" if heading == "last took" else "left")
@@ -196,7 +196,8 @@ def _print_versions(console: object, root: Path, version: int | None, aliases: t
     assert isinstance(console, Console)
     data = versions.data_hash(root)
     names = "".join(f" @{alias}" for alias in aliases)
-    console.print(f"Data version {data or 'none'} · model models:/{registry.NAME}/{version}{names}", highlight=False)
+    console.print(f"Data   version {data or 'none'}", highlight=False, soft_wrap=True)
+    console.print(f"Model  models:/{registry.NAME}/{version}{names}", highlight=False, soft_wrap=True)
 
 
 def _free_port(wanted: int) -> int:

@@ -67,14 +67,14 @@ def next_steps(uncommitted: bool) -> Table:
         ("quickstudy ui", "look at the runs, the figures and the model card"),
         ("quickstudy adapt SUPPORT --task NAME", "teach the model a task of yours from a few examples"),
         ("quickstudy predict --task NAME QUERIES", "let it answer"),
-        ("quickstudy data import SOURCE --name N --modality image|audio|text", "bring your own data; then run again"),
-        *((("git add data.dvc dvc.lock && git commit", "keep these versions"),) if uncommitted else ()),
+        ("quickstudy data import --help", "bring your own data; then run again"),
+        *((("git add data.dvc dvc.lock; git commit", "keep these versions"),) if uncommitted else ()),
     ):
-        table.add_row(Text(f"  {command}", style="bold"), what)
+        table.add_row(Text(f"  {command}", style="bold", no_wrap=True), what)
     return table
 
 
-def step_times(seconds: Mapping[str, float]) -> str:
-    """{"tasks": 3, "meta_train": 60} → "tasks 3.0 s · meta_train 1 min 00 s · together 1 min 03 s"."""
+def step_times(seconds: Mapping[str, float], wall: float) -> str:
+    """{"tasks": 3, "meta_train": 60}, 80 → "tasks 3.0 s · meta_train 1 min 00 s · all in all 1 min 20 s"."""
     parts = [f"{step} {duration(value)}" for step, value in seconds.items()]
-    return " · ".join([*parts, f"together {duration(sum(seconds.values()))}"])
+    return " · ".join([*parts, f"all in all {duration(wall)}"])
