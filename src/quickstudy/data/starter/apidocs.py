@@ -1,35 +1,46 @@
 """apidocs: sentences of the documentation inside the pinned dependencies. Text, class = module, group = package.
 
-The sources are parsed and never imported. Which modules are read is written down here, so that nothing else that happens
-to be installed changes the dataset.
+The sources are parsed and never imported. Which modules are read is written down here, so that nothing else that
+happens to be installed changes the dataset.
 """
 
 import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
-from inspect import cleandoc
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, generator, silent
+from quickstudy.data.starter.work import Progress, cores, generator, silent
 
 FEWEST, MOST = 30, 36  # sentences a class
 PER_FILE = 12  # so that no single file stands for its module
+ENOUGH = 4 * MOST  # sentences to choose from
+NO_SOURCE = {"tests", "test", "testing", "_vendor", "externals"}  # folders that hold another's text, or none
 
 # distribution, package, modules
 SOURCES = (
-    ("scikit-learn", "sklearn", "cluster covariance datasets decomposition ensemble feature_extraction feature_selection "
-     "gaussian_process inspection linear_model manifold metrics model_selection neighbors preprocessing svm tree"),
+    (
+        "scikit-learn",
+        "sklearn",
+        "cluster covariance datasets decomposition ensemble feature_extraction feature_selection "
+        "gaussian_process inspection linear_model manifold metrics model_selection neighbors preprocessing "
+        "svm tree",
+    ),
     ("scipy", "scipy", "cluster integrate interpolate io ndimage optimize signal sparse spatial special stats"),
     ("numpy", "numpy", "f2py lib linalg ma polynomial"),
     ("pandas", "pandas", "io plotting tseries errors"),
-    ("matplotlib", "matplotlib", "animation axes backends collections colors dates image patches projections ticker "
-     "transforms tri widgets"),
+    (
+        "matplotlib",
+        "matplotlib",
+        "animation axes backends collections colors dates image patches projections ticker transforms tri widgets",
+    ),
     ("torch", "torch", "autograd cuda distributed distributions export fx jit nn optim onnx profiler sparse"),
     ("transformers", "transformers", "generation pipelines quantizers integrations trainer tokenization_utils_base"),
     ("sqlalchemy", "sqlalchemy", "dialects engine event orm pool sql ext"),
@@ -37,8 +48,12 @@ SOURCES = (
     ("mlflow", "mlflow", "data deployments gateway genai models projects pyfunc server store tracing tracking"),
     ("dvc", "dvc", "repo utils"),
     ("networkx", "networkx", "classes drawing generators linalg readwrite"),
-    ("sympy", "sympy", "assumptions calculus codegen combinatorics crypto functions geometry integrals logic matrices ntheory "
-     "parsing physics polys sets solvers stats tensor"),
+    (
+        "sympy",
+        "sympy",
+        "assumptions calculus codegen combinatorics crypto functions geometry integrals logic matrices "
+        "ntheory parsing physics polys sets solvers stats tensor",
+    ),
     ("fonttools", "fontTools", "feaLib misc pens ttLib varLib"),
     ("pydantic", "pydantic", "json_schema main networks types"),
     ("click", "click", "core"),
@@ -56,22 +71,23 @@ SOURCES = (
     ("aiohttp", "aiohttp", "connector"),
     ("fsspec", "fsspec", "implementations spec"),
     ("opentelemetry-sdk", "opentelemetry", "sdk"),
-)  # fmt: skip
+)
 
 
 def build(progress: Progress = silent, packages: tuple[str, ...] | None = None) -> tuple[DatasetInfo, pa.Table]:
     """Read the documentation.
 
     Args:
-        progress: told (done, total) in packages.
+        progress: told (done, total) in modules.
         packages: of these alone, for tests; None for all.
     """
     sources = [source for source in SOURCES if packages is None or source[1] in packages]
+    places = [(package, module) for _, package, modules in sources for module in modules.split()]
     found: dict[tuple[str, str], list[str]] = {}
-    for done, (_, package, modules) in enumerate(sources, 1):
-        for module in modules.split():
-            found[package, module] = _sentences(package, module)
-        progress(done, len(sources))
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        for place, sentences in zip(places, pool.map(_sentences, *zip(*places, strict=True)), strict=True):
+            found[place] = sentences
+            progress(len(found), len(places))
     # A sentence that several modules share belongs to none of them.
     shared = Counter(key for sentences in found.values() for key in {_key(sentence) for sentence in sentences})
     rows = []
@@ -105,23 +121,28 @@ def _sentences(package: str, module: str) -> list[str]:
     per_file = PER_FILE if len(files) > 1 else MOST * 2
     sentences: dict[str, str] = {}
     for file in files:
-        if any(part in {"tests", "test", "testing", "_vendor", "externals"} for part in file.relative_to(place.parent).parts):
+        if NO_SOURCE & set(file.relative_to(place.parent).parts):
             continue
         taken = 0
         for doc in _docstrings(file):
             for sentence in _prose(doc):
                 if taken < per_file and sentences.setdefault(_key(sentence), sentence) is sentence:
                     taken += 1
-        if len(sentences) > 6 * MOST:
+        if len(sentences) >= ENOUGH:
             break
     return list(sentences.values())
 
 
 def _docstrings(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if (doc := ast.get_docstring(node)) is not None:
-                yield cleandoc(doc)
+    """Of the module, its classes and their methods, and its functions; code inside functions is not searched."""
+    pending: list[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]
+    pending = [ast.parse(file.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop(0)
+        if (doc := ast.get_docstring(node)) is not None:
+            yield doc
+        if isinstance(node, ast.Module | ast.ClassDef):
+            pending += [n for n in node.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 _HEADING = re.compile(
@@ -152,7 +173,9 @@ def _reads_well(sentence: str) -> bool:
         and sentence[0].isupper()
         and sentence.endswith(".")
         and len(sentence.split()) >= 7
-        and not re.search(r"[={}<>|\\\[\]]|http|\.\.\.|\w\(\w|e\.g\.$|i\.e\.$|(?i:deprecated|copyright|licen[cs]e)", sentence)
+        and not re.search(
+            r"[={}<>|\\\[\]]|http|\.\.\.|\w\(\w|e\.g\.$|i\.e\.$|(?i:deprecated|copyright|licen[cs]e)", sentence
+        )
         and sum(c.isalpha() or c == " " for c in sentence) >= 0.92 * len(sentence)
     )
 

@@ -1,8 +1,8 @@
 """glyphs: characters of many scripts, each drawn many times as if by different hands. Image, group = script.
 
-A character is outlined by a font, thinned to the path of a pen, and drawn again along that path: bent, slanted, stretched,
-with another pen each time. What is learned on these drawings has to hold for real handwriting, so the digits, which
-judge it, are left out here.
+A character is outlined by a font, thinned to the path of a pen, and drawn again along that path: bent, slanted,
+stretched, with another pen each time. What is learned on these drawings has to hold for real handwriting, so the
+digits, which judge it, are left out here.
 """
 
 import io
@@ -84,9 +84,10 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
     info = DatasetInfo(
         name="glyphs",
         modality="image",
-        description=f"{len(chosen)} characters of {len(set(groups))} scripts, {DRAWINGS} drawings each: outlines of fonts, "
-        "thinned to a pen's path and drawn again with varied face, slant, proportions, wobble and pen. Light ink on a dark "
-        "ground. Numerals of every script, and characters that look like 0 to 9, are left out: the dataset digits judges.",
+        description=f"{len(chosen)} characters of {len(set(groups))} scripts, {DRAWINGS} drawings each: outlines of "
+        "fonts, thinned to a pen's path and drawn again with varied face, slant, proportions, wobble and pen. Light "
+        "ink on dark ground. Numerals of every script, and characters that look like 0 to 9, are left out: the dataset "
+        "digits judges.",
         licence="Drawings of DejaVu (Bitstream Vera licence, public-domain changes) and STIX (SIL OFL 1.1) fonts",
         source="fonts shipped with matplotlib (mpl-data/fonts/ttf)",
         citation="DejaVu Fonts, https://dejavu-fonts.github.io; STIX Fonts, https://www.stixfonts.org",
@@ -97,7 +98,7 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
 
 def characters(limit: int | None = None) -> list[tuple[str, str]]:
     """(script, character) that the fonts hold and that look unlike each other and unlike every digit."""
-    seen: list[np.ndarray] = [_print(digit) for digit in "0123456789"]
+    seen = [shape for digit in "0123456789" if (shape := _print(digit)) is not None]
     kept = []
     for script, (start, ranges) in SCRIPTS.items():
         count = 0

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a line of the grammar is a line)
 """phrasebook: what people write, made by a small grammar. Text, classes in groups that each ask one question.
 
 Is this news or a blog post (the group genre)? A happy or an unhappy review (sentiment)? What does a customer want (the
@@ -81,8 +82,16 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
         "feeling": "oddly proud/a little embarrassed/completely hooked/exhausted but happy/strangely calm/way too excited/"
         "a bit lost/grateful/pretty torn",
         # reviews
-        "Thing": "This headset/This vacuum cleaner/The hotel/This novel/The restaurant/The film/This jacket/The laptop/"
-        "The online course/The app/This coffee machine/The mattress/The tour/This backpack/The game",
+        "Thing": "It/It/It/Everything/Everything here/The whole thing/The service/The result/This headset/The hotel/This novel/"
+        "The restaurant/The film/This jacket/The app/The mattress/The game",
+        "good": "wonderful/superb/fantastic/excellent/delightful/brilliant/charming/beautiful/amazing/lovely/outstanding/terrific/"
+        "marvellous/splendid/great/perfect/enjoyable/impressive/magnificent/first-rate",
+        "bad": "awful/terrible/dreadful/horrible/useless/annoying/ugly/disappointing/appalling/shoddy/pathetic/miserable/faulty/"
+        "disgusting/poor/unbearable/lousy/frustrating/dismal/third-rate",
+        "glad": "I love it!/Highly recommended!/We are delighted./So happy with it!/It makes me smile./I would gladly buy it again./"
+        "Thank you so much!/Everyone should try it./I can't praise it enough./Worth every cent.",
+        "upset": "I hate it!/Stay far away!/We are furious./So angry about it!/It makes me want to scream./I want my money back./"
+        "Never again!/Nobody should put up with it./I regret it deeply./Not worth a cent.",
         "friend": "my wife/a colleague/my brother/the whole family/our neighbour/my best friend/my daughter",
         "span": "two weeks/a month/half a year/three days/a year/one long weekend/six months",
     }.items()
@@ -529,35 +538,35 @@ Everyone keeps (sharing|talking about) the news of {disaster}, and I just (sat t
 I tried {Firm} so you don't have to, (and here's my very biased verdict|spoiler: {lesson}).
 (Month two|Day ten|Week one) of {hobby}: {thing} is (a mess|winning), I am {feeling}, (send snacks|and yet).
 [sentiment/positive]
-{Thing} (exceeded|surpassed) (all my expectations|everything i hoped for), and {friend} (loves it too|wants one now).
-I've had this for {span} and it (still delights me|has never let me down|makes me smile every day).
-{Thing} (is|was) (an absolute joy|wonderful|superb|fantastic) from (start to finish|the first minute), (worth every penny|highly recommended).
-(Best purchase|Best decision) I've made in {span}; (everything works beautifully|the quality is outstanding).
-(Friendly|Helpful|Lovely) staff, (quick answers|fast delivery), and {Thing} (was even better than described|arrived in perfect condition).
-I was sceptical at first, but {Thing} (won me over completely|turned out to be brilliant|is now my favourite).
-(Not a single problem|No complaints at all) in {span}; {Thing} (just works|is built to last).
-{friend} gave me this, and I (couldn't be happier|am in love with it|use it with pleasure every day).
-(Five stars|Top marks) from me: {Thing} is (comfortable|thoughtful|beautifully made|charming) and (great value|a real treat).
-Would I (buy|choose) it again? (In a heartbeat|Absolutely), {Thing} (was a delight|makes life easier).
-{Thing} (impressed|thrilled) {friend} (so much|) that we (came back for more|ordered a second one) after {span}.
-After {span} with it I can only say (thank you|bravo): (excellent|delightful|flawless) in every detail.
-{Thing} (is a pleasure|charmed us|deserves every award) and I (was sorry to give it back|recommend it to everyone).
-(Such|What) a (pleasant|happy) surprise, {Thing} is (gorgeous|excellent|a gem) for (the price|so little money).
+{Thing} exceeded (all my expectations|everything i hoped for), and {friend} (loves it|adores it) too. {glad}
+(I've had this for {span} and it|After {span} it) still (delights me|makes me smile|feels like a treat). {glad}
+{Thing} is {good} and {good}, an absolute (joy|pleasure|delight) from (start to finish|the first minute).
+(Best purchase|Best decision) I've made in {span}; {Thing} is {good} and the quality is {good}.
+(Friendly|Helpful|Lovely) staff, (quick answers|fast delivery), and {Thing} was {good}. {glad}
+I was sceptical at first, but {Thing} (won me over completely|turned out to be {good}). {glad}
+(Not a single problem|No complaints at all) in {span}; {Thing} is {good} and (built to last|worth every penny).
+{friend} gave me this as a present, and I (couldn't be happier|am in love with it|enjoy it every day): {good}, {good} and {good}.
+(Five stars|Top marks) for {Thing}: {good}, {good} and great value. {glad}
+Would I choose it again? (In a heartbeat|Absolutely)! {Thing} is {good} and (makes life easier|a real treat).
+{Thing} (impressed|thrilled|charmed) {friend} so much that we came back for more. {glad}
+(Thank you|Bravo) to the people behind this, it is {good} in every detail. {glad}
+(What a|Such a) (pleasant|happy|lovely) surprise, {Thing} is {good}, a real gem for so little money.
+{glad} {Thing} is {good}, and after {span} {friend} and I (love|like|enjoy) it more than ever.
 [sentiment/negative]
-{Thing} (fell short of|failed) (all my expectations|everything i hoped for), and {friend} (hates it too|wants a refund).
-I've had this for {span} and it (already broke|has been nothing but trouble|annoys me every day).
-{Thing} (is|was) (a complete waste of money|awful|terrible|dreadful) from (start to finish|the first minute), (stay away|not recommended).
-(Worst purchase|Worst decision) I've made in {span}; (nothing works properly|the quality is appalling).
-(Rude|Unhelpful|Indifferent) staff, (no answers|late delivery), and {Thing} (was nothing like described|arrived damaged).
-I had high hopes at first, but {Thing} (let me down completely|turned out to be useless|is now in the bin).
-(One problem after another|Endless defects) in {span}; {Thing} (keeps failing|is badly made).
-{friend} gave me this, and I (am so disappointed|cannot stand it|regret ever trying it).
-(One star|Zero stars) from me: {Thing} is (uncomfortable|thoughtless|cheaply made|irritating) and (overpriced|a real letdown).
-Would I (buy|choose) it again? (Not a chance|Never), {Thing} (was a nightmare|makes life harder).
-{Thing} (frustrated|angered) {friend} (so much|) that we (gave up|demanded our money back) after {span}.
-After {span} with it I can only say (avoid it|what a mess): (shoddy|miserable|faulty) in every detail.
-{Thing} (is a pain|annoyed us|deserves no praise) and I (was glad to give it back|warn everyone against it).
-(Such|What) a (nasty|bitter) disappointment, {Thing} is (ugly|horrible|junk) for (the price|so much money).
+{Thing} fell short of (all my expectations|everything i hoped for), and {friend} (hates it|can't stand it) too. {upset}
+(I've had this for {span} and it|After {span} it) already (broke|fell apart|drives me mad). {upset}
+{Thing} is {bad} and {bad}, a complete (waste of money|nightmare|failure) from (start to finish|the first minute).
+(Worst purchase|Worst decision) I've made in {span}; {Thing} is {bad} and the quality is {bad}.
+(Rude|Unhelpful|Arrogant) staff, (no answers|late delivery), and {Thing} was {bad}. {upset}
+I had high hopes at first, but {Thing} (let me down completely|turned out to be {bad}). {upset}
+(One problem after another|Endless defects) in {span}; {Thing} is {bad} and (badly made|a rip-off).
+{friend} gave me this as a present, and I (am so disappointed|cannot bear it|suffer every day): {bad}, {bad} and {bad}.
+(One star|Zero stars) for {Thing}: {bad}, {bad} and overpriced. {upset}
+Would I choose it again? (Not a chance|Never)! {Thing} is {bad} and (makes life harder|a real letdown).
+{Thing} (frustrated|angered|disgusted) {friend} so much that we demanded a refund. {upset}
+(Shame on|No thanks to) the people behind this, it is {bad} in every detail. {upset}
+(What a|Such a) (nasty|bitter|sad) disappointment, {Thing} is {bad}, pure junk for so much money.
+{upset} {Thing} is {bad}, and after {span} {friend} and I (hate|resent|dislike) it more than ever.
 """
 
 
@@ -616,10 +625,14 @@ def _sentences(label: str, lines: list[str], count: int) -> list[str]:
 
 
 def _expand(line: str, rng: np.random.Generator) -> str:
-    """One version of a line."""
+    """One version of a line, in which no slot is filled twice alike."""
+    used: set[str] = set()
     while found := re.search(r"\(([^()]*)\)|\{(\w+)\}", line):
-        options = found[1].split("|") if found[1] is not None else SLOTS[found[2]]
-        line = line[: found.start()] + options[rng.integers(len(options))] + line[found.end() :]
+        options = found[1].split("|") if found[1] is not None else [o for o in SLOTS[found[2]] if o not in used]
+        option = options[rng.integers(len(options))]
+        if found[2] is not None:
+            used.add(option)
+        line = line[: found.start()] + option + line[found.end() :]
     return re.sub(r"\s+([,.?;:])", r"\1", " ".join(line.split()))
 
 
@@ -627,9 +640,13 @@ def _finish(sentence: str, label: str, rng: np.random.Generator) -> str:
     """Reviews and articles as they are printed, requests as carelessly as people type them."""
     capital = re.sub(r"(^|[.?!] )(\w)", lambda match: match[1] + match[2].upper(), sentence)
     if label.split("/")[0] in COUNT:
-        return re.sub(r"(?<=[a-z,;:] )(The|This)\b", lambda match: match[1].lower(), capital.replace(" i ", " I "))
+        return re.sub(
+            r"(?<=[a-z,;:] )(The|This|It|Everything)\b", lambda match: match[1].lower(), capital.replace(" i ", " I ")
+        )
     style = rng.random()
     if style < 0.4:
         return sentence
-    asks = re.match(r"(?i)(what|how|where|when|who|which|why|is|are|am|do|does|did|can|could|will|would|has|may|should)\b", sentence)
+    asks = re.match(
+        r"(?i)(what|how|where|when|who|which|why|is|are|am|do|does|did|can|could|will|would|has|may|should)\b", sentence
+    )
     return re.sub(r"\bi\b", "I", capital) + (("?" if asks else ".") if style > 0.6 else "")
