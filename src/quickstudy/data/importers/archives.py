@@ -70,7 +70,8 @@ class Folder(Files):
 
     def __init__(self, source: Path):
         self.root = source.resolve()
-        super().__init__(source, list(self._walk()))
+        super().__init__(source, [])
+        self.paths = sorted(self._walk())
 
     def _walk(self) -> Iterator[str]:
         count = 0
