@@ -136,9 +136,15 @@ def _classes(one: _Seen, settings: Settings) -> list[Finding]:
     pools = _pools(one)
     able = max(int((np.bincount(one.labels[rows], minlength=len(counts)) >= fewest).sum()) for _, rows in pools)
     if able < 2:
-        within = " of one group" if one.dataset.info.episode_scope == "group" else ""
-        has = "no class has" if able == 0 else "only one class has"
-        add("fatal", f"{has}{within} {need}, on any side of the meta-split", lower, able)
+        if able == 0:
+            what = f"no class has {need}"
+        elif one.dataset.info.episode_scope == "group":
+            what = f"no group has two classes with {need}"
+        elif one.sides is not None:
+            what = f"no side of the meta-split has two classes with {need}"
+        else:
+            what = f"only one class has {need}"
+        add("fatal", what, lower, able)
         return findings
     if small.any():
         worst = one.dataset.classes[int(counts.argmin())]
