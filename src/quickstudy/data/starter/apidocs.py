@@ -21,7 +21,7 @@ from quickstudy.data.starter.work import Progress, cores, generator, silent
 
 FEWEST, MOST = 30, 36  # sentences a class
 PER_FILE = 12  # so that no single file stands for its module
-ENOUGH = 4 * MOST  # sentences to choose from
+ENOUGH = 90  # sentences to choose from; the files that give them are drawn
 NO_SOURCE = {"tests", "test", "testing", "_vendor", "externals"}  # folders that hold another's text, or none
 
 # distribution, package, modules
@@ -110,7 +110,7 @@ def build(progress: Progress = silent, packages: tuple[str, ...] | None = None) 
 
 
 def _sentences(package: str, module: str) -> list[str]:
-    """Prose of a module in the order of its files, no two alike."""
+    """Prose of a module, no two sentences alike; not of all its files where there are many."""
     spec = find_spec(package)  # finds a top-level package without running it
     if spec is None or not spec.submodule_search_locations:
         return []
@@ -120,7 +120,8 @@ def _sentences(package: str, module: str) -> list[str]:
         files = [place.with_suffix(".py")]
     per_file = PER_FILE if len(files) > 1 else MOST * 2
     sentences: dict[str, str] = {}
-    for file in files:
+    for i in generator("apidocs", package, module, "files").permutation(len(files)):
+        file = files[i]
         if NO_SOURCE & set(file.relative_to(place.parent).parts):
             continue
         taken = 0

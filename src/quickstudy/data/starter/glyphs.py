@@ -98,7 +98,9 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
 
 def characters(limit: int | None = None) -> list[tuple[str, str]]:
     """(script, character) that the fonts hold and that look unlike each other and unlike every digit."""
-    seen = [shape for digit in "0123456789" if (shape := _print(digit)) is not None]
+    seen = np.zeros((8192, (CANVAS // 2) ** 2), np.float32)
+    seen[:10] = [_print(digit) for digit in "0123456789"]
+    used = 10
     kept = []
     for script, (start, ranges) in SCRIPTS.items():
         count = 0
@@ -107,9 +109,10 @@ def characters(limit: int | None = None) -> list[tuple[str, str]]:
             if count == limit or not _is_wanted(char, start):
                 continue
             shape = _print(char)
-            if shape is None or (np.stack(seen) @ shape).max() > 0.92:
+            if shape is None or (seen[:used] @ shape).max() > 0.92:
                 continue
-            seen.append(shape)
+            seen[used] = shape
+            used += 1
             kept.append((script, char))
             count += 1
     return kept
@@ -170,7 +173,7 @@ def _outline(char: str, face: str) -> np.ndarray | None:
 
 
 def _print(char: str) -> np.ndarray | None:
-    """float [256]: a blurred, small, unit-length picture; the product of two says how alike they look."""
+    """float [1024]: a blurred, small, unit-length picture; the product of two says how alike they look."""
     ink = _outline(char, _faces(char)[0])
     if ink is None:
         return None
