@@ -6,6 +6,7 @@ Every verb imports what it needs when it runs, so that ``quickstudy --help`` ans
 import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -40,14 +41,23 @@ def main() -> None:
     except QuickstudyError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("quickstudy: stopped; the next run goes on from what was finished", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as stop:
+        if stop.code == 130:  # what Typer makes of Ctrl-C, without a word
+            _stopped()
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            fail(f"no space left on the disk while writing {error.filename or ''}. Free some and run the same again")
+            place = f" while writing {error.filename}" if error.filename else ""
+            fail(f"no space left on the disk{place}. Free some and run the same again")
         raise
     except BrokenPipeError:
         os._exit(0)
+
+
+def _stopped() -> NoReturn:
+    print("quickstudy: stopped; the next run goes on from what was finished", file=sys.stderr)
+    sys.exit(130)
 
 
 def fail(line: str) -> None:

@@ -127,19 +127,19 @@ def import_(
 
     [b]Files in folders[/b] (or in a .zip): CLASS/file, or GROUP/CLASS/file
 
-        quickstudy data import photos/ -n parts --modality image
+    [cyan]quickstudy data import photos/ -n parts --modality image[/cyan]
 
     [b]Flat files[/b] whose names say it all, such as 7_anna_03.wav
 
-        quickstudy data import calls/ -n calls --pattern '{class}_{who}_{}' --domain who
+    [cyan]quickstudy data import rec/ -n rec --pattern '{class}_{who}_{}' --domain who[/cyan]
 
     [b]Tables[/b]: CSV, TSV, JSON Lines, JSON, Parquet; a folder of them is joined
 
-        quickstudy data import tickets.csv -n tickets --text body --label queue
+    [cyan]quickstudy data import tickets.csv -n tickets --text body --label queue[/cyan]
 
     [b]Hugging Face layout[/b]: a .parquet file, or a folder of them
 
-        quickstudy data import beans/data -n beans --split test
+    [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
     """
     settings = _settings()
     from quickstudy.cli.progress import showing_progress

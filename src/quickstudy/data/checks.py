@@ -159,7 +159,8 @@ def _classes(one: _Seen, settings: Settings) -> list[Finding]:
             f"{_and([f'{s}-shot' for s in left_out])} episodes"
         )
         add("warning", what, lower, int(middling.sum()))
-    if one.sides is not None and len(set(one.dataset.column("group"))) > 1:
+    pinned = isinstance(one.dataset.info.meta_split, str)  # whole to one side, on purpose
+    if one.sides is not None and not pinned and len(set(one.dataset.column("group"))) > 1:
         tested = [rows for side, rows in pools if side == "test"]
         best = max((int((np.bincount(one.labels[rows]) >= fewest).sum()) for rows in tested), default=0)
         if best < 2:

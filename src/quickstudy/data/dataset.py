@@ -142,15 +142,14 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
             old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", dir=root.parent))
             os.replace(folder, old / info.name)
         os.replace(draft, folder)
-        if old is not None:
-            shutil.rmtree(old)
     except BaseException:  # Ctrl-C too
         if old is not None and not folder.exists():
             os.replace(old / info.name, folder)
-            old.rmdir()
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        if old is not None and folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
