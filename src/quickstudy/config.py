@@ -83,6 +83,13 @@ class Train(Section):
     threads: Annotated[int, Field(ge=0)]
 
 
+class Evaluate(Section):
+    baselines: bool
+    scratch_episodes: Annotated[int, Field(ge=0)]
+    scratch_steps: Positive
+    timed_episodes: Annotated[int, Field(ge=0)]
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -92,6 +99,7 @@ class Settings(Section):
     episodes: Episodes
     model: Model
     train: Train
+    evaluate: Evaluate
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

@@ -47,6 +47,13 @@ class Look:
     """On meta-validation, 5-way 1-shot; NaN where a modality has no meta-validation pool."""
 
 
+@dataclass(frozen=True)
+class Result:
+    curve: list[Look]
+    seconds: float
+    """of training, over all the runs that it was spread over"""
+
+
 def gather(arrays: np.ndarray, rows: Tensor) -> Tensor:
     """[n, ...], int64 [...] → [..., array shape]: a whole meta-batch by one index operation."""
     flat = np.ascontiguousarray(arrays[rows.flatten().numpy()])
@@ -74,7 +81,7 @@ def draw_tasks(
             episodes = sample(source.pool, 1, way, shot, train.query, generator)
             rows = torch.cat([episodes.support, episodes.query], dim=2)  # [1, N, K + Q]
             arrays = gather(source.arrays, rows[0].flatten())
-            arrays = model.encoders[modality].augment(arrays, (way, shot + train.query), generator)
+            arrays = model.encoders[modality].augment(arrays, generator, way)
             arrays = arrays.unflatten(0, (way, shot + train.query))
             tasks.append(
                 TaskBatch(
@@ -150,7 +157,7 @@ def meta_train(
     settings: Settings,
     checkpoint: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Look]:
+) -> Result:
     """Train ``model`` in place.
 
     Args:
@@ -193,7 +200,17 @@ def meta_train(
         if checkpoint is not None and (step % train.checkpoint_every == 0 or step == train.steps):
             save_checkpoint(checkpoint, model, optimizer, step, time.monotonic() - started, looks)
     model.eval()
-    return looks
+    return Result(looks, time.monotonic() - started)
+
+
+def write_curve(path: Path, curve: Sequence[Look]) -> None:
+    """The curve as CSV: step, loss, and the meta-validation accuracy of each modality."""
+    modalities = sorted(curve[-1].accuracy)
+    lines = [",".join(["step", "loss", *modalities])]
+    for look in curve:
+        values = [look.loss, *(look.accuracy[modality] for modality in modalities)]  # type: ignore[index]
+        lines.append(",".join([str(look.step), *(f"{value:.5f}" for value in values)]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def save_checkpoint(

@@ -1,7 +1,228 @@
-"""The verbs of this file are on their way."""
+"""The stages that dvc.yaml calls: files in, files out, nothing else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from quickstudy.errors import QuickstudyError
+
+if TYPE_CHECKING:
+    from quickstudy.config import Settings
+    from quickstudy.data.dataset import Dataset
+
+DATA, CACHE = Path("data"), Path(".cache")
+TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build/meta_train")
+EVALUATE, CARD = Path("build/evaluate"), Path("build/card")
+KEPT_CHECKPOINTS = 3
+
+PANEL = "Stages (dvc.yaml calls these; `quickstudy run` brings them up to date)"
+
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the stages to the command line."""
+    app.command(rich_help_panel=PANEL)(tasks)
+    app.command("meta_train", rich_help_panel=PANEL)(meta_train)
+    app.command(rich_help_panel=PANEL)(card)
+
+
+def tasks() -> None:
+    """Check the data, split it by group and freeze the evaluation episodes. data → build/tasks"""
+    from dataclasses import asdict
+    from functools import partial
+
+    import yaml
+
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.config import load_settings
+    from quickstudy.data.checks import check_datasets
+    from quickstudy.tasks.episodes import test_suites
+    from quickstudy.tasks.frozen import freeze, write_episodes
+    from quickstudy.tasks.splits import meta_split, row_splits
+
+    settings = load_settings()
+    datasets = _datasets()
+    with showing_progress() as progress:
+        findings = check_datasets(
+            list(datasets.values()), settings, partial(meta_split, splits=settings.splits),
+            cache=CACHE / "checks", progress=lambda name, done, total: progress(f"check {name}", done, total),
+        )  # fmt: skip
+    fatal = [finding for finding in findings if finding.severity == "fatal"]
+    if fatal:
+        more = f" (and {len(fatal) - 1} more: `quickstudy data check`)" if len(fatal) > 1 else ""
+        raise QuickstudyError(fatal[0].what + more, where=f"data/{fatal[0].dataset}", fix=fatal[0].fix)
+    splits: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    frozen = []
+    for name, dataset in datasets.items():
+        side, held_out = row_splits(dataset, settings.splits)
+        groups = sorted(set(zip(dataset.column("group"), side.tolist(), strict=True)))
+        splits[name] = {"groups": dict(groups)}
+        if held_out.any():
+            domains = zip(dataset.column("domain"), held_out.tolist(), strict=True)
+            splits[name]["domains_held_out"] = sorted({domain for domain, out in domains if out})
+        suites = test_suites(dataset, settings.splits)
+        frozen += [block for suite in suites for block in freeze(suite, settings.episodes, settings.seed)]
+        counts[name] = {"examples": len(dataset), "classes": len(dataset.classes)}
+        counts[name] |= {f"groups_{s}": sum(1 for _, of in groups if of == s) for s in ("train", "validation", "test")}
+    if not frozen:
+        raise QuickstudyError(
+            "no dataset has a group on the meta-test side with enough examples", where="data",
+            fix="Import one with --split test, or lower episodes.shots in params.yaml",
+        )  # fmt: skip
+    TASKS.mkdir(parents=True, exist_ok=True)
+    (TASKS / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
+    write_episodes(TASKS / "episodes.parquet", frozen)
+    _write_json(TASKS / "checks.json", [asdict(finding) for finding in findings])
+    _write_json(TASKS / "tasks.json", counts)
+    episodes = sum(block.count for block in frozen)
+    print(f"{len(datasets)} datasets, {episodes:,} frozen episodes, {len(findings)} findings recorded")
+
+
+def meta_train() -> None:
+    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train"""
+    import torch
+
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.config import load_settings
+    from quickstudy.model.metamodel import MetaModel
+    from quickstudy.model.store import save_model, weights_digest
+    from quickstudy.tasks.episodes import training_pools
+    from quickstudy.training import Source, meta_train, write_curve
+
+    settings = load_settings()
+    _set_threads(settings)
+    datasets = _datasets()
+    pools = {
+        split: {name: training_pools(dataset, settings.splits, split) for name, dataset in datasets.items()}
+        for split in ("train", "validation")
+    }
+    learned = [name for name, found in pools["train"].items() if found]
+    if not learned:
+        raise QuickstudyError(
+            "no dataset has a group on the meta-train side", where="data", fix="Import one without --split test"
+        )
+    torch.manual_seed(settings.seed)
+    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
+    with showing_progress() as progress:
+        arrays = _features({n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model)
+        sources = {
+            split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
+                    if pool.modality in model.encoders]
+            for split, by_name in pools.items()
+        }  # fmt: skip
+        key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
+        checkpoint = CACHE / "checkpoints" / f"{key}.safetensors"
+        result = meta_train(
+            model, sources["train"], sources["validation"], settings, checkpoint,
+            lambda step, steps, text: progress("meta-train", step, steps),
+        )  # fmt: skip
+    groups = {name: sorted(set(_trained_groups(datasets[name], settings))) for name in learned}
+    lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
+    save_model(model, MODEL, lineage)
+    META_TRAIN.mkdir(parents=True, exist_ok=True)
+    write_curve(META_TRAIN / "curve.csv", result.curve)
+    last = result.curve[-1]
+    metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.item(), 5)}
+    metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
+    _write_json(META_TRAIN / "metrics.json", metrics)
+    _write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": settings.train.steps,
+                "parameters": sum(p.numel() for p in model.parameters())})  # fmt: skip
+    for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    print(f"{settings.train.steps} steps in {result.seconds:.0f} s, weights sha256 {weights_digest(MODEL)[:12]}…")
+
+
+def evaluate_stage() -> None:
+    """Judge the model on the frozen episodes, beside the baselines. build/model, build/tasks → build/evaluate"""
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.config import load_settings
+    from quickstudy.evaluation import Subject, beaten_by, evaluate, summarise, write_evaluation
+    from quickstudy.model.store import load_model
+    from quickstudy.tasks.frozen import read_episodes
+
+    settings = load_settings()
+    _set_threads(settings)
+    model = load_model(MODEL)
+    frozen = [block for block in read_episodes(TASKS / "episodes.parquet") if block.modality in model.encoders]
+    datasets = _datasets()
+    with showing_progress() as progress:
+        arrays = _features({name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model)
+        subjects = {name: Subject(datasets[name], array) for name, (array, _) in arrays.items()}
+        frame = evaluate(
+            model, subjects, frozen, settings.evaluate, settings.seed,
+            lambda done, total: progress("evaluate", done, total),
+        )  # fmt: skip
+    write_evaluation(EVALUATE, frame)
+    below = beaten_by(summarise(frame))
+    print(f"{len(frame):,} episodes judged; below a baseline's interval at {len(below)} places")
+
+
+def card() -> None:
+    """Write the model card and its figures. build/* → build/card"""
+    from quickstudy.card import write_card
+
+    write_card(Path("build"), CARD)
+
+
+def _datasets() -> "dict[str, Dataset]":
+    from quickstudy.data.dataset import dataset_names, read_dataset
+
+    names = dataset_names(DATA)
+    if not names:
+        raise QuickstudyError("no datasets", where=DATA, fix="`quickstudy data build` makes the starter data")
+    return {name: read_dataset(DATA / name) for name in names}
+
+
+def _features(datasets: "dict[str, Dataset]", model: Any) -> dict[str, tuple[Any, str]]:
+    """By dataset: its memory-mapped array and the digest of what it was computed from."""
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.model.features import features
+
+    found = {}
+    with showing_progress() as progress:
+        for name, dataset in datasets.items():
+            if dataset.modality in model.encoders:
+                found[name] = features(
+                    dataset, model.encoders[dataset.modality], CACHE / "features",
+                    lambda done, total, name=name: progress(f"prepare {name}", done, total),
+                )  # fmt: skip
+    return found
+
+
+def _trained_groups(dataset: "Dataset", settings: "Settings") -> list[str]:
+    from quickstudy.tasks.splits import row_splits
+
+    side, _ = row_splits(dataset, settings.splits)
+    return [group for group, of in zip(dataset.column("group"), side, strict=True) if of == "train"]
+
+
+def _training_key(settings: "Settings", digests: dict[str, str]) -> str:
+    """Names a checkpoint by all that a training depends on: settings, data and code."""
+    import json
+    from hashlib import blake2b
+
+    import torch
+
+    import quickstudy
+
+    digest = blake2b(digest_size=12)
+    values = settings.model_dump(mode="json", include={"seed", "splits", "inputs", "model", "train"})
+    digest.update(json.dumps([values, digests, torch.__version__], sort_keys=True).encode())
+    package = Path(quickstudy.__file__).parent
+    for path in sorted([*package.glob("model/**/*.py"), *package.glob("tasks/*.py"), package / "training.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _set_threads(settings: "Settings") -> None:
+    import torch
+
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    import json
+
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,8 +17,8 @@ CHUNK = 512
 
 def features(
     dataset: Dataset, encoder: Encoder, cache: Path | None, progress: Callable[[int, int], None] | None = None
-) -> np.ndarray:
-    """The frozen front's array of every example, row by row as in the dataset.
+) -> tuple[np.ndarray, str]:
+    """The frozen front's array of every example, row by row as in the dataset, and the digest of what it was made of.
 
     The cache is keyed by the dataset's content and the input settings; a file appears whole or not at all.
     """
@@ -30,10 +30,10 @@ def features(
             digest.update(data)
     path = None if cache is None else cache / f"{dataset.name}-{digest.hexdigest()}.npy"
     if path is not None and path.exists():
-        return np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="r"), digest.hexdigest()
     array = _compute(dataset, encoder, progress)
     if path is None:
-        return array
+        return array, digest.hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         try:
@@ -42,7 +42,7 @@ def features(
             os.unlink(part.name)
             raise
     os.replace(part.name, path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r"), digest.hexdigest()
 
 
 def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quickstudy.config import Settings
+from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
 from quickstudy.model.encoders import make_encoder
 from quickstudy.model.learners.adapt import AdaptLearner
+
+
+CHUNK = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,18 @@ class TaskBatch:
 class MetaModel(nn.Module):
     """An encoder f_θ for each modality, into one space, and one learner α · g_φ for all of them."""
 
-    def __init__(self, settings: Settings, modalities: Iterable[Modality]):
+    def __init__(self, inputs: Inputs, shape: Model, modalities: Iterable[Modality]):
         super().__init__()
-        self.settings = settings
-        self.encoders = nn.ModuleDict({m: make_encoder(m, settings) for m in sorted(modalities)})
-        self.learner = AdaptLearner(settings.model.dimension, settings.model.heads, settings.model.inner_steps)
+        self.inputs, self.shape = inputs, shape
+        self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
+        self.learner = AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
 
     def encode(self, modality: Modality, arrays: Tensor) -> Tensor:
         """f_θ: arrays of the frozen front [n, ...] → [n, D]"""
-        return self.encoders[modality](arrays)
+        if torch.is_grad_enabled():
+            return self.encoders[modality](arrays)
+        # Without gradients nothing is kept, and what fits the processor's cache is much faster.
+        return torch.cat([self.encoders[modality](chunk) for chunk in arrays.split(CHUNK)])
 
     def forward(self, tasks: list[TaskBatch]) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.

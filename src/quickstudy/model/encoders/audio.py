@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from quickstudy.config import AudioInput
 from quickstudy.data.media import decode_audio
@@ -14,6 +15,7 @@ from quickstudy.model.encoders.blocks import conv_block
 
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.016
 FLOOR_DB = 60.0  # what lies further below the loudest point of a clip is silence
+SILENCE = FLOOR_DB / 40  # decibels become numbers in [-SILENCE, SILENCE]
 
 
 class AudioEncoder(nn.Module):
@@ -79,41 +81,35 @@ class AudioEncoder(nn.Module):
         decibel = 10 * torch.log10(power.clamp(min=1e-12))
         loudest = decibel.amax(dim=(1, 2), keepdim=True)
         decibel = (decibel - loudest).clamp(min=-FLOOR_DB)
-        return (decibel / 20 + 1.5)[:, None]  # about [-1.5, 1.5]
+        return (decibel / 20 + SILENCE)[:, None]
 
     def forward(self, mels: Tensor) -> Tensor:
         """[n, 1, mels, frames] → [n, D]"""
         x = self.blocks(mels.float().contiguous(memory_format=torch.channels_last))
         return x.amax(dim=(2, 3)) * 0.5 + x.mean(dim=(2, 3)) * 0.5
 
-    def augment(self, mels: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Random shift and stretch in time and frequency (another tract length, rate), tilt, noise, masks
-        (SpecAugment, Park et al. 2019). float16 [n, 1, mels, frames] → float32"""
-        x = mels.float()
-        n, _, bands, frames = x.shape
+    def augment(self, mels: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
+        """float16 [n, 1, mels, frames] → float32: another pace and vocal tract (stretch in time and frequency),
+        another microphone (tilt) and room (noise), and hidden bands and frames (SpecAugment, Park et al. 2019)."""
+        n, _, bands, frames = mels.shape
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.rand(n, generator=generator) * (high - low) + low
 
         zero = torch.zeros(n)
-        theta = torch.stack(
-            [
-                torch.stack([uniform(0.75, 1.3), zero, uniform(-0.15, 0.15)], dim=1),
-                torch.stack([zero, uniform(0.88, 1.12), uniform(-0.1, 0.1)], dim=1),
-            ],
-            dim=1,
-        )
-        grid = nn.functional.affine_grid(theta, [n, 1, bands, frames], align_corners=False)
-        x = nn.functional.grid_sample(x + 1.5, grid, align_corners=False) - 1.5
-        slope = torch.linspace(-1, 1, bands)[None, None, :, None]
-        x = x + uniform(-0.4, 0.4)[:, None, None, None] * slope
-        x = torch.maximum(x, (uniform(-1.8, -0.3)[:, None, None, None] + 0.25 * torch.randn(x.shape, generator=generator)))
-        for length, axis, widest in ((bands, 2, bands // 6), (frames, 3, frames // 6)):
-            width = uniform(0, widest)
+        in_time = torch.stack([uniform(0.75, 1.3), zero, uniform(-0.15, 0.15)], dim=1)
+        in_frequency = torch.stack([zero, uniform(0.88, 1.12), uniform(-0.1, 0.1)], dim=1)
+        grid = F.affine_grid(torch.stack([in_time, in_frequency], dim=1), [n, 1, bands, frames], align_corners=False)
+        # Outside of the clip is silence, which is -SILENCE and not 0.
+        x = F.grid_sample(mels.float() + SILENCE, grid, align_corners=False) - SILENCE
+        x = x + uniform(-0.4, 0.4)[:, None, None, None] * torch.linspace(-1, 1, bands)[:, None]
+        # Below -SILENCE noise is not heard: half of the clips stay as clean as they are when the model is asked.
+        noise = uniform(-3.0, -0.3)[:, None, None, None] + 0.25 * torch.randn(x.shape, generator=generator)
+        x = torch.maximum(x, noise)  # of two sounds added, the louder one is nearly the sum, on a logarithmic scale
+        for axis, length in ((2, bands), (3, frames)):
+            width = uniform(-length / 6, length / 6)  # of half of the clips nothing
             start = uniform(0, 1) * (length - width)
-            place = torch.arange(length)[None]
+            place = torch.arange(length)
             hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
-            shape = [n, 1, 1, 1]
-            shape[axis] = length
-            x = x.masked_fill(hidden.view(shape), -0.8)
+            x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None, :], -0.8)
         return x

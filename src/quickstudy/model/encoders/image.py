@@ -39,34 +39,28 @@ class ImageEncoder(nn.Module):
         x = self.blocks(x.contiguous(memory_format=torch.channels_last))
         return x.mean(dim=(2, 3))
 
-    def augment(self, images: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """uint8 [n, C, S, S] → float: a small random affine map and stroke weight for each image.
+    def augment(self, images: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
+        """uint8 [n, C, S, S] → float in [0, 1]: a small random affine map of each image.
 
         Args:
-            way_shape: (N, K + Q): rows come class by class; each class is turned by a multiple of 90°, and so
-                becomes a class of its own (Santoro et al. 2016).
+            way: where given, rows come class by class, and each class is turned by a multiple of 90°, which makes a
+                class of its own of it (Santoro et al. 2016).
         """
         n = len(images)
-        classes, each = way_shape
-        x = images.float().div(255)
 
-        def uniform(low: float, high: float, size: int = n) -> Tensor:
-            return torch.rand(size, generator=generator) * (high - low) + low
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.rand(n, generator=generator) * (high - low) + low
 
-        turn = torch.randint(0, 4, (classes,), generator=generator).repeat_interleave(each) * (torch.pi / 2)
-        angle = turn + uniform(-0.15, 0.15)
-        scale_x, scale_y = uniform(0.85, 1.2), uniform(0.85, 1.2)
-        shear = uniform(-0.2, 0.2)
+        angle = uniform(-0.15, 0.15)
+        if way is not None:
+            turns = torch.randint(0, 4, (way,), generator=generator)
+            angle = angle + turns.repeat_interleave(n // way) * (torch.pi / 2)
+        scale_x, scale_y, shear = uniform(0.85, 1.2), uniform(0.85, 1.2), uniform(-0.2, 0.2)
         cos, sin = angle.cos(), angle.sin()
-        theta = torch.stack(
-            [
-                torch.stack([cos * scale_x, -sin * scale_y + shear, uniform(-0.12, 0.12)], dim=1),
-                torch.stack([sin * scale_x, cos * scale_y, uniform(-0.12, 0.12)], dim=1),
-            ],
-            dim=1,
-        )
-        x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
-        return x
+        row_x = torch.stack([cos * scale_x, -sin * scale_y + shear, uniform(-0.12, 0.12)], dim=1)
+        row_y = torch.stack([sin * scale_x, cos * scale_y, uniform(-0.12, 0.12)], dim=1)
+        grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)
+        return F.grid_sample(images.float().div(255), grid, align_corners=False)
 
 
 def _prepare(image: np.ndarray, inputs: ImageInput) -> np.ndarray:

@@ -77,6 +77,6 @@ class TextEncoder(nn.Module):
         """[n, 384] → [n, D]"""
         return self.project(sentences)
 
-    def augment(self, sentences: Tensor, way_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    def augment(self, sentences: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """Sentence vectors are taken as they are."""
         return sentences

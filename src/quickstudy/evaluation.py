@@ -1,0 +1,293 @@
+"""Judge a model on frozen episodes: one row for each episode and method.
+
+Methods: ``quickstudy``; ``logreg_raw``, ``centroid_raw`` (scikit-learn on raw features); ``logreg_encoder``,
+``centroid_encoder`` (scikit-learn on the encoder before meta-training: untrained, or pretrained where it is);
+``scratch`` (the same network trained on the one task alone).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from quickstudy.baselines import Classifier, raw_features, score_episodes
+from quickstudy.config import Evaluate, Inputs, Model
+from quickstudy.data.dataset import Dataset
+from quickstudy.model.encoders import Encoder, make_encoder
+from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.model.task_state import adapt
+from quickstudy.stats import mean_interval
+from quickstudy.tasks.frozen import FrozenEpisodes
+
+OURS = "quickstudy"
+METHODS = (OURS, "logreg_encoder", "centroid_encoder", "logreg_raw", "centroid_raw", "scratch")
+BLOCK = 100  # episodes answered, or handed to a process, at once
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset to be judged on, with the arrays of its modality's frozen front [n, ...]."""
+
+    dataset: Dataset
+    arrays: np.ndarray
+
+
+def evaluate(
+    model: MetaModel,
+    subjects: Mapping[str, Subject],
+    frozen: Sequence[FrozenEpisodes],
+    settings: Evaluate,
+    seed: int,
+    progress: Progress = lambda done, total: None,
+) -> pd.DataFrame:
+    """Answer every frozen episode by the model and by the baselines.
+
+    Args:
+        subjects: by the name of the dataset.
+        seed: of the untrained encoders.
+
+    Returns:
+        columns suite, dataset, modality, novelty, way, shot, query, episode, method, accuracy, adapt_ms. ``adapt_ms``
+        is the time from a task's files to its state (of the first ``timed_episodes``) for the model, and the time of
+        fitting alone for the others.
+    """
+    total = sum(block.count for block in frozen) * (3 if settings.baselines else 1)
+    done = 0
+    parts: list[pd.DataFrame] = []
+
+    def add(block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]]) -> None:
+        way, shot, query = block.episodes.way, block.episodes.shot, block.episodes.query.shape[2]
+        frame = pd.DataFrame(results, columns=["accuracy", "adapt_ms"])
+        for name, value in (
+            ("suite", block.suite), ("dataset", block.dataset), ("modality", block.modality),
+            ("novelty", block.novelty), ("way", way), ("shot", shot), ("query", query), ("method", method),
+        ):  # fmt: skip
+            frame[name] = value
+        frame["episode"] = np.arange(len(frame))
+        parts.append(frame)
+
+    for name in dict.fromkeys(block.dataset for block in frozen):
+        subject = subjects[name]
+        blocks = [_compact(block) for block in frozen if block.dataset == name]
+        rows = np.unique(np.concatenate([block.rows for block in blocks]))
+        arrays = torch.from_numpy(np.ascontiguousarray(subject.arrays[rows]))
+        with torch.inference_mode():
+            vectors = model.encode(subject.dataset.modality, arrays)
+        for block in blocks:
+            add(block.frozen, OURS, _ours(model, subject, block, vectors, rows, settings.timed_episodes))
+            done += block.frozen.count
+            progress(done, total)
+        if settings.baselines:
+            before = _encode_untrained(model.inputs, model.shape, subject.dataset.modality, arrays, seed)
+            features = {"raw": raw_features(subject.dataset, subject.arrays, rows), "encoder": before}
+            for block, method, results in _baselines(blocks, features, rows):
+                add(block.frozen, method, results)
+                done += block.frozen.count // 2
+                progress(min(done, total), total)
+        for block in blocks:
+            if settings.scratch_episodes:
+                add(block.frozen, "scratch", _scratch(model, block, arrays, rows, settings, seed))
+    frame = pd.concat(parts, ignore_index=True)
+    order = ["suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method"]
+    return frame[[*order, "accuracy", "adapt_ms"]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    frozen: FrozenEpisodes
+    rows: np.ndarray
+    """sorted int64: the rows of the dataset that its episodes use"""
+
+
+def _compact(frozen: FrozenEpisodes) -> _Block:
+    both = torch.cat([frozen.episodes.support.flatten(), frozen.episodes.query.flatten()])
+    return _Block(frozen, np.unique(both.numpy()))
+
+
+def _places(block: _Block, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Support [E, N, K] and query [E, N, Q] as places in ``rows``."""
+    episodes = block.frozen.episodes
+    support = np.searchsorted(rows, episodes.support.numpy())
+    return torch.from_numpy(support), torch.from_numpy(np.searchsorted(rows, episodes.query.numpy()))
+
+
+@torch.inference_mode()
+def _ours(
+    model: MetaModel, subject: Subject, block: _Block, vectors: torch.Tensor, rows: np.ndarray, timed: int
+) -> list[tuple[float, float]]:
+    support, query = _places(block, rows)
+    way = block.frozen.episodes.way
+    accuracies: list[float] = []
+    for start in range(0, len(support), BLOCK):
+        s, q = support[start : start + BLOCK].flatten(1), query[start : start + BLOCK].flatten(1)
+        task = TaskBatch(block.frozen.modality, s, q, way)
+        targets, answers = task.targets()
+        logits = model.learner(vectors[s], targets, vectors[q], way)
+        accuracies += (logits.argmax(-1) == answers).double().mean(1).tolist()
+    times = [math.nan] * len(accuracies)
+    for i in range(min(timed, len(times))):
+        chosen = block.frozen.episodes.support[i]
+        examples = subject.dataset.raw(chosen.flatten().numpy())
+        labels = [str(n) for n in range(way) for _ in range(chosen.shape[1])]
+        started = time.perf_counter()
+        adapt(model, block.frozen.modality, examples, labels, "")
+        times[i] = (time.perf_counter() - started) * 1000
+    return list(zip(accuracies, times, strict=True))
+
+
+@torch.inference_mode()
+def _encode_untrained(inputs: Inputs, shape: Model, modality: Any, arrays: torch.Tensor, seed: int) -> np.ndarray:
+    """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. For text that is
+    the pretrained sentence encoder, whose vectors the arrays already are."""
+    if modality == "text":
+        return arrays.numpy()
+    encoder = _untrained(inputs, shape, modality, seed).eval()
+    vectors = torch.cat([encoder(chunk) for chunk in arrays.split(64)])
+    return F.normalize(vectors, dim=1).numpy()
+
+
+def _untrained(inputs: Inputs, shape: Model, modality: Any, seed: int) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_encoder(modality, inputs, shape)
+
+
+def _baselines(
+    blocks: Sequence[_Block], features: Mapping[str, Any], rows: np.ndarray
+) -> Iterator[tuple[_Block, str, list[tuple[float, float]]]]:
+    """scikit-learn on all cores, one thread each."""
+    from joblib import Parallel, delayed
+
+    kinds: tuple[Classifier, ...] = ("logreg", "centroid")
+    jobs, plan = [], []
+    for block in blocks:
+        support, query = (places.numpy() for places in _places(block, rows))
+        for kind in kinds:
+            for what in features:
+                for start in range(0, len(support), BLOCK):
+                    piece = list(zip(support[start : start + BLOCK], query[start : start + BLOCK], strict=True))
+                    jobs.append(delayed(score_episodes)(kind, features[what], piece))
+                    plan.append((block, f"{kind}_{what}"))
+    gathered: list[tuple[float, float]] = []
+    with Parallel(n_jobs=-1, return_as="generator") as parallel:
+        for (block, method), results in zip(plan, parallel(jobs), strict=True):
+            gathered += results
+            if len(gathered) == block.frozen.count:
+                yield block, method, gathered
+                gathered = []
+
+
+def _scratch(
+    model: MetaModel, block: _Block, arrays: torch.Tensor, rows: np.ndarray, settings: Evaluate, seed: int
+) -> list[tuple[float, float]]:
+    support, query = _places(block, rows)
+    results = []
+    for i in range(min(settings.scratch_episodes, len(support))):
+        encoder = _untrained(model.inputs, model.shape, block.frozen.modality, seed + i)
+        s, q = arrays[support[i].flatten()], arrays[query[i].flatten()]
+        task = TaskBatch(block.frozen.modality, s[None], q[None], block.frozen.episodes.way)
+        targets, answers = (labels[0] for labels in task.targets())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + i)
+            results.append(
+                train_from_scratch(
+                    encoder, model.shape.dimension, s, targets, q, answers, task.way, settings.scratch_steps
+                )
+            )
+    return results
+
+
+def train_from_scratch(
+    encoder: Encoder, dimension: int, support: torch.Tensor, targets: torch.Tensor, query: torch.Tensor,
+    answers: torch.Tensor, way: int, steps: int,
+) -> tuple[float, float]:  # fmt: skip
+    """The same network, its weights drawn anew, with a linear head, trained on one task's support set alone.
+
+    Args:
+        encoder: untrained; trained in place.
+        support, query: arrays of the frozen front, [S, ...], [Q, ...].
+        steps: full-batch steps of Adam, with the modality's augmentation.
+
+    Returns:
+        accuracy, milliseconds of training.
+    """
+    generator = torch.Generator().manual_seed(0)
+    started = time.perf_counter()
+    head = nn.Linear(dimension, way)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=2e-3)
+    encoder.train()
+    for _ in range(steps):
+        x = encoder.augment(support, generator)
+        loss = F.cross_entropy(head(encoder(x)), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    elapsed = (time.perf_counter() - started) * 1000
+    # Running averages over so few steps are poor: count batch statistics once more over the whole support set.
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        encoder(support)
+        encoder.eval()
+        return float((head(encoder(query)).argmax(-1) == answers).double().mean()), elapsed
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each suite, shot and method: suite, modality, novelty, way, shot, method, episodes, accuracy, ci95
+    (half width), adapt_ms (median)."""
+    rows = []
+    keys = ["suite", "modality", "novelty", "way", "shot", "method"]
+    for key, part in frame.groupby(keys, sort=False):
+        accuracy, half = mean_interval(part["accuracy"].to_numpy())
+        row = dict(zip(keys, key, strict=True))
+        rows.append(
+            row | {"episodes": len(part), "accuracy": accuracy, "ci95": half, "adapt_ms": part["adapt_ms"].median()}
+        )
+    return pd.DataFrame(rows)
+
+
+def beaten_by(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Where the model lies below the interval of a baseline: suite, shot, method, ours, theirs, ci95."""
+    found = []
+    for (suite, shot), part in table.groupby(["suite", "shot"], sort=False):
+        ours = part.loc[part["method"] == OURS, "accuracy"].item()
+        for row in part[part["method"] != OURS].itertuples():
+            if ours < row.accuracy - row.ci95:
+                found.append(
+                    {"suite": suite, "shot": int(shot), "method": row.method, "ours": ours,
+                     "theirs": row.accuracy, "ci95": row.ci95}
+                )  # fmt: skip
+    return found
+
+
+def write_evaluation(folder: Path, frame: pd.DataFrame) -> None:
+    """episodes.parquet, table.csv, shots.csv (the model's accuracy by shot, for the plot) and metrics.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = summarise(frame)
+    frame.to_parquet(folder / "episodes.parquet", index=False, compression="zstd")
+    table.to_csv(folder / "table.csv", index=False, float_format="%.5f")
+    ours = table[table["method"] == OURS]
+    ours[["suite", "shot", "accuracy", "ci95"]].to_csv(folder / "shots.csv", index=False, float_format="%.5f")
+    metrics: dict[str, Any] = {}
+    for row in ours.itertuples():
+        metrics.setdefault(row.suite, {})[f"{row.shot}-shot"] = {
+            "accuracy": round(row.accuracy, 5),
+            "ci95": round(row.ci95, 5),
+            "episodes": row.episodes,
+        }
+    metrics["mean_accuracy"] = round(float(ours["accuracy"].mean()), 5)
+    metrics["below_a_baseline"] = len(beaten_by(table))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
