@@ -14,23 +14,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 GRACE = 5.0  # seconds between the interrupt and the kill
 
 
 def start(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, **popen: object
+    command: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    interrupt: Literal["all", "command"] = "all",
+    **popen: object,
 ) -> "subprocess.Popen[str]":
     """Start a command that ends when this process ends or ``stop`` is called. The virtual environment is first on PATH.
 
     Args:
         env: variables beside those of this process.
+        interrupt: who gets it. "all", as from Ctrl-C on a terminal: DVC counts on the stage to get it as well.
+            "command": it alone, so that it can still use its own helpers, as a flow does its temporary server.
         popen: where the output goes, as for subprocess.Popen.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-I", "-S", __file__, *command],
+        [sys.executable, "-I", "-S", __file__, interrupt, *command],
         cwd=cwd,
         env=environment,
         stdin=subprocess.PIPE,
@@ -73,7 +80,7 @@ def stream(
         process.stdout and process.stdout.close()
 
 
-def _keep(command: Sequence[str]) -> int:
+def _keep(interrupt: str, command: Sequence[str]) -> int:
     # A handler, not SIG_IGN: the command would inherit an ignored signal.
     signal.signal(signal.SIGINT, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -81,7 +88,10 @@ def _keep(command: Sequence[str]) -> int:
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        os.killpg(0, signal.SIGINT)
+        if interrupt == "all":
+            os.killpg(0, signal.SIGINT)
+        else:
+            child.send_signal(signal.SIGINT)
         deadline = time.monotonic() + GRACE
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -92,7 +102,7 @@ def _keep(command: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = _keep(sys.argv[1:])
+    code = _keep(sys.argv[1], sys.argv[2:])
     if code < 0:  # end the way the command ended, so that the parent sees it
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         os.kill(os.getpid(), -code)

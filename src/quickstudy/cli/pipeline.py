@@ -51,6 +51,7 @@ def run() -> None:
             [sys.executable, "-m", "flows.retrain"],
             root,
             {"QUICKSTUDY_EVENTS": "1"},
+            interrupt="command",
             stdout=subprocess.PIPE,
             stderr=log,
         )
@@ -155,7 +156,7 @@ def ui() -> None:
         try:
             for name, command in commands.items():
                 running[name] = processes.start(
-                    [sys.executable, "-m", *command], root, stdout=log, stderr=subprocess.STDOUT
+                    [sys.executable, "-m", *command], root, interrupt="command", stdout=log, stderr=subprocess.STDOUT
                 )
             for name, process in running.items():
                 with console.status(f"{name} starts"):

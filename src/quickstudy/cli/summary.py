@@ -64,11 +64,11 @@ def next_steps(uncommitted: bool) -> Table:
     """What to type next."""
     table = Table.grid(padding=(0, 2))
     for command, what in (
-        ("quickstudy ui", "look at the runs, the figures and the model card"),
-        ("quickstudy adapt SUPPORT --task NAME", "teach the model a task of yours from a few examples"),
-        ("quickstudy predict --task NAME QUERIES", "let it answer"),
-        ("quickstudy data import --help", "bring your own data; then run again"),
-        *((("git add data.dvc dvc.lock; git commit", "keep these versions"),) if uncommitted else ()),
+        ("quickstudy ui", "see runs, figures and model card"),
+        ("quickstudy adapt SUPPORT --task NAME", "teach it a task from a few examples"),
+        ("quickstudy predict --task NAME QUERY", "let it answer"),
+        ("quickstudy data import --help", "bring your own data, then run again"),
+        *((("git commit -am WHY", "keep these versions"),) if uncommitted else ()),
     ):
         table.add_row(Text(f"  {command}", style="bold", no_wrap=True), what)
     return table
