@@ -11,7 +11,7 @@ import numpy as np
 
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Dataset, DatasetInfo, Split
-from quickstudy.data.fingerprints import RADIUS, Fingerprints, digest, fingerprints, near_pairs, plain
+from quickstudy.data.fingerprints import RADIUS, Fingerprints, fingerprints, near_pairs, plain_digests
 
 SplitOf = Callable[[DatasetInfo, str], Split]
 Progress = Callable[[str, int, int], None]
@@ -210,8 +210,7 @@ def _alone(one: _Seen) -> list[Finding]:
     firsts = np.array([row for row in firsts if row not in bad], dtype=np.int64)
     near: list[np.ndarray] = []
     if one.dataset.modality == "text":
-        texts = one.dataset.raw(firsts)
-        near = [firsts[rows] for rows in _groups_of_equal(_plain_digests(texts))]
+        near = [firsts[rows] for rows in _groups_of_equal(plain_digests(one.dataset)[firsts])]
     else:
         near = list(near_pairs(one.prints.vectors, firsts, RADIUS[one.dataset.modality]))
     if near:
@@ -260,8 +259,8 @@ def _shared(one: _Seen, other: _Seen) -> list[Finding]:
     equal, a, b = np.intersect1d(one.prints.digests, other.prints.digests, return_indices=True)
     findings = _leak(one, other, equal, one.prints.digests, other.prints.digests, exact=True)
     if one.dataset.modality == "text":
-        key_a = _plain_digests(one.dataset.raw())
-        key_b = _plain_digests(other.dataset.raw())
+        key_a = plain_digests(one.dataset)
+        key_b = plain_digests(other.dataset)
         # What is equal as it stands has been told.
         near = np.setdiff1d(np.intersect1d(key_a, key_b), key_a[a])
         findings += _leak(one, other, near, key_a, key_b, exact=False)
@@ -348,12 +347,9 @@ def _mend(one: _Seen, other: _Seen) -> str:
 def _groups_of_equal(keys: np.ndarray) -> list[np.ndarray]:
     """The rows that have a key in common, for every key that several have; rows ascend."""
     order = np.argsort(keys, kind="stable")
-    breaks = np.flatnonzero(np.diff(keys[order]) != 0) + 1
-    return sorted((rows for rows in np.split(order, breaks) if len(rows) > 1), key=lambda rows: rows[0])
-
-
-def _plain_digests(texts: list[str]) -> np.ndarray:
-    return np.array([digest(plain(text)) for text in texts], dtype=np.uint64)
+    bounds = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] + 1, append=keys[order[-1:]] + 1) != 0)
+    several = np.flatnonzero(np.diff(bounds) > 1)
+    return sorted((order[bounds[i] : bounds[i + 1]] for i in several), key=lambda rows: rows[0])
 
 
 def _many(count: int, noun: str) -> str:

@@ -4,10 +4,11 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -55,9 +56,8 @@ def fingerprints(
     """
     n = len(dataset)
     digests = np.zeros(n, dtype=np.uint64)
-    for start in range(0, n, 1024):
-        for i, content in enumerate(dataset.raw(slice(start, min(start + 1024, n))), start):
-            digests[i] = digest(content)
+    for i, content in _rows(dataset):
+        digests[i] = digest(content)
     if dataset.modality == "text":
         return Fingerprints(digests, np.zeros((n, 0), np.float32), _bad_texts(dataset))
     key = blake2b(f"{VERSION} {dataset.modality} ".encode() + digests.tobytes(), digest_size=16).hexdigest()
@@ -99,6 +99,14 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", folded)) or text
 
 
+def plain_digests(dataset: Dataset) -> np.ndarray:
+    """uint64 [n]: hashes that agree where texts are nearly the same."""
+    digests = np.zeros(len(dataset), dtype=np.uint64)
+    for i, text in _rows(dataset):
+        digests[i] = digest(plain(text or ""))
+    return digests
+
+
 def near_pairs(vectors: np.ndarray, among: np.ndarray, radius: float) -> np.ndarray:
     """Pairs of rows closer than ``radius``, each row with its few nearest.
 
@@ -135,7 +143,13 @@ def digest(content: str | bytes | None) -> int:
 
 
 def _bad_texts(dataset: Dataset) -> Bad:
-    return tuple((i, "empty") for i, text in enumerate(dataset.raw()) if text is None or not text.strip())
+    return tuple((i, "empty") for i, text in _rows(dataset) if text is None or not text.strip())
+
+
+def _rows(dataset: Dataset) -> Iterator[tuple[int, Any]]:
+    """Every example with its number; few at a time are in memory as Python objects."""
+    for start in range(0, len(dataset), 256):
+        yield from enumerate(dataset.raw(slice(start, min(start + 256, len(dataset)))), start)
 
 
 def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, Bad]:
@@ -143,13 +157,13 @@ def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple
     width = 64 if dataset.modality == "image" else _SEGMENTS * (len(_EDGES) - 1)
     vectors = np.zeros((len(dataset), width), dtype=np.float32)
     bad = []
-    for start in range(0, len(dataset), 256):
-        for i, content in enumerate(dataset.raw(slice(start, min(start + 256, len(dataset)))), start):
-            try:
-                vectors[i] = vector_of(content or b"")
-            except QuickstudyError as error:
-                bad.append((i, str(error)))
-        progress(min(start + 256, len(dataset)), len(dataset))
+    for i, content in _rows(dataset):
+        try:
+            vectors[i] = vector_of(content or b"")
+        except QuickstudyError as error:
+            bad.append((i, str(error)))
+        if (i + 1) % 128 == 0 or i + 1 == len(dataset):
+            progress(i + 1, len(dataset))
     return vectors, tuple(bad)
 
 

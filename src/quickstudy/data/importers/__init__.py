@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 CLASSES_FOR_OWN_GROUPS = 10
 """From so many classes on, a dataset without groups has every class for a group of its own: there are enough to hold
 some out. A dataset of fewer is one group, and goes to one side of the meta-split whole."""
-_CELLS = 256 << 20  # bytes of examples to an Arrow array, whose offsets end at 2 GB
+_CELLS = 32 << 20  # bytes of examples to an Arrow array: what is in one is dropped here, and its offsets end at 2 GB
 
 
 def check_name(name: str) -> str:
@@ -94,7 +94,8 @@ def import_source(
     mapping = _group_file(group)
     rows = _read(source, modality, wanted, mapping)
     _refuse_bad(rows, wanted)
-    labels = list(map(_tidy, rows.labels))
+    tidy = {label: _tidy(label) for label in set(rows.labels)}
+    labels = [tidy[label] for label in rows.labels]
     keep = _kept(rows, labels, exclude, drop_duplicates, source, note)
     classes = {labels[i] for i in keep}
     if len(classes) < 2:
@@ -153,7 +154,7 @@ def read_queries(
     return Queries(
         modality=rows.modality,
         contents=[rows.contents[i] for i in order],
-        paths=[rows.paths[i] for i in order],
+        paths=[rows.paths[i] for i in order] if rows.paths else [f"text {i + 1}" for i in range(len(order))],
         labels=labels if all(labels) else None,
     )
 
@@ -355,7 +356,7 @@ def _table(rows: Rows, labels: list[str], groups: list[str], order: list[int]) -
                     [labels[j] for j in part],
                     [groups[j] for j in part],
                     [_tidy(rows.domains[j]) for j in part] if rows.domains else None,
-                    [rows.paths[j] for j in part],
+                    [rows.paths[j] for j in part] if rows.paths else None,
                 )
             )
             for j in part:

@@ -53,7 +53,7 @@ def read_folder(files: Files, paths: list[str], modality: str, wanted: Wanted) -
                 raise  # about the whole source, not about this file
             rows.refuse(files.place(path), error)
         else:
-            rows.add(content if text is None else text, named.label, path, (path,))
+            rows.add(content if text is None else text, named.label, path, path)
             if named.group is not None:
                 rows.groups.append(named.group)
             if named.domain is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import intern
 
 from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
@@ -42,9 +43,9 @@ class Rows:
     groups: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    """Where each example came from: the file's path, or file and row. Unique."""
-    order: list[tuple] = field(default_factory=list)
-    """Sort key within a class."""
+    """Where each image or recording came from: the file's path, or file and row."""
+    order: list[str] | list[int] = field(default_factory=list)
+    """Sort key within a class: the path, or the number of the row."""
     group_word: str = "group"
     domain_word: str | None = None
     bad: list[QuickstudyError] = field(default_factory=list)
@@ -63,11 +64,12 @@ class Rows:
         else:
             verify(content, self.modality)
 
-    def add(self, content: bytes | str, label: str, path: str, order: tuple) -> None:
+    def add(self, content: bytes | str, label: str, path: str, order: str | int) -> None:
         self.contents.append(content)
-        self.labels.append(label)
-        self.paths.append(path)
-        self.order.append(order)
+        self.labels.append(intern(label))  # a million rows have a few hundred labels
+        if self.modality != "text":
+            self.paths.append(path)
+        self.order.append(order)  # type: ignore[arg-type]
 
     def refuse(self, where: str, error: QuickstudyError) -> None:
         """Put a bad example aside."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from sys import intern
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -79,7 +80,7 @@ def read_tables(files: Files, paths: list[str], modality: str, wanted: Wanted) -
         with files.open(path) as handle:
             table = _READERS[PurePosixPath(path).suffix.lower()](handle, place)
             pick = _pick_columns(table, modality, wanted, rows, place)
-            for number, (at, record) in enumerate(table.rows):
+            for at, record in table.rows:
                 seen += 1
                 if seen > MAX_ROWS:
                     raise QuickstudyError(f"more than {MAX_ROWS:,} rows", where=place, fix="Import a part of it")
@@ -90,11 +91,11 @@ def read_tables(files: Files, paths: list[str], modality: str, wanted: Wanted) -
                     rows.refuse(f"{place}, {at}", error)
                     continue
                 files.count(len(content))
-                rows.add(content, label, f"{path}, {at}", (path, number))
+                rows.add(content, label, f"{path}, {at}", seen)
                 if group is not None:
-                    rows.groups.append(group)
+                    rows.groups.append(intern(group))
                 if domain is not None:
-                    rows.domains.append(domain)
+                    rows.domains.append(intern(domain))
                 if seen % 256 == 0:
                     wanted.progress(seen, 0)
     wanted.progress(seen, seen)
@@ -111,7 +112,7 @@ def read_lines(files: Files, path: str) -> Rows:
     with files.open(path) as handle:
         for number, line in enumerate(_lines(handle, files.place(path)), 1):
             if line.strip():
-                rows.add(line.strip(), "", f"{path}, line {number}", (path, number))
+                rows.add(line.strip(), "", f"{path}, line {number}", number)
     return rows
 
 
