@@ -178,7 +178,8 @@ def register(root: Path) -> Any:
 def show(root: Path, stage: versions.Stage) -> None:
     """An artifact in Prefect's UI with what a stage made: its text, its table or its numbers, the first there is."""
     key = stage.name.replace("_", "-").lower()
-    folders = [root / out for out in stage.outs if (root / out).is_dir()]
+    places = [root / out for out in stage.outs]
+    folders = list(dict.fromkeys(place if place.is_dir() else place.parent for place in places if place.exists()))
     for path in (found for folder in folders for found in sorted(folder.glob("*.md"))):
         text = re.sub(r"!\[[^]]*]\([^)]*\)\s*", "", path.read_text(encoding="utf-8"))  # figures lie beside the file
         create_markdown_artifact(text, key=key, description=f"{stage.name}: {path.name}")

@@ -374,10 +374,12 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
     module = importlib.import_module(LOADER)
     example = module.example()
     with tempfile.TemporaryDirectory() as scratch:
-        # In MLflow a model carries its lineage; in build/ it would make every evaluation stale.
+        # In MLflow a model carries its whole lineage; in build/ that would make every evaluation stale.
         folder = Path(scratch) / "model"
         copytree(root / "build/model", folder)
-        (folder / "lineage.json").write_text(lineage.to_json(record), encoding="utf-8")
+        path = folder / "lineage.json"
+        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # what the training says itself
+        path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         prediction = module._load_pyfunc(str(folder)).predict(example)  # a model that cannot answer is not registered
         # Left to itself, Model.log puts the model into the default experiment, whatever the run's is.
         logged = client.create_logged_model(

@@ -29,7 +29,7 @@ if stage == "tasks":
     (folder / "tasks.json").write_text(json.dumps({"digest": hashlib.sha256(content).hexdigest()}))
 if stage == "meta_train":
     for step in range(3):
-        print(f"meta_train {step + 1}/3 loss {1 / (step + 1):.2f}", flush=True)
+        print(f"meta-train: {step + 1} of 3", flush=True)
         if Path("slow").exists():
             Path("started").write_text(str(os.getpid()))
             time.sleep(60)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from typing import Any
 
 from rich.console import Console
@@ -11,11 +10,8 @@ from rich.text import Text
 
 from quickstudy.cli.summary import duration
 
-COUNT = re.compile(r"(?<![\w./])(\d+)/(\d+)(?![\w./])")
-"""A progress line of a stage holds "120/600" somewhere."""
-
-QUIET = 15.0
-"""Seconds between two progress lines where there is no terminal."""
+COUNT = re.compile(r": ([\d,]+) of ([\d,]+)$")
+"""How a progress line of a stage ends: ": 120 of 600"."""
 
 
 class Display:
@@ -45,7 +41,6 @@ class Display:
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._spoke = 0.0
 
     def __enter__(self) -> "Display":
         self._live.start()
@@ -76,16 +71,15 @@ class Display:
         elif event.get("state") == "done":
             self._done(step, event)
         elif "line" in event:
-            self._line(step, event["line"])
+            self._line(event["line"])
         return True
 
     def _work_on(self, what: str) -> None:
         if self._task is not None:
             self._live.remove_task(self._task)
         self._task = self._live.add_task(what, total=None, line="")
-        self._spoke = time.monotonic()
 
-    def _line(self, step: str, line: str) -> None:
+    def _line(self, line: str) -> None:
         if line.startswith("quickstudy: "):  # a mistake of the user's, which ends the run and is told then
             return
         count = COUNT.search(line)
@@ -93,11 +87,10 @@ class Display:
             self._console.print(Text(f"    {line}", style="dim"), highlight=False)
         elif self._console.is_terminal:
             assert self._task is not None
-            done, total = int(count[1]), int(count[2])
-            self._live.update(self._task, completed=done, total=total, line=line.removeprefix(step).strip())
-        elif time.monotonic() - self._spoke > QUIET or count[1] == count[2]:
+            done, total = (int(number.replace(",", "")) for number in count.groups())
+            self._live.update(self._task, completed=done, total=total, line=line)
+        else:
             self._console.print(Text(f"    {line}"), highlight=False, soft_wrap=True)
-            self._spoke = time.monotonic()
 
     def _done(self, step: str, event: dict[str, Any]) -> None:
         self.last[step] = event

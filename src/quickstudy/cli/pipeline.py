@@ -50,7 +50,7 @@ def run() -> None:
         flow = processes.start(
             [sys.executable, "-m", "flows.retrain"],
             root,
-            {"QUICKSTUDY_EVENTS": "1"},
+            {"QUICKSTUDY_EVENTS": "1", **({"QUICKSTUDY_PROGRESS_SECONDS": "1"} if sys.stderr.isatty() else {})},
             interrupt="command",
             stdout=subprocess.PIPE,
             stderr=log,

@@ -1,11 +1,13 @@
 """Progress of long work, on stderr: bars on a terminal, a line now and then elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SECONDS = 10.0  # between two lines where there is no terminal
+# Between two lines where there is no terminal; `quickstudy run` asks for more of them, to draw its own bar.
+SECONDS = float(os.environ.get("QUICKSTUDY_PROGRESS_SECONDS", "10"))
 
 
 @contextmanager
