@@ -159,14 +159,19 @@ def _classes(one: _Seen, settings: Settings) -> list[Finding]:
             f"{_and([f'{s}-shot' for s in left_out])} episodes"
         )
         add("warning", what, lower, int(middling.sum()))
-    pinned = isinstance(one.dataset.info.meta_split, str)  # whole to one side, on purpose
-    if one.sides is not None and not pinned and len(set(one.dataset.column("group"))) > 1:
-        tested = [rows for side, rows in pools if side == "test"]
-        best = max((int((np.bincount(one.labels[rows]) >= fewest).sum()) for rows in tested), default=0)
-        if best < 2:
-            able_ones = "no class" if best == 0 else "only one class"
-            what = f"{able_ones} on the meta-test side has examples enough for an episode; nothing of it is tested"
-            add("warning", what, "Add groups, or pin some by meta_split in its dataset.yaml", best)
+    if one.sides is None:
+        return findings
+    tested = [rows for side, rows in pools if side == "test"]
+    best = max((int((np.bincount(one.labels[rows]) >= fewest).sum()) for rows in tested), default=0)
+    # Whole to one side, by its pin or for want of a second group: then that none of it is tested is no surprise.
+    whole = isinstance(one.dataset.info.meta_split, str) or len(set(one.dataset.column("group"))) == 1
+    if best < 2 and not whole:
+        able_ones = "no class" if best == 0 else "only one class"
+        what = f"{able_ones} on the meta-test side has examples enough for an episode; nothing of it is tested"
+        add("warning", what, "Add groups, or pin some by meta_split in its dataset.yaml", best)
+    elif 2 <= best < (way := episodes.way_of(name)):
+        what = f"{best} classes on the meta-test side have examples enough; its episodes are {best}-way, not {way}-way"
+        add("warning", what, f"Say so by `ways: {{{name}: {best}}}` in params.yaml, or add groups", best)
     return findings
 
 

@@ -11,8 +11,10 @@ from quickstudy.data.checks import check_datasets
 from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
 
 SETTINGS = load_settings(Path(__file__).parents[3] / "params.yaml").model_copy()
-SETTINGS = SETTINGS.model_copy(update={"episodes": SETTINGS.episodes.model_copy(update={"shots": (1, 3), "query": 2})})
-# An episode needs 3 examples a class; with 5, a class is in all.
+SETTINGS = SETTINGS.model_copy(
+    update={"episodes": SETTINGS.episodes.model_copy(update={"shots": (1, 3), "query": 2, "way": 2})}
+)
+# An episode needs 3 examples a class; with 5, a class is in all. Two classes are tested, and that is their way here.
 
 
 def texts(name: str, *rows: tuple[str, str, str], **info) -> Dataset:
@@ -38,8 +40,9 @@ def by_group(**sides: str):
 EVEN = by_group(g0="test", g1="test", g2="validation")
 
 
-def found(datasets, split_of=EVEN, **options) -> list[tuple[str, str, str]]:
-    findings = check_datasets(datasets, SETTINGS, split_of, **options)
+def found(datasets, split_of=EVEN, way: int = 2) -> list[tuple[str, str, str]]:
+    settings = SETTINGS.model_copy(update={"episodes": SETTINGS.episodes.model_copy(update={"way": way})})
+    findings = check_datasets(datasets, settings, split_of)
     assert len(json.loads(json.dumps([asdict(finding) for finding in findings]))) == len(findings)
     assert all(finding.fix and "\n" not in finding.what + finding.fix for finding in findings)
     return [(finding.severity, finding.kind, finding.what) for finding in findings]
@@ -100,6 +103,14 @@ def test_nothing_is_tested():
     # A dataset of one group is whole on one side, and that is said elsewhere.
     rows = [(f"x {c} {i}", f"c{c}", "all") for c in range(3) for i in range(5)]
     assert found([texts("one", *rows)], by_group()) == []
+
+
+def test_fewer_classes_are_tested_than_asked_for():
+    ((severity, kind, what),) = found([good()], by_group(g0="test", g1="test", g2="test"), way=4)
+    assert (severity, kind) == ("warning", "classes")
+    assert what == "3 classes on the meta-test side have examples enough; its episodes are 3-way, not 4-way"
+    assert [kind for _, kind, _ in found([good(classes=3, meta_split="test")], way=4)] == ["classes"]
+    assert found([good(classes=3, meta_split="train")], way=4) == []
 
 
 def test_sizes_are_judged_without_sides_too():
