@@ -1,0 +1,98 @@
+"""The rules of the house that a machine can check: docs and reviews need not."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "src/quickstudy"
+
+# No dependencies: the settings, whose values are under `params`, and what only prints.
+NO_DEPENDENCY = {"quickstudy", "quickstudy.config", "quickstudy.errors", "quickstudy.cli.progress"}
+
+
+def test_imports_go_one_way() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_versions_calls_git_and_dvc() -> None:
+    callers = set()
+    for path in sorted([*PACKAGE.rglob("*.py"), *(REPOSITORY / "flows").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.List | ast.Tuple):
+                words = [item.value if isinstance(item, ast.Constant) else None for item in node.elts]
+                if words[:1] in (["git"], ["dvc"]) or words[1:3] == ["-m", "dvc"]:
+                    callers.add(path.relative_to(REPOSITORY).as_posix())
+    assert callers == {"src/quickstudy/versions.py"}
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    # A mapping whose keys are no identifiers of ours (modalities, names of datasets) is one parameter.
+    found = []
+    for name, value in values.items():
+        if isinstance(value, dict) and prefix + name not in ("episodes.ways", "train.tasks", "train.examples"):
+            found += leaves(value, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def test_every_parameter_is_used() -> None:
+    read: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    parameters = leaves(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
+    assert len(parameters) > 10
+    assert [name for name in parameters if name.rpartition(".")[2] not in read] == []
+
+
+def test_every_parameter_is_explained() -> None:
+    lines = (REPOSITORY / "params.yaml").read_text(encoding="utf-8").splitlines()
+    bare = [line for line in lines if re.match(r"\s+\w+: ", line) and "#" not in line and "{" not in line]
+    # a name that says it all may stand alone, but not many
+    assert len(bare) <= 2, bare
+
+
+def stage_functions() -> dict[str, ast.FunctionDef]:
+    tree = ast.parse((PACKAGE / "cli/stages.py").read_text(encoding="utf-8"))
+    return {node.name.removesuffix("_stage"): node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("stage", ["tasks", "meta_train", "evaluate", "card"])
+def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
+    declared = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    functions = stage_functions()
+    todo, done, direct = [stage], set(), set()
+    while todo:  # the stage's function and the functions of the same file that it calls
+        name = todo.pop()
+        done.add(name)
+        for node in ast.walk(functions[name]):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("quickstudy"):
+                direct.add(node.module)
+            if isinstance(node, ast.Name) and node.id in functions and node.id not in done:
+                todo.append(node.id)
+    graph = grimp.build_graph("quickstudy", exclude_type_checking_imports=True)
+    modules = set(direct)
+    for module in direct:
+        modules |= graph.find_upstream_modules(module)
+    missing = []
+    for module in sorted(modules - NO_DEPENDENCY):
+        path = Path("src", *module.split("."))
+        files = [f"{path}.py", f"{path}/__init__.py"]
+        file = next(file for file in files if (REPOSITORY / file).exists())
+        statements = ast.parse((REPOSITORY / file).read_text(encoding="utf-8")).body
+        says_something = any(not isinstance(statement, ast.Expr) for statement in statements)  # more than a docstring
+        if says_something and not any(file == dep or file.startswith(f"{dep}/") for dep in declared):
+            missing.append(file)
+    assert missing == []
+    assert all((REPOSITORY / dep).exists() for dep in declared if dep.startswith("src/"))
