@@ -8,16 +8,14 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, cores, generator, silent
+from quickstudy.data.starter.work import Progress, generator, silent, workers
 
 FEWEST, MOST = 30, 36  # sentences a class
 PER_FILE = 12  # so that no single file stands for its module
@@ -84,7 +82,7 @@ def build(progress: Progress = silent, packages: tuple[str, ...] | None = None) 
     sources = [source for source in SOURCES if packages is None or source[1] in packages]
     places = [(package, module) for _, package, modules in sources for module in modules.split()]
     found: dict[tuple[str, str], list[str]] = {}
-    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+    with workers() as pool:
         for place, sentences in zip(places, pool.map(_sentences, *zip(*places, strict=True)), strict=True):
             found[place] = sentences
             progress(len(found), len(places))
@@ -97,13 +95,16 @@ def build(progress: Progress = silent, packages: tuple[str, ...] | None = None) 
             order = generator("apidocs", package, module).permutation(len(own))[:MOST]
             rows += [(own[i], f"{package}.{module}", package) for i in sorted(order)]
     texts, labels, groups = ([row[column] for row in rows] for column in range(3))
-    pins = ", ".join(f"{name} {version(name)}" for name, _, _ in sources)
+    # The part after + says how a wheel was built, not what it documents.
+    used = [name for name, package, _ in sources if package in groups]
+    pins = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in used)
     info = DatasetInfo(
         name="apidocs",
         modality="text",
         description=f"Sentences of the docstrings of {len(set(labels))} modules of {len(set(groups))} Python packages.",
-        licence="Each package's own: BSD, MIT, Apache-2.0, PSF-like (see the package)",
+        licence="Each package's own: BSD, MIT, Apache-2.0 and others alike (see the package)",
         source=f"docstrings of {pins}",
+        citation="The authors of each package; see its own documentation.",
         group="package",
     )
     return info, make_table("text", texts, labels, groups)

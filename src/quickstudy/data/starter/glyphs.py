@@ -8,10 +8,8 @@ digits, which judge it, are left out here.
 import io
 import unicodedata
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, cores, generator, silent
+from quickstudy.data.starter.work import Progress, generator, silent, workers
 
 DRAWINGS = 20
 SIZE = 28  # pixels of a drawing
@@ -32,6 +30,10 @@ SANS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Ob
 SERIF = ("DejaVuSerif", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralItalic")
 BOLD = ("DejaVuSans-Bold", "DejaVuSerif-Bold", "STIXGeneralBol")
 FACES = SANS + SERIF + BOLD
+DIGIT_FACES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
+
+ALIKE = 0.92  # correlation of two blurred pictures above which they are one character
+LIKE_A_DIGIT = 0.79
 
 # script: what the Unicode name starts with, and the range of code points. Earlier scripts win a shape that two share.
 SCRIPTS: dict[str, tuple[str, tuple[tuple[int, int], ...]]] = {
@@ -52,8 +54,8 @@ SCRIPTS: dict[str, tuple[str, tuple[tuple[int, int], ...]]] = {
     "ogham": ("OGHAM LETTER ", ((0x1680, 0x169C),)),
     "lisu": ("LISU LETTER ", ((0xA4D0, 0xA4F7),)),
     "old italic": ("OLD ITALIC LETTER ", ((0x10300, 0x1031F),)),
-    "canadian syllabics": ("CANADIAN SYLLABICS ", ((0x1401, 0x14FF),)),
-    "canadian syllabics of the north": ("CANADIAN SYLLABICS ", ((0x1500, 0x1676),)),
+    "common syllabics": ("CANADIAN SYLLABICS ", ((0x1401, 0x14FF),)),
+    "carrier syllabics": ("CANADIAN SYLLABICS ", ((0x1500, 0x1676),)),
     "fraktur": ("MATHEMATICAL FRAKTUR ", ((0x1D504, 0x1D537),)),
     "script": ("MATHEMATICAL SCRIPT ", ((0x1D49C, 0x1D4CF),)),
     "double-struck": ("MATHEMATICAL DOUBLE-STRUCK ", ((0x1D538, 0x1D56B),)),
@@ -75,7 +77,7 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
     chosen = characters(limit)
     chunks = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
     images: list[bytes] = []
-    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+    with workers() as pool:
         for drawn in pool.map(_draw_all, ["".join(c for _, c in chunk) for chunk in chunks]):
             images += drawn
             progress(len(images) // DRAWINGS, len(chosen))
@@ -86,8 +88,8 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
         modality="image",
         description=f"{len(chosen)} characters of {len(set(groups))} scripts, {DRAWINGS} drawings each: outlines of "
         "fonts, thinned to a pen's path and drawn again with varied face, slant, proportions, wobble and pen. Light "
-        "ink on dark ground. Numerals of every script, and characters that look like 0 to 9, are left out: the dataset "
-        "digits judges.",
+        "ink on dark ground. Numerals of every script, and characters that closely resemble 0 to 9, are left out: the "
+        "dataset digits judges.",
         licence="Drawings of DejaVu (Bitstream Vera licence, public-domain changes) and STIX (SIL OFL 1.1) fonts",
         source="fonts shipped with matplotlib (mpl-data/fonts/ttf)",
         citation="DejaVu Fonts, https://dejavu-fonts.github.io; STIX Fonts, https://www.stixfonts.org",
@@ -98,9 +100,9 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
 
 def characters(limit: int | None = None) -> list[tuple[str, str]]:
     """(script, character) that the fonts hold and that look unlike each other and unlike every digit."""
-    seen = np.zeros((8192, (CANVAS // 2) ** 2), np.float32)
-    seen[:10] = [_print(digit) for digit in "0123456789"]
-    used = 10
+    digits = np.stack([_print(digit, face) for digit in "0123456789" for face in DIGIT_FACES])
+    seen = np.zeros((8192, digits.shape[1]), np.float32)
+    used = 0
     kept = []
     for script, (start, ranges) in SCRIPTS.items():
         count = 0
@@ -108,8 +110,10 @@ def characters(limit: int | None = None) -> list[tuple[str, str]]:
             char = chr(code)
             if count == limit or not _is_wanted(char, start):
                 continue
-            shape = _print(char)
-            if shape is None or (seen[:used] @ shape).max() > 0.92:
+            if not _is_large(char):
+                continue
+            shape = _print(char, _faces(char)[0])
+            if (digits @ shape).max() > LIKE_A_DIGIT or (seen[:used] @ shape).max(initial=0) > ALIKE:
                 continue
             seen[used] = shape
             used += 1
@@ -157,27 +161,26 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_font_file(face), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _outline(char: str, face: str) -> np.ndarray | None:
-    """bool [CANVAS, CANVAS]: the character, its longer side INK pixels, in the middle. None for a mere dot or blank."""
+def _is_large(char: str) -> bool:
+    """Whether it is more than a dot or a blank."""
+    left, top, right, bottom = _font(_faces(char)[0], 100).getbbox(char)
+    return max(right - left, bottom - top) >= 25
+
+
+def _outline(char: str, face: str) -> np.ndarray:
+    """bool [CANVAS, CANVAS]: the character, its longer side INK pixels, in the middle."""
     left, top, right, bottom = _font(face, 100).getbbox(char)
-    side = max(right - left, bottom - top)
-    if side < 25:
-        return None
-    size = max(8, round(100 * INK / side))
+    size = max(8, round(100 * INK / max(1, right - left, bottom - top)))
     left, top, right, bottom = _font(face, size).getbbox(char)
     image = Image.new("L", (CANVAS, CANVAS))
     place = ((CANVAS - right - left) / 2, (CANVAS - bottom - top) / 2)
     ImageDraw.Draw(image).text(place, char, fill=255, font=_font(face, size))
-    ink = np.asarray(image) > 127
-    return ink if ink.any() else None
+    return np.asarray(image) > 127
 
 
-def _print(char: str) -> np.ndarray | None:
-    """float [1024]: a blurred, small, unit-length picture; the product of two says how alike they look."""
-    ink = _outline(char, _faces(char)[0])
-    if ink is None:
-        return None
-    field = ndimage.gaussian_filter(ink.astype(float), 1.5)[::2, ::2].ravel()
+def _print(char: str, face: str) -> np.ndarray:
+    """float32 [1024]: a blurred, small, unit-length picture; the product of two says how alike they look."""
+    field = ndimage.gaussian_filter(_outline(char, face).astype(np.float32), 1.5)[::2, ::2].ravel()
     field -= field.mean()
     return field / np.linalg.norm(field)
 
@@ -189,7 +192,7 @@ def _draw_all(chars: str) -> list[bytes]:
 def _draw(char: str) -> Iterator[bytes]:
     """DRAWINGS files of one character; the random numbers are its own."""
     rng = generator("glyphs", char)
-    faces = [face for face in _faces(char) if _outline(char, face) is not None]
+    faces = _faces(char)
     light = [face for face in faces if face not in BOLD] or faces
     fields: dict[tuple[str, bool], np.ndarray] = {}
     for _ in range(DRAWINGS):
@@ -198,7 +201,6 @@ def _draw(char: str) -> Iterator[bytes]:
         face = choice[rng.integers(len(choice))]
         if (face, pen) not in fields:
             ink = _outline(char, face)
-            assert ink is not None
             if pen:  # distance to the pen's path
                 fields[face, pen] = ndimage.distance_transform_edt(~_thin(ink))
             else:  # distance to the outline, negative inside

@@ -6,8 +6,7 @@ what is learned here has to hold for people. The words for numbers are left out,
 
 import ctypes
 import io
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import soundfile
 from scipy.fft import next_fast_len
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, cores, generator, silent
+from quickstudy.data.starter.work import Progress, generator, silent, workers
 
 SAMPLE_RATE = 16000
 LONGEST = 1.2  # seconds
@@ -70,14 +69,12 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
     # espeak-ng carries a state from one utterance to the next, even through a new initialisation. The same bytes come
     # out when a fresh process speaks the same sequence: so the chunks are fixed, and no process speaks two.
     chunks = [VOICES[i : i + CHUNK] for i in range(0, len(VOICES), CHUNK)]
-    spoken: dict[int, list[bytes]] = {}
-    with ProcessPoolExecutor(cores(), get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = {pool.submit(_speak_all, chunk, words): i for i, chunk in enumerate(chunks)}
-        for job in as_completed(jobs):
-            spoken[jobs[job]] = job.result()
-            progress(sum(map(len, spoken.values())), len(words) * len(VOICES))
-    by_voice = [recording for i in range(len(chunks)) for recording in spoken[i]]
-    recordings = [by_voice[v * len(words) + w] for w in range(len(words)) for v in range(len(VOICES))]
+    by_voice: list[bytes] = []
+    with workers(tasks_each=1) as pool:
+        for recordings in pool.map(_speak_all, chunks, repeat(words)):
+            by_voice += recordings
+            progress(len(by_voice), len(words) * len(VOICES))
+    by_word = [by_voice[v * len(words) + w] for w in range(len(words)) for v in range(len(VOICES))]
     labels = [word for word in words for _ in VOICES]
     info = DatasetInfo(
         name="words",
@@ -90,7 +87,7 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
         group="word",
         domain="voice",
     )
-    return info, make_table("audio", recordings, labels, labels, [voice for _ in words for voice in VOICES])
+    return info, make_table("audio", by_word, labels, labels, [voice for _ in words for voice in VOICES])
 
 
 def _accents() -> int:
@@ -148,7 +145,7 @@ def _record(speaker: Speaker, voice: str, word: str) -> bytes:
     dry = _trim(speaker.say(text, voice, pace, pitch, melody, int(rng.integers(1, 2**31))), speaker.sample_rate)
     wet = _trim(_room(dry, speaker.sample_rate, rng), SAMPLE_RATE)[: int(LONGEST * SAMPLE_RATE)]
     wet = wet / np.abs(wet).max()
-    if rng.random() < 0.15:  # an overdriven input
+    if rng.random() < 0.1:  # an overdriven input
         wet = np.tanh(wet * rng.uniform(1.5, 4))
         wet = wet / np.abs(wet).max()
     noisy = wet + _noise(len(wet), rng) * np.sqrt((wet**2).mean())
@@ -186,23 +183,23 @@ def _room(dry: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     # The microphone: a tilt and a wavy response in dB, and the edges of its band.
     knots = np.linspace(-5, 3, 9)
     decibels = rng.normal(0, 2.0) * octave + np.interp(octave, knots, rng.normal(0, 3.0, len(knots)))
-    low, high = (300, 3400) if rng.random() < 0.2 else (rng.uniform(30, 200), rng.uniform(3400, 8000))
+    low, high = (300, 3400) if rng.random() < 0.15 else (rng.uniform(30, 200), rng.uniform(3400, 8000))
     decibels -= 24 * np.log2(low / frequency.clip(1)).clip(0) + 48 * np.log2(frequency.clip(1) / high).clip(0)
     spectrum = spectrum * 10 ** (decibels.clip(-80, 40) / 20)
     if rng.random() < 0.5:
         decay = rng.uniform(0.02, 0.12)  # seconds to 1/e
         time = np.arange(int(tail * SAMPLE_RATE)) / SAMPLE_RATE
         echo = rng.normal(size=len(time)) * np.exp(-time / decay)
-        echo *= rng.uniform(0.05, 0.6) / np.sqrt((echo**2).sum())
+        echo *= rng.uniform(0.05, 0.5) / np.sqrt((echo**2).sum())
         echo[0] += 1
         spectrum = spectrum * np.fft.rfft(echo, samples)
     return np.fft.irfft(spectrum, samples)
 
 
 def _noise(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Between white and brown, 12 to 50 dB below a signal of power 1."""
+    """Between white and brown, 15 to 50 dB below a signal of power 1."""
     size = next_fast_len(samples, real=True)
     spectrum = np.fft.rfft(rng.normal(size=size))
     spectrum *= np.arange(1, len(spectrum) + 1) ** -rng.uniform(0, 1)
     noise = np.fft.irfft(spectrum, size)[:samples]
-    return noise / np.sqrt((noise**2).mean()) * 10 ** (-rng.uniform(12, 50) / 20)
+    return noise / np.sqrt((noise**2).mean()) * 10 ** (-rng.uniform(15, 50) / 20)
