@@ -6,6 +6,7 @@ whatever reason, kill -9 included, the pipe closes, and the keeper interrupts ev
 for files to be closed and kills what is left. Unlike PR_SET_PDEATHSIG this reaches grandchildren, and macOS has it too.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -52,11 +53,7 @@ def stop(process: "subprocess.Popen[str]") -> int:
     """Interrupt what ``start`` started, wait until all of it is gone and return its exit code."""
     assert process.stdin is not None
     process.stdin.close()
-    try:
-        return process.wait(GRACE + 5)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+    return process.wait()
 
 
 def stream(
@@ -81,24 +78,23 @@ def stream(
 
 
 def _keep(interrupt: str, command: Sequence[str]) -> int:
-    # A handler, not SIG_IGN: the command would inherit an ignored signal.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
 
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        if interrupt == "all":
-            os.killpg(0, signal.SIGINT)
-        else:
-            child.send_signal(signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-child.pid if interrupt == "all" else child.pid, signal.SIGINT)
         deadline = time.monotonic() + GRACE
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.killpg(0, signal.SIGKILL)  # what ignored the interrupt, and this keeper
+        child.kill()
 
     threading.Thread(target=watch, daemon=True).start()
-    return child.wait()
+    code = child.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: no permission for a group without members
+        os.killpg(child.pid, signal.SIGKILL)  # what it left behind
+    return code
 
 
 if __name__ == "__main__":
