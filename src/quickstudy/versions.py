@@ -202,7 +202,7 @@ def add_data(root: Path) -> str:
     """
     if not (root / "data").is_dir():
         raise QuickstudyError("does not exist", where=root / "data", fix="Make the starter data: quickstudy data build")
-    _dvc(root, "add", "--quiet", "data")
+    _dvc(root, "add", "data")
     version = data_hash(root)
     assert version is not None
     return version
@@ -216,7 +216,7 @@ def in_cache(root: Path, version: str) -> bool:
 
 def checkout_data(root: Path) -> None:
     """Make data/ what data.dvc says, from DVC's cache. Changes that are in no version are not overwritten."""
-    _dvc(root, "checkout", "--quiet", "data.dvc")
+    _dvc(root, "checkout", "data.dvc")
 
 
 def has_remote(root: Path) -> bool:

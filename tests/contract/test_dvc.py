@@ -1,0 +1,181 @@
+"""versions.py against the real git and DVC, in a repository of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quickstudy import versions
+from quickstudy.errors import QuickstudyError
+
+
+def bring_up_to_date(root: Path) -> list[str]:
+    return [versions.repro(root, stage.name, print) for stage in versions.stages(root)]
+
+
+def change(root: Path, old: str, new: str) -> None:
+    path = root / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
+    assert versions.stale(project) == {
+        "data": ("no version yet",),
+        "tasks": ("never ran", "data changed"),
+        "meta_train": ("never ran", "after tasks"),
+        "evaluate": ("never ran", "after meta_train"),
+        "card": ("never ran", "after evaluate"),
+    }
+    version = versions.add_data(project)
+    assert version == versions.data_hash(project) and version.endswith(".dir") and len(version) == 36
+    assert versions.committed_data_hash(project) is None
+    assert bring_up_to_date(project) == ["ran"] * 4
+    assert versions.stale(project) == {}
+    assert bring_up_to_date(project) == ["up to date"] * 4
+    assert set(versions.lock_hashes(project)) > {"build/model", "build/tasks/tasks.json"}
+    assert versions.code_state(project).changed == ()  # what a run writes is ignored or does not count
+
+    change(project, "count: 600", "count: 300")
+    assert versions.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
+    assert versions.code_state(project).changed == ("params.yaml",)
+    assert "+  count: 300" in versions.patch(project)
+    change(project, "count: 300", "count: 600")
+
+    (project / "data/three.txt").write_text("three\n")
+    found = versions.stale(project)
+    assert found["data"] == ("data/ differs from data.dvc",) and found["tasks"] == ("data changed",)
+    assert versions.data_hash(project) == version  # looking changed nothing
+    newer = versions.add_data(project)
+    assert newer != version and "data" not in versions.stale(project)
+    (project / "data/three.txt").unlink()
+    assert versions.add_data(project) == version  # the same files are the same version
+    assert versions.in_cache(project, newer) and not versions.in_cache(project, "0" * 32 + ".dir")
+
+    shutil.rmtree(project / "build/card")
+    (project / "build/tasks/tasks.json").write_text("mine\n")
+    assert versions.stale(project) == {
+        "tasks": ("build/tasks/tasks.json was changed by hand",),
+        "meta_train": ("after tasks",),
+        "evaluate": ("after meta_train",),
+        "card": ("build/card is missing", "after evaluate"),
+    }
+    shutil.rmtree(project / "data")
+    assert versions.stale(project)["data"] == ("data/ is missing",)
+    versions.checkout_data(project)
+    assert (project / "data/two.txt").read_text() == "two\n"
+
+
+def test_a_mistake_of_the_users_in_a_stage_is_one_line_and_leaves_the_former_outputs(project: Path) -> None:
+    versions.add_data(project)
+    bring_up_to_date(project)
+    before = (project / "build/tasks/tasks.json").read_bytes()
+    lock = (project / "dvc.lock").read_bytes()
+    (project / "data/bad").touch()
+    versions.add_data(project)
+    lines: list[str] = []
+    with pytest.raises(QuickstudyError, match=r"^data/bad: one class only\. Add a second one$"):
+        versions.repro(project, "tasks", lines.append)
+    assert (project / "build/tasks/tasks.json").read_bytes() == before
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+def test_a_bug_in_a_stage_is_no_mistake_of_the_users(project: Path) -> None:
+    (project / "data/bug").touch()
+    versions.add_data(project)
+    lines: list[str] = []
+    with pytest.raises(versions.StageFailed, match="stage tasks failed: AssertionError") as failure:
+        versions.repro(project, "tasks", lines.append)
+    assert not failure.value.killed
+    assert lines[0].startswith("Traceback") and not any("failed to reproduce" in line for line in lines)
+
+
+def started(root: Path) -> int:
+    deadline = time.monotonic() + 60
+    while not (root / "started").exists() or not (root / "started").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return int((root / "started").read_text())
+
+
+@pytest.fixture
+def training(project: Path) -> Callable[[], "subprocess.Popen[str]"]:
+    """Start a training that lasts a minute in another process."""
+    versions.add_data(project)
+    versions.repro(project, "tasks", print)
+    (project / "slow").touch()
+    code = "from pathlib import Path; from quickstudy import versions; versions.repro(Path('.'), 'meta_train', print)"
+
+    def start() -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", code], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return start
+
+
+def test_a_busy_workspace_says_who_is_at_work(project: Path, training: Callable[[], "subprocess.Popen[str]"]) -> None:
+    process = training()
+    started(project)
+    try:
+        with pytest.raises(versions.Busy, match=r"another DVC command is at work here \(PID \d+\).*Wait"):
+            versions.stale(project)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
+    project: Path, training: Callable[[], "subprocess.Popen[str]"]
+) -> None:
+    process = training()
+    os.kill(started(project), 9)
+    text, _ = process.communicate()
+    assert "StageFailed: stage meta_train failed" in text
+    (project / "slow").unlink()
+    lines: list[str] = []
+    assert versions.repro(project, "meta_train", lines.append) == "ran"
+    assert lines == ["meta-train: 1 of 3", "meta-train: 2 of 3", "meta-train: 3 of 3"]
+
+
+def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:
+    versions.add_data(project)
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())
+    stages["stages"]["tasks"]["cmd"] = "kill -9 $$"
+    (project / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    with pytest.raises(versions.StageFailed) as failure:
+        versions.repro(project, "tasks", print)
+    assert failure.value.killed
+
+
+def test_without_git_one_line_says_so(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    for ask in (versions.stale, versions.add_data, versions.code_state):
+        with pytest.raises(QuickstudyError, match="no git repository"):
+            ask(project)
+
+
+def test_data_comes_from_a_remote_where_one_is_configured(project: Path, tmp_path: Path) -> None:
+    assert not versions.has_remote(project)
+    version = versions.add_data(project)
+    for arguments in (["remote", "add", "--default", "store", str(tmp_path / "store")], ["push", "--quiet"]):
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=project, check=True, capture_output=True)
+    assert versions.has_remote(project)
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc/cache")
+    versions.pull_data(project, print)
+    assert (project / "data/one.txt").read_text() == "one\n"
+    assert versions.data_hash(project) == version and "data" not in versions.stale(project)
+
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc/cache")
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(versions.RemoteFailed, match="the DVC remote did not give the data"):
+        versions.pull_data(project, print)
