@@ -18,7 +18,7 @@ from quickstudy.data.starter.work import Progress, generator, silent, workers
 
 SAMPLE_RATE = 16000
 LONGEST = 1.2  # seconds
-CHUNK = 4  # voices a process speaks
+CHUNK = 6  # voices a process speaks
 
 # ACCENT+VARIANT as espeak-ng knows them. Each variant (throat, sex, age) appears under one accent alone, so that a
 # held-out voice is new. Under the key that params.yaml ships, 16 of them are held out for meta-test: 10 shots and 5
