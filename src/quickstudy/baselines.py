@@ -75,8 +75,6 @@ def score_episodes(kind: Classifier, features, episodes: Sequence[tuple[np.ndarr
         targets = np.repeat(np.arange(len(support)), support.shape[1])
         answers = np.repeat(np.arange(len(query)), query.shape[1])
         results.append(
-            fit_and_score(
-                kind, *span_coordinates(features[support.ravel()], features[query.ravel()]), targets, answers
-            )
+            fit_and_score(kind, *span_coordinates(features[support.ravel()], features[query.ravel()]), targets, answers)
         )
     return results

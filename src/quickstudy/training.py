@@ -65,7 +65,7 @@ def draw_tasks(
 ) -> list[TaskBatch]:
     """One meta-batch: for each modality its number of tasks, each from one source, with a shot and a way of its own."""
     tasks = []
-    for modality in model.encoders:
+    for modality in model.modalities:
         own = [source for source in sources if source.pool.modality == modality]
         if not own:
             continue
@@ -81,7 +81,7 @@ def draw_tasks(
             episodes = sample(source.pool, 1, way, shot, train.query, generator)
             rows = torch.cat([episodes.support, episodes.query], dim=2)  # [1, N, K + Q]
             arrays = gather(source.arrays, rows[0].flatten())
-            arrays = model.encoders[modality].augment(arrays, generator, way)
+            arrays = model.encoder(modality).augment(arrays, generator, way)
             arrays = arrays.unflatten(0, (way, shot + train.query))
             tasks.append(
                 TaskBatch(
@@ -119,7 +119,7 @@ def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, floa
     """Mean accuracy a modality on fixed 5-way 1-shot episodes of the meta-validation pools."""
     model.eval()
     result: dict[Modality, float] = {}
-    for modality in model.encoders:
+    for modality in model.modalities:
         hits = []
         for source in sources:
             way = min(5, source.pool.largest_way(6))
@@ -233,9 +233,7 @@ def save_checkpoint(
         raise
 
 
-def load_checkpoint(
-    path: Path, model: MetaModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, float, list[Look]]:
+def load_checkpoint(path: Path, model: MetaModel, optimizer: torch.optim.Optimizer) -> tuple[int, float, list[Look]]:
     """Restore what `save_checkpoint` wrote.
 
     Returns:
@@ -243,7 +241,8 @@ def load_checkpoint(
     """
     with safe_open(path, framework="pt") as file:
         meta: Mapping[str, str] = file.metadata()
-        weights, moments = {}, {}
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             kind, _, rest = key.partition("/")
             if kind == "model":

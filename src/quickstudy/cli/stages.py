@@ -10,6 +10,7 @@ from quickstudy.errors import QuickstudyError
 if TYPE_CHECKING:
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset
+    from quickstudy.model.metamodel import MetaModel
 
 DATA, CACHE = Path("data"), Path(".cache")
 TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build/meta_train")
@@ -174,8 +175,10 @@ def _datasets() -> "dict[str, Dataset]":
     return {name: read_dataset(DATA / name) for name in names}
 
 
-def _features(datasets: "dict[str, Dataset]", model: Any) -> dict[str, tuple[Any, str]]:
+def _features(datasets: "dict[str, Dataset]", model: "MetaModel") -> dict[str, tuple[Any, str]]:
     """By dataset: its memory-mapped array and the digest of what it was computed from."""
+    from functools import partial
+
     from quickstudy.cli.progress import showing_progress
     from quickstudy.model.features import features
 
@@ -184,8 +187,8 @@ def _features(datasets: "dict[str, Dataset]", model: Any) -> dict[str, tuple[Any
         for name, dataset in datasets.items():
             if dataset.modality in model.encoders:
                 found[name] = features(
-                    dataset, model.encoders[dataset.modality], CACHE / "features",
-                    lambda done, total, name=name: progress(f"prepare {name}", done, total),
+                    dataset, model.encoder(dataset.modality), CACHE / "features",
+                    partial(progress, f"prepare {name}"),
                 )  # fmt: skip
     return found
 

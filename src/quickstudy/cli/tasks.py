@@ -16,7 +16,8 @@ STATES = Path("adapted")
 PANEL = "Use the model"
 
 ModelOption = Annotated[
-    str, typer.Option("--model", metavar="URI", help="models:/quickstudy@ALIAS, models:/quickstudy/VERSION or a folder.")
+    str,
+    typer.Option("--model", metavar="URI", help="models:/quickstudy@ALIAS, models:/quickstudy/VERSION or a folder."),
 ]
 ModalityOption = Annotated[
     str | None, typer.Option("--modality", "-m", help="image, audio or text; told from the files where left out.")
@@ -100,7 +101,9 @@ def predict(
     loaded, digest = _load(model)
     if state.model != digest:
         raise QuickstudyError(
-            f"task {task!r} was adapted by another model than {model}", where=path, fix="Adapt it again, or name its --model"
+            f"task {task!r} was adapted by another model than {model}",
+            where=path,
+            fix="Adapt it again, or name its --model",
         )
     chances = predict_task(loaded, state, asked.contents)
     answers = [state.classes[i] for i in chances.argmax(1)]
@@ -135,8 +138,8 @@ def evaluate(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A dataset's name, or a folder, .zip or table. Left out: the stage that judges build/model on the frozen "
-            "episodes."
+            help="A dataset's name, or a folder, .zip or table. Left out: the stage that judges build/model on the "
+            "frozen episodes."
         ),
     ] = None,
     modality: ModalityOption = None,
@@ -174,7 +177,9 @@ def evaluate(
         suites = test_suites(dataset, load_settings().splits)
         if not suites:
             fix = "Change splits.key or import it with --split test"
-            raise QuickstudyError("none of its groups is meta-test: the model was trained on all", where=folder, fix=fix)
+            raise QuickstudyError(
+                "none of its groups is meta-test: the model was trained on all", where=folder, fix=fix
+            )
         cache: Path | None = Path(".cache/features")
     else:
         import numpy as np
@@ -186,7 +191,7 @@ def evaluate(
         able = suite.pool.largest_way(shot + query)
         if able < way and dataset.info.episode_scope == "dataset":
             raise QuickstudyError(
-                f"only {able} classes have the {shot} + {query} examples that --shot and --query ask for, --way asks for {way}",
+                f"only {able} classes have {shot + query} examples (--shot + --query), --way asks for {way}",
                 where=source, fix="Ask for less",
             )  # fmt: skip
     loaded, digest = _load(model)
@@ -196,7 +201,7 @@ def evaluate(
     frozen = [block for suite in suites for block in freeze(suite, settings, seed)]
     with showing_progress() as progress:
         arrays, _ = features(
-            dataset, loaded.encoders[dataset.modality], cache, lambda done, total: progress("prepare", done, total)
+            dataset, loaded.encoder(dataset.modality), cache, lambda done, total: progress("prepare", done, total)
         )
         only_ours = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=10)
         frame = judge(loaded, {dataset.name: Subject(dataset, arrays)}, frozen, only_ours, seed,

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
-from quickstudy.model.encoders import make_encoder
+from quickstudy.model.encoders import Encoder, make_encoder
 from quickstudy.model.learners.adapt import AdaptLearner
-
 
 CHUNK = 64  # rows
 
@@ -43,6 +43,13 @@ class MetaModel(nn.Module):
         self.inputs, self.shape = inputs, shape
         self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
         self.learner = AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return cast(tuple[Modality, ...], tuple(self.encoders))
+
+    def encoder(self, modality: Modality) -> Encoder:
+        return cast(Encoder, self.encoders[modality])
 
     def encode(self, modality: Modality, arrays: Tensor) -> Tensor:
         """f_θ: arrays of the frozen front [n, ...] → [n, D]"""

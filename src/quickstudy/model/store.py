@@ -57,7 +57,9 @@ def load_model(folder: Path) -> MetaModel:
         raise QuickstudyError("no model there", where=error.filename, fix="`quickstudy run` trains one") from None
     except (KeyError, TypeError, ValidationError, yaml.YAMLError, SafetensorError, RuntimeError) as error:
         what = str(error).splitlines()[0]
-        raise QuickstudyError(f"the model is damaged ({what})", where=folder, fix="`quickstudy run` restores it") from None
+        raise QuickstudyError(
+            f"the model is damaged ({what})", where=folder, fix="`quickstudy run` restores it"
+        ) from None
     return model.eval()
 
 

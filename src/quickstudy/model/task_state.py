@@ -51,7 +51,9 @@ class TaskState:
 
 
 @torch.inference_mode()
-def adapt(model: MetaModel, modality: Modality, examples: Sequence[Any], labels: Sequence[str], digest: str) -> TaskState:
+def adapt(
+    model: MetaModel, modality: Modality, examples: Sequence[Any], labels: Sequence[str], digest: str
+) -> TaskState:
     """Learn a task from its support set.
 
     Args:
@@ -84,6 +86,8 @@ def predict(model: MetaModel, task: TaskState, examples: Sequence[Any]) -> np.nd
 def _encode(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> torch.Tensor:
     if modality not in model.encoders:
         known = ", ".join(sorted(model.encoders))
-        raise QuickstudyError(f"the model has learned {known}, not {modality}", fix="Train it on a dataset of that kind")
-    arrays = torch.from_numpy(model.encoders[modality].prepare(examples))
+        raise QuickstudyError(
+            f"the model has learned {known}, not {modality}", fix="Train it on a dataset of that kind"
+        )
+    arrays = torch.from_numpy(model.encoder(modality).prepare(examples))
     return model.encode(modality, arrays)

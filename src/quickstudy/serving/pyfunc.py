@@ -32,7 +32,8 @@ def example() -> pd.DataFrame:
 class EpisodeModel:
     """One row of the input is one task.
 
-    Columns: ``modality`` (image, audio, text); ``support``, a list of ``{input, label}``; ``queries``, a list of inputs.
+    Columns: ``modality`` (image, audio, text); ``support``, a list of ``{input, label}``; ``queries``, a list of
+    inputs.
     An input is the text itself, or the base64 of an image's or a recording's file.
     """
 

@@ -127,4 +127,6 @@ def _pools(dataset: Dataset, mask: np.ndarray) -> list[tuple[str, Pool]]:
     if dataset.info.episode_scope == "dataset":
         return [(dataset.name, Pool.of(dataset, mask))]
     groups = np.array(dataset.column("group"))
-    return [(f"{dataset.name}/{group}", Pool.of(dataset, mask & (groups == group))) for group in np.unique(groups[mask])]
+    return [
+        (f"{dataset.name}/{group}", Pool.of(dataset, mask & (groups == group))) for group in np.unique(groups[mask])
+    ]

@@ -13,7 +13,7 @@ from quickstudy.config import AudioInput
 from quickstudy.data.media import decode_audio
 from quickstudy.model.encoders.blocks import conv_block
 
-WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.016
+WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.020
 FLOOR_DB = 60.0  # what lies further below the loudest point of a clip is silence
 SILENCE = FLOOR_DB / 40  # decibels become numbers in [-SILENCE, SILENCE]
 
@@ -28,11 +28,11 @@ class AudioEncoder(nn.Module):
         self.inputs = inputs
         self.blocks = nn.Sequential(
             conv_block(1, width // 2),
-            conv_block(width // 2, width),
-            conv_block(width, 2 * width),
-            conv_block(2 * width, dimension, pool=False),
+            conv_block(width // 2, width * 3 // 4),
+            conv_block(width * 3 // 4, width * 3 // 2),
+            conv_block(width * 3 // 2, dimension, pool=False),
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def samples(self) -> int:

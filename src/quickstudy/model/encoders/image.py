@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
             conv_block(width, 2 * width),
             conv_block(2 * width, dimension, pool=False),
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: image files → uint8 [n, C, S, S]."""
