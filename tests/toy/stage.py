@@ -38,7 +38,7 @@ if stage == "meta_train":
     digest = hashlib.sha256((build / "tasks/tasks.json").read_bytes() + str(params["seed"]).encode()).digest()
     (model / "model.safetensors").write_bytes(digest)
     (model / "config.yaml").write_text(f"dimension: {params['model']['dimension']}\n")
-    (model / "training.json").write_text(json.dumps({"seconds": time.time()}))
+    (model / "lineage.json").write_text(json.dumps({"trained_on": {"toy": ["one"]}}))
     (folder / "metrics.json").write_text(json.dumps({"image": {"accuracy": 0.9}}))
     (folder / "curve.csv").write_text("step,modality,loss\n1,image,1.0\n2,image,0.5\n1,text,0.7\n")
 if stage == "evaluate":

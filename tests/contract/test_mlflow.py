@@ -1,0 +1,242 @@
+"""registry.py against the real MLflow on SQLite."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quickstudy import registry
+from quickstudy.errors import QuickstudyError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def ready(built: Path, store: Path, served: None) -> Path:
+    """A project whose stages have run, with an empty store."""
+    shutil.copytree(store, built / "mlruns")
+    return built
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store: creating one takes seconds. It lies elsewhere than it will be used, as after a move."""
+    root = tmp_path_factory.mktemp("store")
+    registry.prepare(root)
+    return root / "mlruns"
+
+
+def client(root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    uri = registry.tracking_uri(root)
+    return MlflowClient(uri, uri)
+
+
+def train_again(root: Path, seed: int = 1) -> None:
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(re.sub(r"^seed: \d+", f"seed: {seed}", text, flags=re.MULTILINE))
+    subprocess.run([sys.executable, "stage.py", "meta_train"], cwd=root, check=True, capture_output=True)
+
+
+def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path) -> None:
+    (ready / "data.dvc").write_text(f"outs:\n- md5: {'a' * 32}.dir\n  path: data\n")
+    (ready / "stage.py").write_text((ready / "stage.py").read_text() + "# changed\n")
+    assert registry.registered(ready) is None
+    first = registry.register(ready)
+    assert (first.version, first.aliases, first.new) == (1, ("champion",), True)
+    assert first.uri == "models:/quickstudy/1"
+
+    run = client(ready).get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["seed"] == "0" and run.data.params["episodes.shots"] == "[1, 5, 10]"
+    assert run.data.metrics["evaluate/words_domain.5-shot.accuracy"] == 0.95
+    assert [m.value for m in client(ready).get_metric_history(first.run_id, "train/image/loss")] == [1.0, 0.5]
+    assert run.data.tags["git_dirty"] == "true" and len(run.data.tags["git_commit"]) == 40
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == "a" * 32 + ".dir" and data.dataset.source_type == "dvc"
+    names = {item.path for item in client(ready).list_artifacts(first.run_id)}
+    assert {"card", "evaluate", "meta_train", "lineage.json", "changes.patch", "params.yaml"} <= names
+    version = client(ready).get_model_version("quickstudy", "1")
+    assert version.tags["data_hash"] == "a" * 32 + ".dir"
+
+    again = registry.register(ready)
+    assert (again.version, again.new, again.logged) == (1, False, False)
+    assert registry.registered(ready) == again
+    experiment = client(ready).get_experiment_by_name("quickstudy").experiment_id
+    assert len(client(ready).search_runs([experiment])) == 1
+
+    folder = registry.resolve("models:/quickstudy@champion", ready)
+    assert folder == registry.resolve("models:/quickstudy/1", ready)
+    assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
+    lineage = json.loads((folder / "lineage.json").read_text())
+    assert lineage["data_hash"] == "a" * 32 + ".dir" and lineage["trained_on"] == {"toy": ["one"]}
+
+
+def test_the_model_loads_through_mlflow_without_the_package(ready: Path, tmp_path: Path) -> None:
+    registry.register(ready)
+    code = (
+        "import mlflow, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model('models:/quickstudy@champion')\n"
+        "example = model.input_example\n"
+        "print(model.predict(example)['labels'][0])\n"
+        "print(model.metadata.get_input_schema().input_names())\n"
+        "try: model.predict(example.drop(columns='support'))\n"
+        "except mlflow.exceptions.MlflowException as error: print(error)\n"
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": registry.tracking_uri(ready)}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer, schema, *refusal = done.stdout.splitlines()
+    assert answer == "['news', 'news']" and schema == "['modality', 'support', 'queries']"
+    assert "missing inputs ['support']" in " ".join(refusal)
+    requirements = (registry.resolve("models:/quickstudy/1", ready).parents[1] / "requirements.txt").read_text()
+    assert {"torch", "mlflow", "transformers"} <= {line.partition("==")[0] for line in requirements.split()}
+    assert "prefect" not in requirements
+
+
+def test_a_second_model_challenges_and_a_new_evaluation_is_a_run(ready: Path) -> None:
+    first = registry.register(ready)
+    train_again(ready)
+    second = registry.register(ready)
+    assert (second.version, second.aliases) == (2, ("challenger",))
+    train_again(ready, seed=2)
+    third = registry.register(ready)
+    assert (third.version, third.aliases) == (3, ("challenger",))
+    assert client(ready).get_model_version("quickstudy", "2").aliases == []
+
+    metrics = ready / "build/evaluate/metrics.json"
+    metrics.write_text(json.dumps({"digits": {"1-shot": {"accuracy": 0.7}}}))
+    assert registry.registered(ready) is None
+    judged = registry.register(ready)
+    assert (judged.version, judged.new, judged.logged) == (3, False, True)
+    version = client(ready).get_model_version("quickstudy", "3")
+    run = client(ready).get_run(version.tags["evaluation_run"])
+    assert run.info.run_id != third.run_id and run.data.metrics["evaluate/digits.1-shot.accuracy"] == 0.7
+    assert registry.registered(ready) == registry.register(ready)
+
+    # An alias that somebody has moved stays where it is.
+    client(ready).set_registered_model_alias("quickstudy", "champion", "3")
+    client(ready).delete_registered_model_alias("quickstudy", "challenger")
+    assert registry.register(ready).aliases == ("champion",)
+    assert client(ready).get_model_version("quickstudy", str(first.version)).aliases == []
+
+
+@contextlib.contextmanager
+def broken(method: str) -> Iterator[None]:
+    """MLflow's client with one method that ends the way a killed process ends in the middle."""
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(mlflow.MlflowClient, method, die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.mark.parametrize(
+    "method", ["log_artifacts", "log_model_artifacts", "set_terminated", "create_model_version",
+               "set_registered_model_alias", "set_model_version_tag"]
+)  # fmt: skip
+def test_cut_off_anywhere_nothing_half_counts_and_the_next_call_completes_it(ready: Path, method: str) -> None:
+    with broken(method):
+        registry.register(ready)
+    assert registry.registered(ready) is None
+    done = registry.register(ready)
+    assert (done.version, done.aliases) == (1, ("champion",))
+    assert registry.registered(ready) is not None
+    assert len(client(ready).search_model_versions("name = 'quickstudy'")) == 1
+    experiment = client(ready).get_experiment_by_name("quickstudy").experiment_id
+    statuses = [run.info.status for run in client(ready).search_runs([experiment])]
+    assert statuses.count("FINISHED") == 1 and "RUNNING" not in statuses
+
+
+def test_a_moved_project_finds_its_models(ready: Path, tmp_path: Path) -> None:
+    before = registry.register(ready)
+    moved = tmp_path / "moved #2"
+    ready.rename(moved)
+    folder = registry.resolve("models:/quickstudy@champion", moved)
+    assert folder.is_relative_to(moved.resolve()) and (folder / "config.yaml").is_file()
+    assert registry.register(moved).version == before.version
+    run = client(moved).get_run(before.run_id)
+    assert {item.path for item in client(moved).list_artifacts(before.run_id)} >= {"card", "evaluate"}
+    assert str(ready.as_uri()) not in run.info.artifact_uri
+    with contextlib.closing(sqlite3.connect(moved / "mlruns/mlflow.db")) as connection:
+        dump = "\n".join(connection.iterdump())
+    assert ready.resolve().as_uri() not in dump  # no column was forgotten
+    train_again(moved)
+    assert registry.register(moved).version == 2
+
+
+def test_processes_that_open_a_new_store_at_once_all_succeed(built: Path) -> None:
+    code = "from quickstudy import registry; from pathlib import Path; registry.prepare(Path('.'))"
+    running = [subprocess.Popen([sys.executable, "-c", code], cwd=built, stderr=subprocess.PIPE) for _ in range(3)]
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], errors
+
+
+def test_a_store_of_the_users_is_used(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ready / "mlruns", tmp_path / "theirs")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/theirs/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    assert registry.registered(ready) is None
+    first = registry.register(ready)
+    assert first.new and registry.registered(ready) == registry.register(ready)
+    folder = registry.resolve("models:/quickstudy@champion", ready)
+    assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/theirs/mlflow.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert registry.registered(ready) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("models:/quickstudy@best", "no such model. Known models: models:/quickstudy@champion, models:/quickstudy/1"),
+        ("models:/quickstudy/7", "no such model"),
+        ("models:/other/1", "cannot give this model .*Known models: models:/quickstudy@champion"),
+        ("runs:/0123/model", "cannot give this model"),
+        ("build/tasks", "no model folder"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_told_with_those_that_do(
+    one_version: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
+) -> None:
+    monkeypatch.chdir(one_version)
+    with pytest.raises(QuickstudyError, match=message) as error:
+        registry.resolve(uri, one_version)
+    assert str(error.value).startswith(uri) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def one_version(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """A store with one version that has no run: enough to look for others."""
+    from mlflow import MlflowClient
+
+    root = tmp_path_factory.mktemp("one version")
+    shutil.copytree(store, root / "mlruns")
+    uri = registry.tracking_uri(root)
+    mlflow_client = MlflowClient(uri, uri)
+    mlflow_client.create_registered_model("quickstudy")
+    mlflow_client.create_model_version("quickstudy", (root / "mlruns/artifacts").as_uri())
+    mlflow_client.set_registered_model_alias("quickstudy", "champion", "1")
+    return root
+
+
+def test_without_a_trained_model_there_is_nothing_to_register(project: Path) -> None:
+    with pytest.raises(QuickstudyError, match="no trained model"):
+        registry.register(project)
+    assert not (project / "mlruns").exists()
