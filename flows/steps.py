@@ -14,6 +14,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import Task
@@ -97,9 +98,11 @@ def only_run(root: Path) -> Iterator[None]:
         yield
 
 
+# What a step makes are files, of which DVC and MLflow know whether they are current: Prefect caches nothing.
 @task(
     name="data",
     task_run_name="data",
+    cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=10,
     retry_condition_fn=a_retry_can_help,
@@ -141,7 +144,7 @@ def version_data(root: Path) -> Any:
     return version if changed or built else Completed(name="Cached", message=note, data=version)
 
 
-@task(retries=1, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
 def bring_up_to_date(root: Path, stage: versions.Stage) -> Any:
     """`dvc repro` of one stage. A stage that is up to date ends in the state Cached.
 
@@ -155,7 +158,14 @@ def bring_up_to_date(root: Path, stage: versions.Stage) -> Any:
     return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
 
 
-@task(name="register", task_run_name="register", retries=3, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
+@task(
+    name="register",
+    task_run_name="register",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=5,
+    retry_condition_fn=a_retry_can_help,
+)
 def register(root: Path) -> Any:
     """The model and its evaluation into MLflow, once."""
     with step(root, "register") as done:
@@ -268,6 +278,12 @@ def fail(error: BaseException) -> int:
     """Tell what ended a flow in one line and return the exit code of its process: 2 for a user's mistake."""
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if isinstance(error, RuntimeError) and "Failed to reach API at" in str(error):
+        error = QuickstudyError(
+            "Prefect's server does not answer",
+            where=os.environ.get("PREFECT_API_URL"),
+            fix="Start it, or unset PREFECT_API_URL to run without one",
+        )
     if isinstance(error, QuickstudyError):
         tell(error=str(error))
         print(f"quickstudy: {error}", file=sys.stderr)

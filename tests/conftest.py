@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,21 @@ from quickstudy.environment import apply_environment
 
 REPOSITORY = Path(__file__).parent.parent
 
-os.environ.pop("MLFLOW_TRACKING_URI", None)
-os.environ.pop("PREFECT_API_URL", None)
-os.environ.setdefault("PREFECT_HOME", "/nonexistent: a test uses its own")
+# Nothing of the developer's own stores is touched.
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_PROFILE"):
+    os.environ.pop(name, None)
+PREFECT_HOME = tempfile.TemporaryDirectory(prefix="quickstudy-prefect-")
+os.environ["PREFECT_HOME"] = PREFECT_HOME.name
 apply_environment()
 
 
-def git(folder: Path, *arguments: str) -> str:
+@pytest.fixture
+def git() -> Callable[..., str]:
+    """Run git in a folder under a name of its own and give what it prints."""
+    return run_git
+
+
+def run_git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
     done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout
@@ -45,9 +54,9 @@ def project(tmp_path: Path) -> Path:
         shutil.copy(source, root / target)
     (root / "data/one.txt").write_text("one\n")
     (root / "data/two.txt").write_text("two\n")
-    git(root, "init", "--quiet", "--initial-branch=main")
-    git(root, "add", ".")
-    git(root, "commit", "--quiet", "--message=start")
+    run_git(root, "init", "--quiet", "--initial-branch=main")
+    run_git(root, "add", ".")
+    run_git(root, "commit", "--quiet", "--message=start")
     return root
 
 

@@ -46,7 +46,7 @@ def run() -> None:
     log_path = root / LOG
     log_path.parent.mkdir(exist_ok=True)
     with log_path.open("w", encoding="utf-8") as log, Display(Console(stderr=True)) as display:
-        display.wait_for("Prefect starts; on a new database that takes half a minute")
+        display.wait_for("Prefect starts (half a minute the first time)")
         flow = processes.start(
             [sys.executable, "-m", "flows.retrain"],
             root,

@@ -1,0 +1,47 @@
+"""One Prefect for the whole test run."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import steps
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers all tests of flows go to the same one, so that one Prefect serves them."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("prefect"))
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A Prefect server with an empty database."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building the starter data does nothing: the projects of the tests have data of their own."""
+    monkeypatch.setattr(steps, "STARTER", ("true",))
+
+
+@pytest.fixture
+def with_flows(project: Path) -> Path:
+    """The project with the flows, as `quickstudy run` needs them, which register with the loader of tests/toy."""
+    shutil.copytree(REPOSITORY / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    toy = REPOSITORY / "tests/toy"
+    with (project / "flows/__init__.py").open("a") as file:
+        file.write(
+            "import sys\nfrom pathlib import Path\nfrom quickstudy import registry\n"
+            f"sys.path.append({str(toy)!r})\n"
+            f"registry.LOADER, registry.CODE = 'served.loader', Path({str(toy / 'served')!r})\n"
+            "from flows import steps\nsteps.STARTER = ('true',)\n"
+        )
+    return project

@@ -1,0 +1,152 @@
+"""The flow retrain on the stages of tests/toy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+
+from flows import retrain, steps
+from quickstudy import versions
+from quickstudy.errors import QuickstudyError
+
+pytestmark = pytest.mark.usefixtures("prefect", "no_starter", "served")
+
+STEPS = ["data", "tasks", "meta_train", "evaluate", "card", "register"]
+
+
+def last_run() -> tuple[Any, list[Any], list[Any]]:
+    """The latest flow run, its task runs in order and its artifacts."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        tasks = client.read_task_runs(flow_run_filter=mine, sort=TaskRunSort.END_TIME_DESC)
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        )
+        return run, tasks[::-1], artifacts
+
+
+@flow
+def version_data(root: Path) -> str:
+    return steps.version_data(root, return_state=True).result()
+
+
+def test_everything_runs_once_and_is_then_up_to_date(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
+    first = retrain.retrain(str(project))
+    assert (first.version, first.aliases, first.new) == (1, ("champion",), True)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [event["step"] for event in events if event.get("state") == "start"] == STEPS
+    assert [event["outcome"] for event in events if event.get("state") == "done"] == ["ran"] * 6
+    assert {"step": "meta_train", "line": "meta-train: 2 of 3"} in events
+    run, tasks, artifacts = last_run()
+    assert run.state.is_completed()
+    assert [task.name for task in tasks] == STEPS
+    assert [task.state.name for task in tasks] == ["Completed"] * 6
+    shown = {artifact.key: artifact for artifact in artifacts}
+    assert set(shown) == {"data", "tasks", "meta-train", "evaluate", "card", "register"}
+    assert "words@domain" in shown["evaluate"].data and shown["card"].data == "# Model card\n"
+
+    second = retrain.retrain(str(project))
+    assert (second.version, second.new, second.logged) == (1, False, False)
+    _, tasks, _ = last_run()
+    assert [(task.name, task.state.name) for task in tasks] == [(step, "Cached") for step in STEPS]
+
+
+def test_a_mistake_of_the_users_ends_the_flow_with_its_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
+    monkeypatch.chdir(project)
+    (project / "data/bad").touch()
+    assert retrain.main() == 2
+    captured = capsys.readouterr()
+    assert {"error": "data/bad: one class only. Add a second one"} in [json.loads(x) for x in captured.out.splitlines()]
+    assert captured.err.splitlines()[-1] == "quickstudy: data/bad: one class only. Add a second one"
+    run, tasks, _ = last_run()
+    assert run.state.is_failed()
+    assert [(task.name, task.state.name, task.run_count) for task in tasks] == [
+        ("data", "Completed", 1),
+        ("tasks", "Failed", 1),
+    ]
+    assert not (project / "mlruns").exists()
+
+
+def test_a_stage_that_was_killed_gets_another_try_and_a_bug_does_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load((project / "dvc.yaml").read_text())
+    command = content["stages"]["tasks"]["cmd"]
+    content["stages"]["tasks"]["cmd"] = f"if [ ! -e tried ]; then touch tried; kill -9 $$; fi; {command}"
+    (project / "dvc.yaml").write_text(yaml.safe_dump(content))
+    retrain.retrain(str(project))
+    _, tasks, _ = last_run()
+    assert {task.name: task.run_count for task in tasks} == {step: 2 if step == "tasks" else 1 for step in STEPS}
+
+    (project / "data/bug").touch()
+    with pytest.raises(versions.StageFailed, match="AssertionError"):
+        retrain.retrain(str(project))
+    _, tasks, _ = last_run()
+    assert (tasks[-1].name, tasks[-1].run_count) == ("tasks", 1)
+
+
+def test_two_flows_do_not_share_a_project(project: Path) -> None:
+    with steps.only_run(project), pytest.raises(QuickstudyError, match=r"another run is at work here \(process \d+\)"):
+        retrain.retrain(str(project))
+    assert not (project / "data.dvc").exists()
+
+
+def test_missing_data_is_built_once_and_then_comes_from_the_cache(
+    project: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
+    script = 'mkdir -p data; echo built >> times; echo "build words: 1 of 1"; cp times data/starter'
+    monkeypatch.setattr(steps, "STARTER", ("sh", "-c", script))
+
+    def note() -> str:
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return next(event["note"] for event in events if event.get("state") == "done")
+
+    first = version_data(project)
+    assert (project / "times").read_text() == "built\n"  # what is missing, beside the data that is there
+    assert "not committed yet" in note()
+    shutil.rmtree(project / "data")
+    assert version_data(project) == first
+    assert (project / "data/starter").exists() and (project / "times").read_text() == "built\n"
+    capsys.readouterr()
+
+    # Another clone of the same commit, on a platform that builds other bytes.
+    git(project, "add", "data.dvc")
+    git(project, "commit", "--quiet", "--message=data")
+    version_data(project)
+    assert "the committed one" in note()
+    for name in ("data", ".dvc/cache", ".cache"):
+        shutil.rmtree(project / name)
+    other = version_data(project)
+    assert other != first and "on this platform" in note()
+
+
+def test_data_follows_data_dvc_when_git_changes_it(project: Path) -> None:
+    old = version_data(project)
+    text = (project / "data.dvc").read_text()
+    (project / "data/three.txt").write_text("three\n")
+    new = version_data(project)
+    (project / "data.dvc").write_text(text)  # as `git checkout` of an older commit does
+    assert version_data(project) == old
+    assert not (project / "data/three.txt").exists()
+
+    # A change of the data wins over data.dvc: nothing that is in no version is lost.
+    (project / "data/four.txt").write_text("four\n")
+    (project / "data.dvc").write_text(text.replace(old, new))
+    assert version_data(project) not in (old, new)
+    assert (project / "data/four.txt").exists()
