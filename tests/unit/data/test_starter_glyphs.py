@@ -38,6 +38,10 @@ def test_letters_that_pass_for_digits_are_left_out(chosen: list[tuple[str, str]]
     assert not {char for _, char in chosen} & set("ЗӡՏIlߠ")
 
 
+def test_neither_dots_nor_filled_shapes(chosen: list[tuple[str, str]]) -> None:
+    assert not {char for _, char in chosen} & set("⋅∙∎ᐧ")
+
+
 def test_drawings_are_light_strokes_on_dark_within_the_frame_and_all_differ() -> None:
     info, table = glyphs.build(limit=1)
     rows = table.to_pylist()

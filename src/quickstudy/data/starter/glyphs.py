@@ -25,6 +25,7 @@ DRAWINGS = 20
 SIZE = 28  # pixels of a drawing
 CANVAS = 64  # pixels of the outlines and paths that drawings are made from
 INK = 48  # of these, the longer side of the character
+EM = 64  # font size in which characters are measured
 
 SANS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Oblique")
 SERIF = ("DejaVuSerif", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralItalic")
@@ -110,7 +111,7 @@ def characters(limit: int | None = None) -> list[tuple[str, str]]:
             char = chr(code)
             if count == limit or not _is_wanted(char, start):
                 continue
-            if not _is_large(char):
+            if _is_dot(char):
                 continue
             shape = _print(char, _faces(char)[0])
             if (digits @ shape).max() > LIKE_A_DIGIT or (seen[:used] @ shape).max(initial=0) > ALIKE:
@@ -161,21 +162,28 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_font_file(face), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _is_large(char: str) -> bool:
-    """Whether it is more than a dot or a blank."""
-    left, top, right, bottom = _font(_faces(char)[0], 100).getbbox(char)
-    return max(right - left, bottom - top) >= 25
+def _ink(char: str, face: str, size: int) -> np.ndarray:
+    """bool [H, W]: the character in a font size, cut out."""
+    page = Image.new("L", (3 * size, 3 * size))
+    ImageDraw.Draw(page).text((size, size // 2), char, fill=255, font=_font(face, size))
+    left, top, right, bottom = page.getbbox() or (0, 0, 1, 1)
+    return np.asarray(page)[top:bottom, left:right] > 127
+
+
+def _is_dot(char: str) -> bool:
+    """Whether it is a dot, a small mark, a filled shape or a blank: nothing that a pen would draw as a path."""
+    ink = _ink(char, _faces(char)[0], EM)
+    long, short = max(ink.shape), min(ink.shape)
+    return long < 0.25 * EM or (long < 2 * short and bool(ink.mean() > 0.7))
 
 
 def _outline(char: str, face: str) -> np.ndarray:
-    """bool [CANVAS, CANVAS]: the character, its longer side INK pixels, in the middle."""
-    left, top, right, bottom = _font(face, 100).getbbox(char)
-    size = max(8, round(100 * INK / max(1, right - left, bottom - top)))
-    left, top, right, bottom = _font(face, size).getbbox(char)
-    image = Image.new("L", (CANVAS, CANVAS))
-    place = ((CANVAS - right - left) / 2, (CANVAS - bottom - top) / 2)
-    ImageDraw.Draw(image).text(place, char, fill=255, font=_font(face, size))
-    return np.asarray(image) > 127
+    """bool [CANVAS, CANVAS]: the character, its longer side about INK pixels, in the middle."""
+    ink = _ink(char, face, round(EM * INK / max(_ink(char, face, EM).shape)))[:CANVAS, :CANVAS]
+    page = np.zeros((CANVAS, CANVAS), bool)
+    top, left = (CANVAS - ink.shape[0]) // 2, (CANVAS - ink.shape[1]) // 2
+    page[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return page
 
 
 def _print(char: str, face: str) -> np.ndarray:
