@@ -96,3 +96,12 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
             missing.append(file)
     assert missing == []
     assert all((REPOSITORY / dep).exists() for dep in declared if dep.startswith("src/"))
+
+
+def test_the_command_line_starts_without_the_heavy_packages() -> None:
+    code = "import sys; from quickstudy import cli; cli._register(); print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "quickstudy.cli.stages" in loaded
+    assert not loaded & {"torch", "mlflow", "prefect", "pandas", "numpy", "sklearn", "pyarrow", "matplotlib", "dvc"}

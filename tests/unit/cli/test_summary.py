@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from quickstudy.cli.summary import accuracy_table, duration, step_times
+
+TABLE = """suite,modality,novelty,way,shot,method,episodes,accuracy,ci95,adapt_ms
+digits,image,dataset,10,1,quickstudy,600,0.71234,0.00512,2.0
+digits,image,dataset,10,1,logreg_raw,600,0.52,0.01,4.0
+digits,image,dataset,10,1,centroid_encoder,600,0.60,0.01,
+digits,image,dataset,10,5,quickstudy,600,0.80,0.01,2.0
+digits,image,dataset,10,5,logreg_raw,600,0.90,0.01,2.0
+words@domain,audio,domain,5,1,quickstudy,600,0.95,0.01,2.0
+"""
+
+
+def test_each_cell_is_ours_beside_the_best_baseline(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(TABLE)
+    table = accuracy_table(tmp_path / "table.csv")
+    console = Console(width=100, record=True)
+    console.print(table)
+    title, header, digits, words = (line.split() for line in console.export_text().splitlines())
+    assert title[0] == "Accuracy" and header[-4:] == ["1", "shot", "5", "shots"]
+    assert digits == ["digits", "dataset", "10", "71.2", "±0.5", "(60.0)", "80.0", "±1.0", "(90.0)"]
+    assert words == ["words@domain", "domain", "5", "95.0", "±1.0", "–"]
+
+
+def test_colours_say_which_side_of_the_baseline_we_are(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(TABLE)
+    table = accuracy_table(tmp_path / "table.csv")
+    assert table is not None
+    one_shot, five_shots = ([getattr(cell, "style", "") for cell in table.columns[i].cells] for i in (3, 4))
+    assert one_shot == ["green", ""] and five_shots == ["red", ""]
+
+
+def test_before_an_evaluation_there_is_no_table(tmp_path: Path) -> None:
+    assert accuracy_table(tmp_path / "table.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0 s"), (1.24, "1.2 s"), (12.3, "12 s"), (59.6, "1 min 00 s"), (754, "12 min 34 s")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_times_of_a_run_in_one_line() -> None:
+    assert (
+        step_times({"tasks": 3.0, "meta_train": 60.2}, 80)
+        == "tasks 3.0 s · meta_train 1 min 00 s · all in all 1 min 20 s"
+    )
