@@ -25,10 +25,9 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.model.encoders import Encoder, make_encoder
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.model.task_state import adapt
-from quickstudy.stats import mean_interval
+from quickstudy.stats import OURS, beaten_by, mean_interval
 from quickstudy.tasks.frozen import FrozenEpisodes
 
-OURS = "quickstudy"
 METHODS = (OURS, "logreg_encoder", "centroid_encoder", "logreg_raw", "centroid_raw", "scratch")
 BLOCK = 100  # episodes answered, or handed to a process, at once
 
@@ -257,20 +256,6 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
             row | {"episodes": len(part), "accuracy": accuracy, "ci95": half, "adapt_ms": part["adapt_ms"].median()}
         )
     return pd.DataFrame(rows)
-
-
-def beaten_by(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Where the model lies below the interval of a baseline: suite, shot, method, ours, theirs, ci95."""
-    found = []
-    for (suite, shot), part in table.groupby(["suite", "shot"], sort=False):
-        ours = part.loc[part["method"] == OURS, "accuracy"].item()
-        for row in part[part["method"] != OURS].itertuples():
-            if ours < row.accuracy - row.ci95:
-                found.append(
-                    {"suite": suite, "shot": int(shot), "method": row.method, "ours": ours,
-                     "theirs": row.accuracy, "ci95": row.ci95}
-                )  # fmt: skip
-    return found
 
 
 def write_evaluation(folder: Path, frame: pd.DataFrame) -> None:
