@@ -20,6 +20,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from quickstudy import registry, versions
+from quickstudy.cli.display import COUNT
 from quickstudy.durations import record_duration
 from quickstudy.errors import QuickstudyError
 from quickstudy.processes import stream
@@ -222,7 +223,8 @@ def _build_starter(root: Path, listen: Callable[[str], None]) -> None:
 
     def keep(line: str) -> None:
         lines.append(line)
-        listen(line)
+        if COUNT.search(line):  # not what the command tells a person to do next
+            listen(line)
 
     code = stream(STARTER, root, keep)
     if code == 2:
