@@ -50,9 +50,13 @@ def span_coordinates(support, query) -> tuple[np.ndarray, np.ndarray]:
 def fit_and_score(
     kind: Classifier, support: np.ndarray, query: np.ndarray, targets: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float]:
-    """Accuracy of a scikit-learn classifier at its default settings, and the milliseconds that fitting took."""
+    """Accuracy of a scikit-learn classifier, and the milliseconds that fitting took.
+
+    Both have their default settings, but for the solver of the logistic regression: in so few dimensions Newton's
+    method finds the same optimum in a third of the time.
+    """
     started = time.perf_counter()
-    model = LogisticRegression(max_iter=200) if kind == "logreg" else NearestCentroid()
+    model = LogisticRegression(solver="newton-cg") if kind == "logreg" else NearestCentroid()
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # one shot has no variance, which only shrinking needs
         warnings.simplefilter("ignore")
         model.fit(support, targets)

@@ -138,14 +138,17 @@ def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, floa
 
 
 def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
-    """AdamW; scalars (α, steps, scale) learn ten times faster than weights and do not decay."""
+    """AdamW at three paces: scalars (α, steps, scale) learn ten times faster than weights and do not decay; the
+    projection of the pretrained sentence vectors, which is good as it begins, ten times slower, without decay to 0."""
     scalars = [p for p in model.parameters() if p.ndim == 0 or p is model.learner.step_alpha]
-    known = {id(p) for p in scalars}
+    pretrained = list(model.encoder("text").parameters()) if "text" in model.modalities else []
+    known = {id(p) for p in [*scalars, *pretrained]}
     weights = [p for p in model.parameters() if id(p) not in known]
     return torch.optim.AdamW(
         [
             {"params": weights, "weight_decay": train.weight_decay, "pace": 1.0},
             {"params": scalars, "weight_decay": 0.0, "pace": 10.0},
+            {"params": pretrained, "weight_decay": 0.0, "pace": 0.1},
         ]
     )
 

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
@@ -13,6 +14,7 @@ from quickstudy.model.encoders import Encoder, make_encoder
 from quickstudy.model.learners.adapt import AdaptLearner
 
 CHUNK = 64  # rows
+TAU = 10.0  # at the start
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class MetaModel(nn.Module):
         super().__init__()
         self.inputs, self.shape = inputs, shape
         self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
+        # τ of each modality: how sharply its vectors tell classes apart, in the squared length of the vectors.
+        self.log_tau = nn.ParameterDict({m: nn.Parameter(torch.tensor(TAU).log()) for m in self.encoders})
         self.learner = AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
 
     @property
@@ -52,11 +56,12 @@ class MetaModel(nn.Module):
         return cast(Encoder, self.encoders[modality])
 
     def encode(self, modality: Modality, arrays: Tensor) -> Tensor:
-        """f_θ: arrays of the frozen front [n, ...] → [n, D]"""
-        if torch.is_grad_enabled():
-            return self.encoders[modality](arrays)
+        """f_θ: arrays of the frozen front [n, ...] → [n, D], all of length √τ"""
+        encoder = self.encoders[modality]
         # Without gradients nothing is kept, and what fits the processor's cache is much faster.
-        return torch.cat([self.encoders[modality](chunk) for chunk in arrays.split(CHUNK)])
+        chunks = [arrays] if torch.is_grad_enabled() else arrays.split(CHUNK)
+        vectors = torch.cat([encoder(chunk) for chunk in chunks])
+        return F.normalize(vectors, dim=-1) * (self.log_tau[modality] / 2).exp()
 
     def forward(self, tasks: list[TaskBatch]) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.

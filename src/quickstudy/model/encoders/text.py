@@ -37,7 +37,12 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.inputs = inputs
         self.project = nn.Linear(WIDTH, dimension, bias=False)
-        nn.init.orthogonal_(self.project.weight)  # distances are kept as well as D dimensions can
+        # Begin with what the sentence encoder says: as it is where D allows, else turned and cut, which keeps distances
+        # as well as D dimensions can.
+        if dimension == WIDTH:
+            nn.init.eye_(self.project.weight)
+        else:
+            nn.init.orthogonal_(self.project.weight)
 
     @cached_property
     def _sentence_encoder(self) -> tuple[Any, Any]:

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 
 class AdaptLearner(nn.Module):
-    """Args:
-    dimension: D of the encoders' vectors.
-    heads: attention heads of g.
-    steps: gradient steps of g.
+    """All vectors of a task have one length, √τ: the sharper a modality's vectors tell classes apart, the longer.
+
+    Args:
+        dimension: D of the encoders' vectors.
+        heads: attention heads of g.
+        steps: gradient steps of g.
     """
 
     def __init__(self, dimension: int, heads: int, steps: int):
@@ -23,7 +25,6 @@ class AdaptLearner(nn.Module):
         self.attention = nn.MultiheadAttention(dimension, heads, batch_first=True)
         self.alpha = nn.Parameter(torch.zeros(()))
         self.step_alpha = nn.Parameter(torch.zeros(steps))
-        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def adapt(self, support: Tensor, targets: Tensor, way: int) -> Tensor:
         """What a task's support set teaches.
@@ -37,31 +38,32 @@ class AdaptLearner(nn.Module):
             prototypes [B, N, D]; NaN where a class has no support.
         """
         real = targets >= 0
-        onehot = F.one_hot(targets.clamp(min=0), way) * real[..., None]  # [B, S, N]
-        onehot = onehot.to(support.dtype)
+        onehot = (F.one_hot(targets.clamp(min=0), way) * real[..., None]).to(support.dtype)  # [B, S, N]
         count = onehot.sum(1)  # [B, N]
-        z = F.normalize(support, dim=-1)
-        prototypes = onehot.transpose(1, 2) @ z / count.clamp(min=1)[..., None]
         absent = count == 0
+        prototypes = onehot.transpose(1, 2) @ support / count.clamp(min=1)[..., None]  # f
 
-        g, _ = self.attention(prototypes, z, z, key_padding_mask=~real, need_weights=False)
-        prototypes = prototypes + self.alpha * g
-        weight = real.to(z.dtype) / real.sum(1, keepdim=True).to(z.dtype)
+        length = support.norm(dim=-1).amax(1)[:, None, None]  # √τ; a padding row is 0
+        unit = support / length
+        g, _ = self.attention(prototypes / length, unit, unit, key_padding_mask=~real, need_weights=False)
+        prototypes = prototypes + self.alpha * length * g
+
+        # −∇ of the mean cross-entropy of the support set by the prototypes. It is divided by τ, the curvature, so that
+        # one step size fits every modality.
+        own_way = (~absent).sum(1)[:, None, None]
+        each = own_way / (real.sum(1)[:, None, None] * length.square())
         for alpha in self.step_alpha:
-            probability = self.score(prototypes, z, absent).softmax(-1)
-            residual = (onehot - probability) * weight[..., None]  # [B, S, N]
-            # −∇ of the mean cross-entropy by the prototypes, up to the scale that α learns.
-            toward = residual.transpose(1, 2) @ z - residual.sum(1)[..., None] * prototypes
-            prototypes = prototypes + alpha * way * toward
+            residual = onehot - self.score(prototypes, support, absent).softmax(-1) * real[..., None]  # [B, S, N]
+            gradient = residual.transpose(1, 2) @ support - residual.sum(1)[..., None] * prototypes
+            prototypes = prototypes + alpha * each * gradient
         return prototypes.masked_fill(absent[..., None], torch.nan)
 
     def score(self, prototypes: Tensor, query: Tensor, absent: Tensor | None = None) -> Tensor:
-        """Logits [B, Q, N]: −τ ‖z − p‖² without the part that all classes share; −∞ for a class without support."""
-        z = F.normalize(query, dim=-1)
+        """Logits [B, Q, N]: −‖q − p‖² without ‖q‖², which all classes share; −∞ for a class without support."""
         if absent is None:
             absent = prototypes[..., 0].isnan()
         p = prototypes.masked_fill(absent[..., None], 0.0)
-        logits = self.log_scale.exp() * (2 * z @ p.transpose(1, 2) - p.square().sum(-1)[:, None])
+        logits = 2 * query @ p.transpose(1, 2) - p.square().sum(-1)[:, None]
         return logits.masked_fill(absent[:, None], -torch.inf)
 
     def forward(self, support: Tensor, targets: Tensor, query: Tensor, way: int) -> Tensor:

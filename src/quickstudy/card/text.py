@@ -1,0 +1,411 @@
+"""The card in Markdown."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from quickstudy.card.evidence import LONG, SHORT, Evidence
+from quickstudy.card.figures import paired_with_scratch
+from quickstudy.stats import OURS
+
+NOVELTIES = {
+    "classes": ("New classes", "The kind of data is known from meta-training; these classes are not."),
+    "dataset": ("New dataset", "Nothing of the dataset was in meta-training."),
+    "domain": ("New domain", "The classes are new, and so is where the examples come from: a voice, say, never heard."),
+}
+"""By what is new to the model: the heading and what it means."""
+
+SIDES = (("train", "meta-train"), ("validation", "meta-validation"), ("test", "meta-test"))
+
+
+def markdown(evidence: Evidence, shown: set[str]) -> str:
+    """The whole card.
+
+    Args:
+        shown: the file names of the figures that there are.
+    """
+    figure = {name: f"![{alt}]({name})" if name in shown else "" for name, alt in FIGURES.items()}
+    parts = [
+        "# Quickstudy: model card",
+        *_glance(evidence),
+        "## What it is for",
+        *_purpose(evidence),
+        "## Results on tasks it has never seen",
+        _below(evidence),
+        *_novelties(evidence),
+        figure["accuracy.png"],
+        "### All methods",
+        *_table(evidence),
+        "### One model that adapts, instead of one trained for each task",
+        _scratch(evidence),
+        figure["adapt.png"],
+        "## Limits",
+        *_limits(evidence),
+        "## What it learned from",
+        *_data(evidence),
+        "## How it works and was trained",
+        *_training(evidence),
+        figure["training.png"],
+        "## How to use it",
+        USE,
+        "## How to build it again",
+        *_rebuild(evidence),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+FIGURES = {
+    "accuracy.png": "Accuracy by the number of examples a class, for each suite of tasks, beside the best baselines",
+    "adapt.png": "Time to learn a task and accuracy then: Quickstudy beside training from scratch",
+    "training.png": "Loss and meta-validation accuracy during meta-training",
+}
+
+
+def plain(text: object) -> str:
+    """Text from outside, so that Markdown shows it as it is, in one line."""
+    return re.sub(r"([\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def interval(accuracy: float, ci95: float) -> str:
+    """"97.3 ± 0.4", in percent; a single episode has no interval."""
+    return percent(accuracy) + ("" if math.isnan(ci95) else f" ± {percent(ci95)}")
+
+
+def duration(ms: float) -> str:
+    """In words with a unit that fits: 8.4 ms, 310 ms, 1.2 s, 4 min."""
+    if ms < 1000:
+        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
+    seconds = ms / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
+def listed(words: Iterable[object], last: str = "and") -> str:
+    """1, 5 → "1 and 5"; 1, 5, 10 → "1, 5 and 10"."""
+    *start, end = [str(word) for word in words]
+    return f"{', '.join(start)} {last} {end}" if start else end
+
+
+def examples(shot: int) -> str:
+    return "1 example" if shot == 1 else f"{shot} examples"
+
+
+def rows(head: Sequence[str], body: Iterable[Sequence[object]], numbers: int = 0) -> str:
+    """A table. Its last ``numbers`` columns hold numbers and are set to the right."""
+    rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in [head, rule, *body])
+
+
+def _glance(evidence: Evidence) -> list[str]:
+    ours = evidence.table[evidence.table["method"] == OURS]
+    means = ours.groupby("shot")["accuracy"].mean()
+    head = [f"{examples(int(shot))} a class" for shot in means.index]
+    body = [f"{percent(value)} %" for value in means]
+    took = ours["adapt_ms"].median()
+    if not math.isnan(took):
+        head.append("to learn a task")
+        body.append(duration(took))
+    suites = len(evidence.suites)
+    ways = sorted(int(way) for way in ours["way"].unique())
+    way = f"{ways[0]}" if len(ways) == 1 else f"{ways[0]} to {ways[-1]}"
+    return [
+        f"One model that learns a classification task it has never seen from a handful of labelled examples, without "
+        f"training: it reads {listed(evidence.model['modalities'])}, looks at the examples once and answers.",
+        rows(head, [body]),
+        f"Mean accuracy over {suites} suite{'s' if suites > 1 else ''} of tasks with {way} classes each, none of which "
+        f"it was trained on" + ("." if math.isnan(took) else "; median time, from the examples' files to a task that "
+        "answers, on the machine that judged it."),
+    ]  # fmt: skip
+
+
+def _purpose(evidence: Evidence) -> list[str]:
+    inputs, modalities = evidence.model["inputs"], evidence.model["modalities"]
+    sees = []
+    if "image" in modalities:
+        image = inputs["image"]
+        tone = "grey" if image["channels"] == 1 else "colour"
+        sees.append(f"Images become {image['size']} × {image['size']} pixels of {tone}: finer detail is lost.")
+    if "audio" in modalities:
+        audio = inputs["audio"]
+        sees.append(
+            f"Recordings are heard at {audio['sample_rate']:,} Hz and for {audio['seconds']:g} s, around their "
+            "loudest part: what is higher or longer is lost."
+        )
+    if "text" in modalities:
+        text = inputs["text"]
+        sees.append(
+            f"Texts are read up to {text['max_tokens']} tokens by {plain(text['encoder'])}, which knows English best."
+        )
+    others = [name for name in ("image", "audio", "text") if name not in modalities]
+    not_for = [
+        "decisions about people, or any use where a wrong answer does harm, without a test on your own examples first",
+        "noticing that an example belongs to no class: it always answers one of the classes that it was taught",
+        "probabilities taken at their word: their calibration was not measured",
+        "finding, counting or outlining things, or writing text: it classifies whole examples",
+    ]
+    if others:
+        not_for.append(f"{listed(others, 'or')}: it was not trained on any")
+    return [
+        "Many small classification problems with few labelled examples each: which team a ticket belongs to, which "
+        "defect a photo shows, which word was said. Each becomes a task that the same model learns in a moment. "
+        "Where a problem has thousands of labelled examples, a model of its own will be better.",
+        "It is **not** for:",
+        "\n".join(f"- {item}" for item in not_for),
+        "What it sees of an example:" if sees else "",
+        "\n".join(f"- {item}" for item in sees),
+    ]
+
+
+def _below(evidence: Evidence) -> str:
+    if not evidence.baselines:
+        return "No baseline was run beside it, so that nothing is said here about how it compares."
+    places = [
+        f"{plain(row['suite'])} with {examples(row['shot'])} "
+        f"({percent(row['ours'])}; {_long(row['method'])}: {interval(row['theirs'], row['ci95'])})"
+        for row in evidence.below
+    ]
+    return f"**Below a baseline's interval at: {'; '.join(places) or 'nowhere'}.**"
+
+
+def _long(method: str) -> str:
+    return LONG.get(method, plain(method))
+
+
+def _novelties(evidence: Evidence) -> list[str]:
+    parts = []
+    novelties = evidence.table.drop_duplicates("suite").set_index("suite")["novelty"]
+    for novelty in [*NOVELTIES, *(name for name in novelties.unique() if name not in NOVELTIES)]:
+        suites = [suite for suite in evidence.suites if novelties[suite] == novelty]
+        if suites:
+            title, meaning = NOVELTIES.get(novelty, (f"New {plain(novelty)}", ""))
+            items = "\n".join(f"- {_suite(evidence, suite)}" for suite in suites)
+            parts += [f"### {title}", meaning, items]
+    if evidence.baselines:
+        parts.append(
+            "*Ahead*: above the 95% intervals of all baselines that answered the same episodes. *Below*: under the "
+            "interval of one. *Level*: neither."
+        )
+    return parts
+
+
+def _suite(evidence: Evidence, suite: str) -> str:
+    """In words: how often it is right, how often the best baseline is, and which of them is ahead."""
+    ours = evidence.rows(suite, OURS)
+    modality, way = ours["modality"].iloc[0], int(ours["way"].iloc[0])
+    shots = [int(shot) for shot in ours["shot"]]
+    right = listed(f"{percent(row.accuracy)} % with {row.shot}" for row in ours.itertuples())
+    text = f"**{plain(suite)}** ({modality}, {way} classes at a time): right in {right} "
+    text += f"example{'s' if shots != [1] else ''} a class."
+    best, verdicts = [], {}
+    for row in ours.itertuples():
+        rivals = _rivals(evidence, suite, row)
+        if len(rivals):
+            best.append(rivals.loc[rivals["accuracy"].idxmax()])
+            ahead = (row.accuracy > rivals["accuracy"] + rivals["ci95"].fillna(0.0)).all()
+            verdicts[int(row.shot)] = "ahead" if ahead else "level"
+    for place in evidence.below:
+        if place["suite"] == suite:
+            verdicts[place["shot"]] = "below"
+    if best:
+        names = list(dict.fromkeys(_long(row["method"]) for row in best))
+        who = f"the best baseline ({names[0]})" if len(names) == 1 else f"the best baselines ({listed(names, 'or')})"
+        text += f" Of {who}: {listed(percent(row['accuracy']) for row in best)} %."
+    said = [
+        f"{verdict} with {listed(shot for shot in verdicts if verdicts[shot] == verdict)}"
+        for verdict in ("ahead", "level", "below")
+        if verdict in verdicts.values()
+    ]
+    if len(set(verdicts.values())) == 1 and len(verdicts) > 1:
+        said = [next(iter(verdicts.values())) + " throughout"]
+    return text + (f" *{listed(said).capitalize()}.*" if said else "")
+
+
+def _rivals(evidence: Evidence, suite: str, ours: Any) -> pd.DataFrame:
+    """The baselines that answered as many episodes as we did."""
+    table = evidence.table
+    same = (table["suite"] == suite) & (table["shot"] == ours.shot) & (table["episodes"] == ours.episodes)
+    return table[same & (table["method"] != OURS)]
+
+
+def _table(evidence: Evidence) -> list[str]:
+    below = {(row["suite"], row["shot"]) for row in evidence.below}
+    body = []
+    for (suite, shot), part in evidence.table.groupby(["suite", "shot"], sort=False):
+        by_method = part.set_index("method")
+        best = by_method["accuracy"].max()
+        count = by_method.loc[OURS, "episodes"]
+        cells = [plain(suite), shot, count]
+        for method in evidence.methods:
+            if method not in by_method.index:
+                cells.append("–")
+                continue
+            row = by_method.loc[method]
+            cell = interval(row["accuracy"], row["ci95"])
+            if row["accuracy"] == best:
+                cell = f"**{cell}**"
+            if row["episodes"] != count:
+                cell += f" (of {row['episodes']})"
+            if method == OURS and (suite, shot) in below:
+                cell += " ▼"
+            cells.append(cell)
+        body.append(cells)
+    head = ["suite", "shots", "episodes", *(SHORT.get(name, plain(name)) for name in evidence.methods)]
+    said = "Accuracy in %, mean ± half the 95% interval over the episodes of a row; the highest of a row is bold."
+    if any(f"(of {count})" in str(cell) for cells in body for cell in cells for count in evidence.table["episodes"]):
+        said += " (of *k*): over the first *k* episodes alone."
+    if below:
+        said += " ▼: Quickstudy is below a baseline's interval."
+    meanings = [f"*{SHORT[name]}*: {LONG[name]}" for name in evidence.baselines if name in SHORT and name != "scratch"]
+    if meanings:
+        said += (
+            f" {'; '.join(meanings)}. *Encoder before meta-training* is the untrained network, for text the pretrained "
+            "sentence encoder; *raw features* are pixels, log-mel frames, or TF-IDF of words and word pairs."
+        )
+    return [rows(head, body, numbers=len(head) - 1), said]
+
+
+def _scratch(evidence: Evidence) -> str:
+    both = paired_with_scratch(evidence)
+    if both.empty:
+        return "Training from scratch was not run beside it (`evaluate.scratch_episodes` in params.yaml)."
+    ours, scratch = both["ours_ms"].median(), both["scratch_ms"].median()
+    faster = scratch / ours
+    return (
+        f"With {examples(int(both['shot'].iloc[0]))} a class, training the same network anew for each task took "
+        f"{duration(scratch)} a task and reached {percent(both['scratch_accuracy'].mean())} %; Quickstudy took "
+        f"{duration(ours)} and reached {percent(both['ours_accuracy'].mean())} %, "
+        + (f"{faster:.0f} times as fast" if faster >= 1.5 else "in about the same time")
+        + f" (medians of the suites' times, means of their accuracies, on the same {_counts(both['episodes'])} episodes "
+        "of each). Our time counts reading the examples' files, theirs does not. Text keeps its pretrained sentence "
+        "encoder in both."
+    )
+
+
+def _counts(values: Iterable[int]) -> str:
+    found = sorted({int(value) for value in values})
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def _limits(evidence: Evidence) -> list[str]:
+    table = evidence.table
+    ours = table[table["method"] == OURS]
+    worst = ours.loc[ours["accuracy"].idxmin()]
+    items = [
+        f"It is weakest at {plain(worst['suite'])} with {examples(int(worst['shot']))} a class: "
+        f"{percent(worst['accuracy'])} %, where guessing gives {percent(1 / worst['way'])} %.",
+        "The intervals say how well the mean over such episodes is known. The episodes of a suite share the same "
+        "few groups, listed below; other groups may be easier or harder by more than the interval.",
+        "A task with more classes than the tasks here is harder, one with fewer is easier.",
+    ]
+    fewer = table[(table["method"] == "scratch")]["episodes"]
+    if len(fewer):
+        items.append(
+            f"Training from scratch was tried on only {_counts(fewer)} episodes a row, because it is slow: its "
+            "intervals are wide."
+        )
+    if evidence.baselines:
+        items.append("The baselines have their default settings; nobody tuned them, nor ours, to the meta-test tasks.")
+    if not ours["adapt_ms"].isna().all():
+        items.append("Times are of the machine that judged the model, one task at a time, and vary with its load.")
+    return ["\n".join(f"- {item}" for item in items)]
+
+
+def _data(evidence: Evidence) -> list[str]:
+    body, notes = [], []
+    for name, count in evidence.counts.items():
+        info = evidence.infos[name]
+        groups = [count.get(f"groups_{side}", 0) for side, _ in SIDES]
+        body.append(
+            [plain(name), info.modality, f"{count['examples']:,}", f"{count['classes']:,}", plain(info.group),
+             *groups, plain(info.licence)]
+        )  # fmt: skip
+        note = [f"**{plain(name)}**:", _sentence(info.description), f"Source: {_sentence(info.source)}"]
+        held_out = evidence.splits.get(name, {}).get("domains_held_out", [])
+        if held_out:
+            many = f"{len(held_out)} {info.domain}s were" if len(held_out) > 1 else f"1 {info.domain} was"
+            note.append(f"Of its {plain(info.domain)}s, {plain(many)} kept out of meta-training.")
+        if info.citation:
+            note.append(f"Cite: {_sentence(info.citation)}")
+        notes.append("- " + " ".join(part for part in note if part))
+    head = ["dataset", "modality", "examples", "classes", "a group is", *(f"{side}" for _, side in SIDES), "licence"]
+    findings = [
+        f"- {plain(found['dataset'])}: {_sentence(found['what'])} {_sentence(found['fix'])}"
+        for found in evidence.findings
+    ]
+    return [
+        "A group never crosses a meta-split: the model learned from the meta-train groups, meta-validation groups drew "
+        "the curves below, and the results above are of meta-test groups alone. Numbers of groups:",
+        rows(head, body),
+        "\n".join(notes),
+        "The checks of the data found:" if findings else "The checks of the data found nothing to report.",
+        "\n".join(findings),
+    ]
+
+
+def _sentence(text: str) -> str:
+    """Plain text that ends with a full stop."""
+    text = plain(text).strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def _training(evidence: Evidence) -> list[str]:
+    training, shape = evidence.training, evidence.model["model"]
+    text = (
+        f"`model(data, task) = f(data) + α · g(task)`: an encoder *f* for each modality maps examples to "
+        f"{shape['dimension']} numbers; the learner *g* reads a task's examples and corrects the classes' prototypes; α "
+        "says how far and is learned from 0."
+    )
+    if "alpha" in training:
+        text += f" Here α = {training['alpha']:g}."
+    facts = []
+    if "steps" in training:
+        facts.append(f"{training['steps']:,} meta-batches of mixed modalities, ways and shots")
+    if "seconds" in training:
+        facts.append(f"{duration(1000 * training['seconds'])} of training")
+    if "parameters" in training:
+        facts.append(f"{training['parameters']:,} trained parameters")
+    return [text, f"{'; '.join(facts)}." if facts else ""]
+
+
+USE = '''On the command line, with `CLASS/file` folders, a .zip, or a table with the columns text and label:
+
+```sh
+quickstudy adapt SUPPORT --task NAME --shots 5   # learns the task, keeps it in a small file
+quickstudy predict --task NAME QUERIES --json answers.json
+quickstudy evaluate SOURCE --way 5 --shot 5      # judges it on your own data
+```
+
+In Python, support set and queries in one call (images and recordings as base64 of their files):
+
+```python
+import mlflow, pandas as pd
+
+mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/quickstudy@champion")
+task = {
+    "modality": "text",
+    "support": [
+        {"input": "The council approved the new budget on Tuesday.", "label": "news"},
+        {"input": "I finally tried that sourdough recipe, what a mess.", "label": "blog"},
+    ],
+    "queries": ["The minister will resign at the end of the month."],
+}
+print(model.predict(pd.DataFrame([task]))["labels"][0])
+```'''
+
+
+def _rebuild(evidence: Evidence) -> list[str]:
+    seed = evidence.lineage.get("seed")
+    return [
+        "The run of this version in MLflow holds `lineage.json` (git commit, data version, parameters, lock file, "
+        "machine), `params.yaml` and `dvc.lock`. With that commit checked out:",
+        "```sh\nmake run          # or, in a prepared environment: dvc repro\nsha256sum build/model/model.safetensors\n```",
+        f"On the same type of machine that prints the digest of these weights: `{evidence.weights}`"
+        + (f" (seed {seed})." if seed is not None else "."),
+    ]
