@@ -36,11 +36,10 @@ td { border-bottom: 1px solid #edf0f3; vertical-align: top; }
 .numbers th { white-space: normal; min-width: 5.2rem; }
 .numbers td:nth-child(4) { color: #0072b2; background: #f2f8fc; }
 .numbers td:nth-child(4), .numbers th:nth-child(4) { padding-left: .7rem; }
-.tiles table, .tiles tbody, .tiles thead { display: contents; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .8rem; overflow: visible; }
 picture img { display: block; width: 100%; height: auto; margin: 1.2rem 0; }
-dl.tiles div { margin: 0; padding: .9rem 1rem; background: #f2f8fc; border-radius: 10px; }
-dl.tiles div { display: flex; flex-direction: column-reverse; }
+dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
+dl.tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end; padding: .9rem 1rem;
+  background: #f2f8fc; border-radius: 10px; }
 dl.tiles dt { color: #59636e; font-size: .85rem; }
 dl.tiles dd { margin: 0; color: #0072b2; font-size: 1.7rem; font-weight: 700; line-height: 1.2; }
 @media (max-width: 640px) {
@@ -59,7 +58,6 @@ def html_page(text: str, wide: Mapping[str, bytes], narrow: Mapping[str, bytes])
     text: the card in Markdown. HTML in it is shown, not obeyed.
     wide, narrow: PNG bytes by the file name that the Markdown links to; the narrow ones are for phones.
     """
-    # Spaced out typographic quotes or links made of bare addresses would change what others wrote.
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = _marked(parser.parse(text))
     title = next(tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open")
@@ -80,3 +78,40 @@ def html_page(text: str, wide: Mapping[str, bytes], narrow: Mapping[str, bytes])
         f"<title>{escapeHtml(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n"
         "</html>\n"
     )
+
+
+def _marked(tokens: Sequence[Token]) -> list[Token]:
+    """The first table as tiles of a number and its meaning; the others in boxes that scroll on a narrow screen."""
+    result: list[Token] = []
+    first = True
+    i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        if token.type != "table_open":
+            result.append(token)
+            i += 1
+            continue
+        end = next(j for j in range(i, len(tokens)) if tokens[j].type == "table_close")
+        table = tokens[i : end + 1]
+        if first:
+            cells = [escapeHtml(cell.content) for cell in table if cell.type == "inline"]
+            half = len(cells) // 2
+            tiles = zip(cells[:half], cells[half:], strict=True)
+            result.append(_html("".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in tiles), "dl"))
+        else:
+            numbers = sum("right" in str(cell.attrs.get("style")) for cell in table if cell.type == "th_open")
+            kind = "scroll numbers" if numbers > 1 else "scroll"
+            # Focusable, so that the keyboard can scroll it too.
+            result += [_html(f'<div class="{kind}" tabindex="0">'), *table, _html("</div>")]
+        first = False
+        i = end + 1
+    return result
+
+
+def _html(content: str, tag: str = "") -> Token:
+    whole = f'<{tag} class="tiles">{content}</{tag}>' if tag else content
+    return Token("html_block", "", 0, content=f"{whole}\n")
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -74,7 +74,7 @@ def percent(value: float) -> str:
 
 
 def interval(accuracy: float, ci95: float) -> str:
-    """"97.3 ± 0.4", in percent; a single episode has no interval."""
+    """ "97.3 ± 0.4", in percent; a single episode has no interval."""
     return percent(accuracy) + ("" if math.isnan(ci95) else f" ± {percent(ci95)}")
 
 
@@ -276,14 +276,13 @@ def _scratch(evidence: Evidence) -> str:
         return "Training from scratch was not run beside it (`evaluate.scratch_episodes` in params.yaml)."
     ours, scratch = both["ours_ms"].median(), both["scratch_ms"].median()
     faster = scratch / ours
+    speed = f"{faster:.0f} times as fast" if faster >= 1.5 else "in about the same time"
     return (
         f"With {examples(int(both['shot'].iloc[0]))} a class, training the same network anew for each task took "
         f"{duration(scratch)} a task and reached {percent(both['scratch_accuracy'].mean())} %; Quickstudy took "
-        f"{duration(ours)} and reached {percent(both['ours_accuracy'].mean())} %, "
-        + (f"{faster:.0f} times as fast" if faster >= 1.5 else "in about the same time")
-        + f" (medians of the suites' times, means of their accuracies, on the same {_counts(both['episodes'])} episodes "
-        "of each). Our time counts reading the examples' files, theirs does not. Text keeps its pretrained sentence "
-        "encoder in both."
+        f"{duration(ours)} and reached {percent(both['ours_accuracy'].mean())} %, {speed} (medians of the suites' "
+        f"times, means of their accuracies, on the same {_counts(both['episodes'])} episodes of each). Our time counts "
+        "reading the examples' files, theirs does not. Text keeps its pretrained sentence encoder in both."
     )
 
 
@@ -358,8 +357,8 @@ def _training(evidence: Evidence) -> list[str]:
     training, shape = evidence.training, evidence.model["model"]
     text = (
         f"`model(data, task) = f(data) + α · g(task)`: an encoder *f* for each modality maps examples to "
-        f"{shape['dimension']} numbers; the learner *g* reads a task's examples and corrects the classes' prototypes; α "
-        "says how far and is learned from 0."
+        f"{shape['dimension']} numbers; the learner *g* reads a task's examples and corrects the classes' prototypes; "
+        "α says how far and is learned from 0."
     )
     if "alpha" in training:
         text += f" Here α = {training['alpha']:g}."
@@ -373,7 +372,7 @@ def _training(evidence: Evidence) -> list[str]:
     return [text, f"{'; '.join(facts)}." if facts else ""]
 
 
-USE = '''On the command line, with `CLASS/file` folders, a .zip, or a table with the columns text and label:
+USE = """On the command line, with `CLASS/file` folders, a .zip, or a table with the columns text and label:
 
 ```sh
 quickstudy adapt SUPPORT --task NAME --shots 5   # learns the task, keeps it in a small file
@@ -397,7 +396,7 @@ task = {
     "queries": ["The minister will resign at the end of the month."],
 }
 print(model.predict(pd.DataFrame([task]))["labels"][0])
-```'''
+```"""
 
 
 def _rebuild(evidence: Evidence) -> list[str]:
@@ -405,7 +404,7 @@ def _rebuild(evidence: Evidence) -> list[str]:
     return [
         "The run of this version in MLflow holds `lineage.json` (git commit, data version, parameters, lock file, "
         "machine), `params.yaml` and `dvc.lock`. With that commit checked out:",
-        "```sh\nmake run          # or, in a prepared environment: dvc repro\nsha256sum build/model/model.safetensors\n```",
+        "```sh\nmake run    # or, in a prepared environment, dvc repro\nsha256sum build/model/model.safetensors\n```",
         f"On the same type of machine that prints the digest of these weights: `{evidence.weights}`"
         + (f" (seed {seed})." if seed is not None else "."),
     ]
