@@ -13,7 +13,8 @@ from matplotlib import patheffects, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from PIL import Image
 
 from quickstudy.card.evidence import FAMILIES, SHORT, Evidence
@@ -84,8 +85,7 @@ def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[in
     panel.set_title(suite)
     panel.set_title(f"{modality}, {way}-way", loc="right", fontsize=8, fontweight="normal", color=MUTED)
     panel.axhline(1 / way, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-    panel.text(-0.28, 1 / way + 0.012, "chance", fontsize=7, color=MUTED, va="bottom")
-    ends: list[tuple[float, str, str]] = []
+    ends = [(1 / way, "chance", MUTED)]
     lines = [(family, evidence.best_of(suite, methods)) for family, methods in FAMILIES.items()]
     for family, method in [*lines, (OURS, OURS)]:  # ours last, on top
         if method is None:
@@ -125,7 +125,7 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
     panels = figure.subplots(2, 1) if narrow else figure.subplots(1, 2, sharey=True)
     y = np.arange(len(both))[::-1]
     shot = int(both["shot"].iloc[0])
-    titles = ("Time to learn a task", f"Accuracy after {shot} example{'s' if shot > 1 else ''} a class")
+    titles = ("Time to learn a task", f"Accuracy then, {shot} shot{'s' if shot > 1 else ''}")
     for panel, what, title in zip(panels, ("ms", "accuracy"), titles, strict=True):
         panel.hlines(y, both[f"ours_{what}"], both[f"scratch_{what}"], color="#C9D0D7", linewidth=1.5)
         for who, family in (("scratch", "scratch"), ("ours", OURS)):
@@ -135,21 +135,26 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
                 both[f"{who}_{what}"], y, xerr=ci, color=tone, marker=marker, markersize=6.5, linestyle="",
                 elinewidth=1.2, zorder=4,
             )  # fmt: skip
-            side = (
-                1
-                if (both[f"{who}_{what}"] > both[f"{'ours' if who == 'scratch' else 'scratch'}_{what}"]).iloc[0]
-                else -1
-            )
+            other = "ours" if who == "scratch" else "scratch"
+            right = both[f"{who}_{what}"].iloc[0] > both[f"{other}_{what}"].iloc[0]
+            inward = what == "ms"  # where the two are far apart; accuracies may lie close together
             panel.annotate(
                 SHORT[family], (both[f"{who}_{what}"].iloc[0], y[0]), (0, 8), textcoords="offset points",
-                ha="left" if side < 0 else "right", fontsize=8.5, fontweight="bold", color=tone, path_effects=HALO,
+                ha="right" if right == inward else "left", fontsize=8.5, fontweight="bold", color=tone,
             )  # fmt: skip
+            if what == "ms":
+                for height, ms, theirs in zip(y, both[f"{who}_ms"], both[f"{other}_ms"], strict=True):
+                    panel.annotate(
+                        duration(ms), (ms, height), (-8 if ms > theirs else 8, 0), textcoords="offset points",
+                        ha="right" if ms > theirs else "left", va="center", fontsize=8, color=tone,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+                    )  # fmt: skip
         panel.set_yticks(y, both["suite"], color=INK)
         panel.set_ylim(-0.6, len(both) - 0.1)
         panel.set_title(title, pad=8)
         panel.grid(axis="y", visible=False)
     panels[0].set_xscale("log")
-    panels[0].xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
+    panels[0].xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _tick(ms)))
     panels[0].xaxis.set_minor_locator(NullLocator())
     panels[1].xaxis.set_major_formatter(PercentFormatter(1.0))
     panels[1].set_xlim(0, 1.03)
@@ -202,7 +207,8 @@ def training(evidence: Evidence, narrow: bool) -> Figure | None:
     for panel in (loss, validation):
         panel.set_xlabel("meta-batches")
         panel.set_xlim(0, last * 1.03)
-    validation.set_xlim(0, last * 1.25)
+    ticks = MaxNLocator(6, integer=True).tick_values(0, last)
+    validation.set(xlim=(0, last * 1.25), xticks=[tick for tick in ticks if tick <= last])  # labels stand to the right
     _label_ends(validation, last * 1.03, ends, gap=0.09)
     return figure
 
@@ -212,7 +218,7 @@ def _label_ends(panel: Axes, x: float, ends: Sequence[tuple[float, str, str]], g
     low, high = panel.get_ylim()
     heights = _apart([value for value, _, _ in ends], gap * (high - low), low + gap / 2, high - gap / 2)
     for height, (_, text, tone) in zip(heights, ends, strict=True):
-        bold = "bold" if tone == BLUE else "normal"
+        bold = "bold" if text == SHORT[OURS] else "normal"
         panel.text(x, height, text, color=tone, fontsize=8, fontweight=bold, va="center", path_effects=HALO, zorder=6)
 
 
@@ -229,12 +235,20 @@ def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def _duration(ms: float) -> str:
+def _tick(ms: float) -> str:
     return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
 
 
+def duration(ms: float) -> str:
+    """With a unit that fits: 8.4 ms, 310 ms, 1.2 s, 4 min."""
+    if ms < 1000:
+        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
+    seconds = ms / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 

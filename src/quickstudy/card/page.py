@@ -8,18 +8,22 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.token import Token
 
+from quickstudy.card.evidence import SHORT
+from quickstudy.stats import OURS
+
 CSS = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #f4f6f8; color: #1b1f24; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
   "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word; }
-main { max-width: 68rem; margin: 2rem auto; padding: 2.5rem 3.5rem 3rem; background: #fff; border: 1px solid #e1e5ea;
+main { max-width: 64rem; margin: 2rem auto; padding: 2.5rem 3.5rem 3rem; background: #fff; border: 1px solid #e1e5ea;
   border-radius: 12px; }
 h1 { margin: 0 0 .6rem; font-size: 2rem; line-height: 1.2; letter-spacing: -.01em; }
 h2 { margin: 2.8rem 0 .8rem; padding-top: 1.6rem; border-top: 1px solid #e1e5ea; font-size: 1.4rem; line-height: 1.25; }
 h3 { margin: 1.8rem 0 .4rem; font-size: 1.08rem; }
 p, ul { margin: .6rem 0; }
 p, li { max-width: 46rem; }
+p:has(> picture) { max-width: none; }
 ul { padding-left: 1.2rem; }
 li { margin: .3rem 0; }
 h1 + p { font-size: 1.12rem; color: #3d4650; }
@@ -34,8 +38,11 @@ th, td { padding: .35rem .7rem .35rem 0; }
 td { border-bottom: 1px solid #edf0f3; vertical-align: top; }
 .numbers td, .numbers th { white-space: nowrap; }
 .numbers th { white-space: normal; min-width: 5.2rem; }
-.numbers td:nth-child(4) { color: #0072b2; background: #f2f8fc; }
-.numbers td:nth-child(4), .numbers th:nth-child(4) { padding-left: .7rem; }
+.scroll td:last-child { min-width: 13rem; }
+.numbers td:last-child { min-width: 0; }
+.methods td:nth-child(3) { color: #0072b2; background: #f2f8fc; }
+.methods td:nth-child(3), .methods th:nth-child(3) { padding-left: .7rem; }
+.numbers td:first-child, .numbers th:first-child { position: sticky; left: 0; background: #fff; }
 picture img { display: block; width: 100%; height: auto; margin: 1.2rem 0; }
 dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
 dl.tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end; padding: .9rem 1rem;
@@ -99,8 +106,10 @@ def _marked(tokens: Sequence[Token]) -> list[Token]:
             tiles = zip(cells[:half], cells[half:], strict=True)
             result.append(_html("".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in tiles), "dl"))
         else:
-            numbers = sum("right" in str(cell.attrs.get("style")) for cell in table if cell.type == "th_open")
-            kind = "scroll numbers" if numbers > 1 else "scroll"
+            last = [cell for cell in table if cell.type == "th_open"][-1]
+            kind = "scroll numbers" if "right" in str(last.attrs.get("style")) else "scroll"
+            if any(cell.content == SHORT[OURS] for cell in table if cell.type == "inline"):
+                kind += " methods"
             # Focusable, so that the keyboard can scroll it too.
             result += [_html(f'<div class="{kind}" tabindex="0">'), *table, _html("</div>")]
         first = False

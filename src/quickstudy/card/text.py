@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from statistics import mean
 from typing import Any
 
 import pandas as pd
 
 from quickstudy.card.evidence import LONG, SHORT, Evidence
-from quickstudy.card.figures import paired_with_scratch
+from quickstudy.card.figures import duration, paired_with_scratch
 from quickstudy.stats import OURS
 
 NOVELTIES = {
@@ -18,6 +19,7 @@ NOVELTIES = {
 }
 """By what is new to the model: the heading and what it means."""
 
+PLURALS = {"image": "images", "audio": "recordings", "text": "texts"}
 SIDES = (("train", "meta-train"), ("validation", "meta-validation"), ("test", "meta-test"))
 
 
@@ -31,10 +33,9 @@ def markdown(evidence: Evidence, shown: set[str]) -> str:
     parts = [
         "# Quickstudy: model card",
         *_glance(evidence),
-        "## What it is for",
+        "## What it is for, and what not",
         *_purpose(evidence),
         "## Results on tasks it has never seen",
-        _below(evidence),
         *_novelties(evidence),
         figure["accuracy.png"],
         "### All methods",
@@ -78,14 +79,6 @@ def interval(accuracy: float, ci95: float) -> str:
     return percent(accuracy) + ("" if math.isnan(ci95) else f" ± {percent(ci95)}")
 
 
-def duration(ms: float) -> str:
-    """In words with a unit that fits: 8.4 ms, 310 ms, 1.2 s, 4 min."""
-    if ms < 1000:
-        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
-    seconds = ms / 1000
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
-
-
 def listed(words: Iterable[object], last: str = "and") -> str:
     """1, 5 → "1 and 5"; 1, 5, 10 → "1, 5 and 10"."""
     *start, end = [str(word) for word in words]
@@ -96,9 +89,9 @@ def examples(shot: int) -> str:
     return "1 example" if shot == 1 else f"{shot} examples"
 
 
-def rows(head: Sequence[str], body: Iterable[Sequence[object]], numbers: int = 0) -> str:
-    """A table. Its last ``numbers`` columns hold numbers and are set to the right."""
-    rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
+def rows(head: Sequence[str], body: Iterable[Sequence[object]], align: str = "") -> str:
+    """A table. ``align`` has an l or an r for each column; by default all are l."""
+    rule = ["---:" if side == "r" else "---" for side in align or "l" * len(head)]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in [head, rule, *body])
 
 
@@ -114,14 +107,16 @@ def _glance(evidence: Evidence) -> list[str]:
     suites = len(evidence.suites)
     ways = sorted(int(way) for way in ours["way"].unique())
     way = f"{ways[0]}" if len(ways) == 1 else f"{ways[0]} to {ways[-1]}"
+    reads = listed(PLURALS.get(name, plain(name)) for name in evidence.model["modalities"])
     return [
-        f"One model that learns a classification task it has never seen from a handful of labelled examples, without "
-        f"training: it reads {listed(evidence.model['modalities'])}, looks at the examples once and answers.",
+        "One model that learns a classification task it has never seen from a handful of labelled examples, instead of "
+        f"one model trained for each task. It reads {reads}.",
         rows(head, [body]),
         f"Mean accuracy over {suites} suite{'s' if suites > 1 else ''} of tasks with {way} classes each, none of which "
-        f"it was trained on" + ("." if math.isnan(took) else "; median time, from the examples' files to a task that "
-        "answers, on the machine that judged it."),
-    ]  # fmt: skip
+        "it was trained on"
+        + ("." if math.isnan(took) else "; median time, from the examples' files to a task that answers."),
+        _below(evidence),
+    ]
 
 
 def _purpose(evidence: Evidence) -> list[str]:
@@ -184,46 +179,51 @@ def _novelties(evidence: Evidence) -> list[str]:
         suites = [suite for suite in evidence.suites if novelties[suite] == novelty]
         if suites:
             title, meaning = NOVELTIES.get(novelty, (f"New {plain(novelty)}", ""))
-            items = "\n".join(f"- {_suite(evidence, suite)}" for suite in suites)
-            parts += [f"### {title}", meaning, items]
+            parts += [f"### {title}", f"{meaning} {_in_words(evidence, suites)}".strip(), _compared(evidence, suites)]
     if evidence.baselines:
         parts.append(
-            "*Ahead*: above the 95% intervals of all baselines that answered the same episodes. *Below*: under the "
-            "interval of one. *Level*: neither."
+            "In each cell our accuracy in %, in brackets that of the best baseline on the same episodes. ▲: above the "
+            "95% intervals of all these baselines; ▼: below the interval of a baseline; neither: level."
         )
     return parts
 
 
-def _suite(evidence: Evidence, suite: str) -> str:
-    """In words: how often it is right, how often the best baseline is, and which of them is ahead."""
-    ours = evidence.rows(suite, OURS)
-    modality, way = ours["modality"].iloc[0], int(ours["way"].iloc[0])
-    shots = [int(shot) for shot in ours["shot"]]
-    right = listed(f"{percent(row.accuracy)} % with {row.shot}" for row in ours.itertuples())
-    text = f"**{plain(suite)}** ({modality}, {way} classes at a time): right in {right} "
-    text += f"example{'s' if shots != [1] else ''} a class."
-    best, verdicts = [], {}
-    for row in ours.itertuples():
-        rivals = _rivals(evidence, suite, row)
-        if len(rivals):
-            best.append(rivals.loc[rivals["accuracy"].idxmax()])
-            ahead = (row.accuracy > rivals["accuracy"] + rivals["ci95"].fillna(0.0)).all()
-            verdicts[int(row.shot)] = "ahead" if ahead else "level"
-    for place in evidence.below:
-        if place["suite"] == suite:
-            verdicts[place["shot"]] = "below"
+def _in_words(evidence: Evidence, suites: Sequence[str]) -> str:
+    """How often it is right in these suites, and how often the best baseline is."""
+    ours: dict[int, list[float]] = {}
+    best: dict[int, list[float]] = {}
+    for suite in suites:
+        for row in evidence.rows(suite, OURS).itertuples():
+            ours.setdefault(row.shot, []).append(row.accuracy)
+            if len(rivals := _rivals(evidence, suite, row)):
+                best.setdefault(row.shot, []).append(rivals["accuracy"].max())
+    right = listed(f"{percent(mean(ours[shot]))} % with {shot}" for shot in sorted(ours))
+    text = f"It is right in {right} example{'s' if [*ours] != [1] else ''} a class"
     if best:
-        names = list(dict.fromkeys(_long(row["method"]) for row in best))
-        who = f"the best baseline ({names[0]})" if len(names) == 1 else f"the best baselines ({listed(names, 'or')})"
-        text += f" Of {who}: {listed(percent(row['accuracy']) for row in best)} %."
-    said = [
-        f"{verdict} with {listed(shot for shot in verdicts if verdicts[shot] == verdict)}"
-        for verdict in ("ahead", "level", "below")
-        if verdict in verdicts.values()
-    ]
-    if len(set(verdicts.values())) == 1 and len(verdicts) > 1:
-        said = [next(iter(verdicts.values())) + " throughout"]
-    return text + (f" *{listed(said).capitalize()}.*" if said else "")
+        text += f", the best baseline in {listed(f'{percent(mean(best[shot]))} %' for shot in sorted(best))}"
+    return text + (f" (means of {len(suites)} suites)." if len(suites) > 1 else ".")
+
+
+def _compared(evidence: Evidence, suites: Sequence[str]) -> str:
+    """A row a suite, a column a number of shots, in each cell ours beside the best baseline and who is ahead."""
+    below = {(row["suite"], row["shot"]) for row in evidence.below}
+    body = []
+    for suite in suites:
+        ours = evidence.rows(suite, OURS)
+        cells = dict.fromkeys(evidence.shots, "–")
+        for row in ours.itertuples():
+            rivals = _rivals(evidence, suite, row)
+            cell = percent(row.accuracy)
+            if len(rivals):
+                cell += f" ({percent(rivals['accuracy'].max())})"
+            if (suite, row.shot) in below:
+                cell += " ▼"
+            elif len(rivals) and (row.accuracy > rivals["accuracy"] + rivals["ci95"].fillna(0.0)).all():
+                cell += " ▲"
+            cells[int(row.shot)] = cell
+        body.append([plain(suite), ours["modality"].iloc[0], int(ours["way"].iloc[0]), *cells.values()])
+    head = ["suite", "modality", "classes", *(f"{shot} shot{'s' if shot > 1 else ''}" for shot in evidence.shots)]
+    return rows(head, body, align="llr" + "r" * len(evidence.shots))
 
 
 def _rivals(evidence: Evidence, suite: str, ours: Any) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def _table(evidence: Evidence) -> list[str]:
         by_method = part.set_index("method")
         best = by_method["accuracy"].max()
         count = by_method.loc[OURS, "episodes"]
-        cells = [plain(suite), shot, count]
+        cells = [plain(suite), shot]
         for method in evidence.methods:
             if method not in by_method.index:
                 cells.append("–")
@@ -254,8 +254,8 @@ def _table(evidence: Evidence) -> list[str]:
             if method == OURS and (suite, shot) in below:
                 cell += " ▼"
             cells.append(cell)
-        body.append(cells)
-    head = ["suite", "shots", "episodes", *(SHORT.get(name, plain(name)) for name in evidence.methods)]
+        body.append([*cells, count])
+    head = ["suite", "shots", *(SHORT.get(name, plain(name)) for name in evidence.methods), "episodes"]
     said = "Accuracy in %, mean ± half the 95% interval over the episodes of a row; the highest of a row is bold."
     if any(f"(of {count})" in str(cell) for cells in body for cell in cells for count in evidence.table["episodes"]):
         said += " (of *k*): over the first *k* episodes alone."
@@ -267,7 +267,7 @@ def _table(evidence: Evidence) -> list[str]:
             f" {'; '.join(meanings)}. *Encoder before meta-training* is the untrained network, for text the pretrained "
             "sentence encoder; *raw features* are pixels, log-mel frames, or TF-IDF of words and word pairs."
         )
-    return [rows(head, body, numbers=len(head) - 1), said]
+    return [rows(head, body, align="l" + "r" * (len(head) - 1)), said]
 
 
 def _scratch(evidence: Evidence) -> str:
@@ -340,7 +340,7 @@ def _data(evidence: Evidence) -> list[str]:
     return [
         "A group never crosses a meta-split: the model learned from the meta-train groups, meta-validation groups drew "
         "the curves below, and the results above are of meta-test groups alone. Numbers of groups:",
-        rows(head, body),
+        rows(head, body, align="llrrlrrrl"),
         "\n".join(notes),
         "The checks of the data found:" if findings else "The checks of the data found nothing to report.",
         "\n".join(findings),
