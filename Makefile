@@ -26,7 +26,7 @@ ui: install ## open MLflow's and Prefect's pages on this machine
 	@$(BIN)/quickstudy ui
 
 test: lint ## lint, types and every test
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: install ## ruff, mypy and the arrows between packages
 	@$(BIN)/ruff check --quiet .
