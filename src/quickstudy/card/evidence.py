@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Evidence:
     def baselines(self) -> list[str]:
         return [name for name in self.methods if name != OURS]
 
-    @property
+    @cached_property
     def below(self) -> list[dict[str, Any]]:
         """Where the model lies below the interval of a baseline."""
         return beaten_by(self.table)

@@ -82,7 +82,7 @@ def accuracy(evidence: Evidence, narrow: bool) -> Figure | None:
 def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[int, int]) -> None:
     way = int(evidence.rows(suite, OURS)["way"].iloc[0])
     modality = evidence.rows(suite, OURS)["modality"].iloc[0]
-    panel.set_title(suite)
+    panel.set_title(_short(suite))
     panel.set_title(f"{modality}, {way}-way", loc="right", fontsize=8, fontweight="normal", color=MUTED)
     panel.axhline(1 / way, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     ends = [(1 / way, "chance", MUTED)]
@@ -149,7 +149,7 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
                         ha="right" if ms > theirs else "left", va="center", fontsize=8, color=tone,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                     )  # fmt: skip
-        panel.set_yticks(y, both["suite"], color=INK)
+        panel.set_yticks(y, [_short(suite) for suite in both["suite"]], color=INK)
         panel.set_ylim(-0.6, len(both) - 0.1)
         panel.set_title(title, pad=8)
         panel.grid(axis="y", visible=False)
@@ -235,6 +235,10 @@ def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
 def _tick(ms: float) -> str:
     return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
 
@@ -248,15 +252,14 @@ def duration(ms: float) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=144, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
 
 
 def _png(figure: Figure) -> bytes:
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=144)
-    # A palette of few colours: a third of the size, and nothing that the eye would miss. Software and date stay out.
-    few = Image.open(drawn).convert("RGB").quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    # A palette of few colours: a third of the size, and nothing that the eye would miss.
+    few = drawn.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

@@ -221,9 +221,9 @@ def _compared(evidence: Evidence, suites: Sequence[str]) -> str:
             elif len(rivals) and (row.accuracy > rivals["accuracy"] + rivals["ci95"].fillna(0.0)).all():
                 cell += " ▲"
             cells[int(row.shot)] = cell
-        body.append([plain(suite), ours["modality"].iloc[0], int(ours["way"].iloc[0]), *cells.values()])
-    head = ["suite", "modality", "classes", *(f"{shot} shot{'s' if shot > 1 else ''}" for shot in evidence.shots)]
-    return rows(head, body, align="llr" + "r" * len(evidence.shots))
+        body.append([plain(suite), *cells.values(), ours["modality"].iloc[0], int(ours["way"].iloc[0])])
+    head = ["suite", *(f"{shot} shot{'s' if shot > 1 else ''}" for shot in evidence.shots), "modality", "classes"]
+    return rows(head, body, align="l" + "r" * len(evidence.shots) + "lr")
 
 
 def _rivals(evidence: Evidence, suite: str, ours: Any) -> pd.DataFrame:
