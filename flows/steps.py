@@ -43,7 +43,11 @@ def step(root: Path, name: str) -> Iterator[dict[str, Any]]:
     tell(step=name, state="start")
     start = time.monotonic()
     done: dict[str, Any] = {"outcome": "ran"}
-    yield done
+    try:
+        yield done
+    except versions.StageFailed as failure:
+        tell(step=name, line=str(failure))
+        raise
     seconds = time.monotonic() - start
     if done["outcome"] == "ran":
         record_duration(root, name, seconds)

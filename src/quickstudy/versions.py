@@ -4,6 +4,7 @@ The command line, because in-process DVC lets a stage's output bypass whoever wa
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -173,8 +174,11 @@ def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
         raise QuickstudyError(mistakes[-1])
     _raise_known(text, root)
     ends = [line for line in lines if line.strip() and not line.startswith(_CHATTER)]
-    killed = code < 0 or any(f"exited with {signal}" in text for signal in ("-9", "-15", "137", "143"))
-    raise StageFailed(stage, ends[-1].strip() if ends else f"exit code {code}", killed=killed)
+    ended = re.search(r"exited with (-?\d+)\s*$", text)  # of the stage's own process
+    number = int(ended[1]) if ended else code
+    if number < 0 or number > 128:
+        raise StageFailed(stage, f"killed by signal {-number if number < 0 else number - 128}", killed=True)
+    raise StageFailed(stage, ends[-1].strip() if ends else f"exit code {number}", killed=False)
 
 
 def data_hash(root: Path) -> str | None:

@@ -138,7 +138,7 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
     process = training()
     os.kill(started(project), 9)
     text, _ = process.communicate()
-    assert "StageFailed: stage meta_train failed" in text
+    assert "StageFailed: stage meta_train failed: killed by signal 9" in text
     (project / "slow").unlink()
     lines: list[str] = []
     assert versions.repro(project, "meta_train", lines.append) == "ran"
