@@ -16,7 +16,7 @@ CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: #f4f6f8; color: #1b1f24; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
   "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word; }
-main { max-width: 64rem; margin: 2rem auto; padding: 2.5rem 3.5rem 3rem; background: #fff; border: 1px solid #e1e5ea;
+main { max-width: 68rem; margin: 2rem auto; padding: 2.5rem 3.5rem 3rem; background: #fff; border: 1px solid #e1e5ea;
   border-radius: 12px; }
 h1 { margin: 0 0 .6rem; font-size: 2rem; line-height: 1.2; letter-spacing: -.01em; }
 h2 { margin: 2.8rem 0 .8rem; padding-top: 1.6rem; border-top: 1px solid #e1e5ea; font-size: 1.4rem; line-height: 1.25; }
@@ -34,7 +34,8 @@ pre code { background: none; padding: 0; overflow-wrap: normal; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th { color: #59636e; font-weight: 600; text-align: left; vertical-align: bottom; border-bottom: 2px solid #d5dae0; }
-th, td { padding: .35rem .7rem .35rem 0; }
+th, td { padding: .35rem .35rem; }
+tr > :first-child { padding-left: 0; }
 td { border-bottom: 1px solid #edf0f3; vertical-align: top; }
 .numbers td, .numbers th { white-space: nowrap; }
 .numbers th { white-space: normal; min-width: 5.2rem; }
