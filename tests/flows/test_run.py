@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,24 @@ def test_a_server_that_does_not_answer_is_told(with_flows: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith(
         "quickstudy: http://127.0.0.1:9/api: Prefect's server does not answer"
     )
+
+
+def test_the_pages_open_on_loopback_and_close_on_ctrl_c(with_flows: Path) -> None:
+    process = quickstudy(with_flows, "ui")
+    assert process.stdout is not None
+    addresses = {}
+    for line in process.stdout:
+        if line.startswith("Ctrl-C"):
+            break
+        name, address = line.split()
+        addresses[name] = address
+    server = (PREFECT_API_URL.value() or "").removesuffix("/api")
+    assert addresses["Prefect"] == server  # that one runs already
+    assert addresses["MLflow"].startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(addresses["MLflow"], timeout=30) as page:
+        assert b"<title>MLflow" in page.read()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (0, "closed\n", "")
+    with pytest.raises(OSError):
+        urllib.request.urlopen(addresses["MLflow"], timeout=5)
