@@ -60,6 +60,7 @@ def draw(evidence: Evidence, narrow: bool) -> dict[str, bytes]:
     with style.context(["default", STYLE]):
         for name, make in makers.items():
             if (figure := make(evidence, narrow)) is not None:
+                figure.set_dpi(144 if len(evidence.suites) <= 12 else 96)  # the page stays below a megabyte
                 pictures[name] = _png(figure)
     return pictures
 
@@ -252,7 +253,7 @@ def duration(ms: float) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=144, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
 
 
 def _png(figure: Figure) -> bytes:

@@ -56,6 +56,8 @@ dl.tiles dd { margin: 0; color: #0072b2; font-size: 1.7rem; font-weight: 700; li
   h1 { font-size: 1.55rem; }
   h2 { font-size: 1.25rem; margin-top: 2rem; padding-top: 1.2rem; }
   dl.tiles { grid-template-columns: 1fr 1fr; }
+  table { font-size: .78rem; }
+  th, td { padding: .3rem .25rem; }
 }
 @media print { body { background: #fff; } main { border: 0; margin: 0; padding: 0; max-width: none; } }
 """
