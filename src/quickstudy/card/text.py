@@ -309,7 +309,7 @@ def _limits(evidence: Evidence) -> list[str]:
             "intervals are wide."
         )
     if evidence.baselines:
-        items.append("The baselines have their default settings; nobody tuned them, nor ours, to the meta-test tasks.")
+        items.append("The baselines have their default settings; nobody tuned them.")
     if not ours["adapt_ms"].isna().all():
         items.append("Times are of the machine that judged the model, one task at a time, and vary with its load.")
     return ["\n".join(f"- {item}" for item in items)]
