@@ -46,7 +46,7 @@ install: ## the exact versions of requirements.lock into .venv
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo 'make: $(PYTHON) cannot create virtual environments. Install its venv package (Debian: apt install python3-venv)' >&2; exit 2; }
 	@[ "$$(cat .venv/folder 2>/dev/null)" = '$(CURDIR)' ] || { $(PYTHON) -m venv --clear .venv && echo '$(CURDIR)' > .venv/folder; }
-	@echo "Installing $$(grep -c == requirements.lock) packages into .venv, about 3 minutes the first time (details: $(LOG))"
+	@echo "Installing what requirements.lock names into .venv; the first time takes about 3 minutes (details: $(LOG))"
 	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; \
 	  { $(BIN)/pip install --requirement requirements.lock && \
 	    $(BIN)/pip install --no-deps --no-build-isolation --editable .; } > $(LOG) 2>&1 || { \

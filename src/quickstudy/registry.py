@@ -350,7 +350,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     for name in ("params.yaml", "dvc.lock"):
         if (root / name).exists():
             client.log_artifact(run_id, str(root / name))
-    for folder in ("meta_train", "evaluate", "card"):
+    for folder in ("tasks", "meta_train", "evaluate", "card"):
         if (root / "build" / folder).is_dir():
             client.log_artifacts(run_id, str(root / "build" / folder), folder)
 

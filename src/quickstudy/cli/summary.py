@@ -11,9 +11,9 @@ OURS = "quickstudy"
 
 
 def accuracy_table(path: Path) -> Table | None:
-    """build/evaluate/table.csv, a row a suite, a column a number of shots, each cell "ours ± ci (best baseline)".
+    """build/evaluate/table.csv, a row a suite, a column a number of shots, each cell "ours±ci (best baseline)".
 
-    Green where our interval lies above the best baseline, red where it lies below.
+    Suites stand under what is new in them: classes, a domain or a whole dataset. Green where our interval lies above the best baseline, red where it lies below.
 
     Returns:
         None where there is no table yet.
@@ -23,17 +23,20 @@ def accuracy_table(path: Path) -> Table | None:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shots = sorted({int(row["shot"]) for row in rows})
-    table = Table(title="Accuracy in % ± 95% interval (best baseline)", title_justify="left", box=None, padding=(0, 1))
-    for name in ("suite", "new are", "way"):
-        table.add_column(name, justify="right" if name == "way" else "left")
+    table = Table(
+        title="Accuracy in % ± 95% interval (best baseline)", title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
+    table.add_column("on tasks with new")
+    table.add_column("way", justify="right")
     for shot in shots:
-        table.add_column(f"{shot} shot{'s' if shot > 1 else ''}", justify="right")
-    suites = dict.fromkeys((row["suite"], row["novelty"]) for row in rows)
-    for suite, novelty in suites:
-        mine = [row for row in rows if row["suite"] == suite]
-        ways = sorted({int(row["way"]) for row in mine})
-        cells = [_cell([row for row in mine if int(row["shot"]) == shot]) for shot in shots]
-        table.add_row(suite, novelty, ",".join(map(str, ways)), *cells)
+        table.add_column(f"{shot} shot{'s' if shot > 1 else ''}", justify="right", no_wrap=True)
+    for novelty in dict.fromkeys(row["novelty"] for row in rows):
+        table.add_row(Text(novelty, style="bold"))
+        for suite in dict.fromkeys(row["suite"] for row in rows if row["novelty"] == novelty):
+            mine = [row for row in rows if (row["suite"], row["novelty"]) == (suite, novelty)]
+            ways = sorted({int(row["way"]) for row in mine})
+            cells = [_cell([row for row in mine if int(row["shot"]) == shot]) for shot in shots]
+            table.add_row(f"  {suite}", ",".join(map(str, ways)), *cells)
     return table
 
 
@@ -43,7 +46,7 @@ def _cell(rows: list[dict[str, str]]) -> Text:
         return Text("–")
     accuracy, ci = 100 * float(ours["accuracy"]), 100 * float(ours["ci95"] or 0)
     others = [100 * float(row["accuracy"]) for row in rows if row["method"] != OURS]
-    text = f"{accuracy:.1f} ±{ci:.1f}"
+    text = f"{accuracy:.1f}±{ci:.1f}"
     if not others:
         return Text(text)
     best = max(others)
