@@ -13,7 +13,8 @@ OURS = "quickstudy"
 def accuracy_table(path: Path) -> Table | None:
     """build/evaluate/table.csv, a row a suite, a column a number of shots, each cell "ours±ci (best baseline)".
 
-    Suites stand under what is new in them: classes, a domain or a whole dataset. Green where our interval lies above the best baseline, red where it lies below.
+    Suites stand under what is new in them: classes, a domain or a whole dataset. Green where our interval lies above
+    the best baseline, red where it lies below.
 
     Returns:
         None where there is no table yet.
