@@ -32,7 +32,7 @@ lint: install ## ruff, mypy and the arrows between packages
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo 'make: the files above are not formatted: make format' >&2; exit 1; }
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo
+	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 
 format: install ## put the code into shape
 	@$(BIN)/ruff check --quiet --fix . && $(BIN)/ruff format --quiet .
