@@ -31,6 +31,8 @@ from quickstudy.tasks.frozen import FrozenEpisodes
 METHODS = (OURS, "logreg_encoder", "centroid_encoder", "logreg_raw", "centroid_raw", "scratch")
 BLOCK = 100  # episodes answered, or handed to a process, at once
 
+SCRATCH_BATCH = 32
+
 Progress = Callable[[int, int], None]
 
 
@@ -216,7 +218,7 @@ def train_from_scratch(
     Args:
         encoder: untrained; trained in place.
         support, query: arrays of the frozen front, [S, ...], [Q, ...].
-        steps: full-batch steps of Adam, with the modality's augmentation.
+        steps: of Adam, on batches of at most ``SCRATCH_BATCH`` examples, with the modality's augmentation.
 
     Returns:
         accuracy, milliseconds of training.
@@ -227,8 +229,8 @@ def train_from_scratch(
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=2e-3)
     encoder.train()
     for _ in range(steps):
-        x = encoder.augment(support, generator)
-        loss = F.cross_entropy(head(encoder(x)), targets)
+        rows = torch.randperm(len(support), generator=generator)[:SCRATCH_BATCH]
+        loss = F.cross_entropy(head(encoder(encoder.augment(support[rows], generator))), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
