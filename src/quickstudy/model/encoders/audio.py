@@ -98,7 +98,7 @@ class AudioEncoder(nn.Module):
 
         zero = torch.zeros(n)
         in_time = torch.stack([uniform(0.75, 1.3), zero, uniform(-0.15, 0.15)], dim=1)
-        in_frequency = torch.stack([zero, uniform(0.88, 1.12), uniform(-0.1, 0.1)], dim=1)
+        in_frequency = torch.stack([zero, uniform(0.8, 1.2), uniform(-0.12, 0.12)], dim=1)
         grid = F.affine_grid(torch.stack([in_time, in_frequency], dim=1), [n, 1, bands, frames], align_corners=False)
         # Outside of the clip is silence, which is -SILENCE and not 0.
         x = F.grid_sample(mels.float() + SILENCE, grid, align_corners=False) - SILENCE
