@@ -7,9 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from quickstudy.config import Settings
 from quickstudy.environment import apply_environment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -76,3 +79,26 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("quickstudy.registry.LOADER", "served.loader")
     monkeypatch.setattr("quickstudy.registry.CODE", toy / "served")
     yield
+
+
+@pytest.fixture(scope="session")
+def tiny_params() -> dict[str, Any]:
+    """What params.yaml holds, with numbers so small that a training takes a second. Change a copy."""
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    params["inputs"]["image"] = {"size": 16, "channels": 1}
+    params["inputs"]["audio"] = {"sample_rate": 4000, "seconds": 0.4, "mels": 16}
+    params["episodes"] = {"count": 6, "shots": [1, 2], "query": 2, "way": 3, "ways": {}}
+    params["model"] |= {"dimension": 16, "width": 4, "heads": 2, "inner_steps": 2}
+    params["train"] |= {
+        "steps": 6, "learning_rate": 0.01, "warmup": 0.2, "shots": [1, 2], "query": 2, "threads": 1,
+        "tasks": {"image": 2, "audio": 1, "text": 1}, "examples": {"image": 12, "audio": 12, "text": 12},
+        "validate_every": 2, "checkpoint_every": 3,
+    }  # fmt: skip
+    params["evaluate"] = {"baselines": True, "scratch_episodes": 1, "scratch_steps": 2, "timed_episodes": 1}
+    return params
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_params: dict[str, Any]) -> Settings:
+    """Those numbers as settings."""
+    return Settings.model_validate(tiny_params)

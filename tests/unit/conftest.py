@@ -11,6 +11,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -87,3 +89,42 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(REPOSITORY / "params.yaml", root)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture
+def toys(wav) -> Callable[..., Dataset]:
+    """A dataset whose classes can be told apart; the classes are spread over the groups, the examples over the
+    domains. ``each`` is the number of examples of every class, or a list with the number of each."""
+
+    def make(
+        modality: str = "text", classes: int = 6, each: int | list[int] = 8, groups: int = 3, domains: int = 0, **info
+    ) -> Dataset:
+        counts = [each] * classes if isinstance(each, int) else each
+        labels = [f"class {c:02}" for c, count in enumerate(counts) for _ in range(count)]
+        places = [(c, i) for c, count in enumerate(counts) for i in range(count)]
+        if modality == "text":
+            examples: list = [f"{['red', 'blue', 'old', 'new'][c % 4]} thing {c} number {i}" for c, i in places]
+        elif modality == "image":
+            examples = [_toy_picture(c, i) for c, i in places]
+        else:
+            examples = [wav(100 * c + i, seconds=0.3, rate=4000) for c, i in places]
+        table = make_table(
+            modality,  # type: ignore[arg-type]
+            examples,
+            labels,
+            [f"group {c % groups}" for c, _ in places],
+            [f"domain {i % domains}" for _, i in places] if domains else None,
+        )
+        about = {"name": "toys", "modality": modality, "domain": "voice" if domains else None} | info
+        return Dataset(DatasetInfo.model_validate(about), table)
+
+    return make
+
+
+def _toy_picture(c: int, i: int) -> bytes:
+    """A random pattern for each class; a little noise for each example."""
+    pattern = np.random.default_rng(c).integers(0, 2, (4, 4)).repeat(5, 0).repeat(5, 1)
+    noise = np.random.default_rng(1000 * c + i + 1).normal(0, 25, pattern.shape)
+    buffer = io.BytesIO()
+    Image.fromarray((pattern * 160 + 40 + noise).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
