@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -47,10 +48,19 @@ def features(
 
 def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
     n = len(dataset)
-    chunk = n if dataset.modality == "text" else CHUNK  # texts are batched by length over the whole dataset
-    parts = []
-    for start in range(0, n, chunk):
-        parts.append(encoder.prepare(dataset.raw(slice(start, min(start + chunk, n)))))
+    if dataset.modality == "text":  # texts are batched by length over the whole dataset
+        array = encoder.prepare(dataset.raw())
         if progress is not None:
-            progress(min(start + chunk, n), n)
+            progress(n, n)
+        return array
+
+    def prepare(start: int) -> np.ndarray:
+        return encoder.prepare(dataset.raw(slice(start, min(start + CHUNK, n))))
+
+    parts = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoders let go of the interpreter's lock
+        for part in threads.map(prepare, range(0, n, CHUNK)):
+            parts.append(part)
+            if progress is not None:
+                progress(sum(map(len, parts)), n)
     return np.concatenate(parts)
