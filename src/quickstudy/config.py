@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from quickstudy.errors import QuickstudyError
 
@@ -21,6 +21,13 @@ class Splits(Section):
     validation: Share
     test: Share
 
+    @field_validator("test")
+    @classmethod
+    def _leaves_some_to_train_on(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("validation", 0) >= 1:
+            raise ValueError("with splits.validation it leaves no groups to train on")
+        return value
+
 
 class ImageInput(Section):
     size: Annotated[int, Field(ge=16, le=512)]
@@ -29,7 +36,7 @@ class ImageInput(Section):
 
 class AudioInput(Section):
     sample_rate: Annotated[int, Field(ge=4000, le=48000)]
-    seconds: Annotated[float, Field(gt=0, le=60)]
+    seconds: Annotated[float, Field(ge=0.2, le=60)]  # the network halves the frames three times
     mels: Annotated[int, Field(ge=16, le=256)]
 
 
@@ -62,6 +69,13 @@ class Model(Section):
     heads: Positive
     inner_steps: Annotated[int, Field(ge=0)]
 
+    @field_validator("heads")
+    @classmethod
+    def _divides_the_dimension(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("dimension", value) % value:
+            raise ValueError(f"does not divide model.dimension = {info.data['dimension']}")
+        return value
+
 
 class PerModality(Section):
     image: Annotated[int, Field(ge=0)]
@@ -93,7 +107,7 @@ class Evaluate(Section):
 class Settings(Section):
     """All of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     splits: Splits
     inputs: Inputs
     episodes: Episodes
@@ -130,4 +144,4 @@ def _first_mistake(error: ValidationError, values: Any) -> str:
         return f"unknown parameter {name!r}. Known here: {', '.join(section.model_fields)}"
     if first["type"] == "missing":
         return f"parameter {name!r} is missing. Add it; the repository's params.yaml shows every one"
-    return f"{name} = {first['input']!r}: {first['msg'].lower()}"
+    return f"{name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ').lower()}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,7 +66,7 @@ def draw_tasks(
     """One meta-batch: for each modality its number of tasks, each from one source, with a shot and a way of its own."""
     tasks = []
     for modality in model.modalities:
-        own = [source for source in sources if source.pool.modality == modality]
+        own = [s for s in sources if s.pool.modality == modality and _way(s.pool, 1, train, modality) >= 2]
         if not own:
             continue
         # A dataset with more classes has more to teach, but does not drown the others.
@@ -76,8 +76,6 @@ def draw_tasks(
             shot = train.shots[int(torch.randint(len(train.shots), (1,), generator=generator))]
             while (way := _way(source.pool, shot, train, modality)) < 2 and shot > 1:
                 shot -= 1
-            if way < 2:
-                continue
             episodes = sample(source.pool, 1, way, shot, train.query, generator)
             rows = torch.cat([episodes.support, episodes.query], dim=2)  # [1, N, K + Q]
             arrays = gather(source.arrays, rows[0].flatten())
@@ -169,22 +167,29 @@ def meta_train(
         progress: called with (step, steps, text) after each step.
 
     Raises:
-        QuickstudyError: the loss is no longer a number; the last good checkpoint stays.
+        QuickstudyError: the loss is no longer a number (the last good checkpoint stays), no task can be drawn, or the
+            checkpoint cannot be read.
     """
     train = settings.train
     optimizer = optimiser(model, train)
     looks: list[Look] = []
+    recent: list[float] = []  # losses since the last look
     step, seconds = 0, 0.0
     if checkpoint is not None and checkpoint.exists():
-        step, seconds, looks = load_checkpoint(checkpoint, model, optimizer)
+        step, seconds, looks, recent = load_checkpoint(checkpoint, model, optimizer)
     model.train()
-    recent: list[float] = []
     started = time.monotonic() - seconds
     while step < train.steps:
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, train) * group["pace"]
-        loss = meta_loss(model, draw_tasks(train_sources, train, model, generator))
+        tasks = draw_tasks(train_sources, train, model, generator)
+        if not tasks:
+            raise QuickstudyError(
+                "no task can be drawn: no two classes of a dataset have the examples for one shot and train.query",
+                where="meta_train", fix="Lower train.query, raise train.tasks and train.examples, or import more data",
+            )  # fmt: skip
+        loss = meta_loss(model, tasks)
         if not torch.isfinite(loss):
             raise QuickstudyError(
                 f"the loss is {loss.item()} at step {step}", where="meta_train", fix="Lower train.learning_rate"
@@ -201,7 +206,7 @@ def meta_train(
         if progress is not None:
             progress(step, train.steps, f"loss {loss.item():.3f}")
         if checkpoint is not None and (step % train.checkpoint_every == 0 or step == train.steps):
-            save_checkpoint(checkpoint, model, optimizer, step, time.monotonic() - started, looks)
+            save_checkpoint(checkpoint, model, optimizer, step, time.monotonic() - started, looks, recent)
     model.eval()
     return Result(looks, time.monotonic() - started)
 
@@ -217,14 +222,20 @@ def write_curve(path: Path, curve: Sequence[Look]) -> None:
 
 
 def save_checkpoint(
-    path: Path, model: MetaModel, optimizer: torch.optim.Optimizer, step: int, seconds: float, looks: list[Look]
+    path: Path,
+    model: MetaModel,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+    looks: list[Look],
+    recent: list[float],
 ) -> None:
     """Weights, moments and place in the run, as safetensors: no pickle. The file appears whole or not at all."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
     curve = [{"step": look.step, "loss": look.loss, "accuracy": look.accuracy} for look in looks]
-    meta = {"step": str(step), "seconds": str(seconds), "curve": json.dumps(curve)}
+    meta = {"step": str(step), "seconds": str(seconds), "curve": json.dumps(curve), "recent": json.dumps(recent)}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
@@ -236,24 +247,36 @@ def save_checkpoint(
         raise
 
 
-def load_checkpoint(path: Path, model: MetaModel, optimizer: torch.optim.Optimizer) -> tuple[int, float, list[Look]]:
+def load_checkpoint(
+    path: Path, model: MetaModel, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, list[Look], list[float]]:
     """Restore what `save_checkpoint` wrote.
 
     Returns:
-        steps done, seconds they took, the curve so far.
+        steps done, seconds they took, the curve so far, the losses since its last point.
+
+    Raises:
+        QuickstudyError: the file is damaged or none of ours.
     """
-    with safe_open(path, framework="pt") as file:
-        meta: Mapping[str, str] = file.metadata()
-        weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-            kind, _, rest = key.partition("/")
-            if kind == "model":
-                weights[rest] = file.get_tensor(key)
-            else:
-                index, _, name = rest.partition("/")
-                moments.setdefault(int(index), {})[name] = file.get_tensor(key)
-    model.load_state_dict(weights)
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    looks = [Look(row["step"], row["loss"], row["accuracy"]) for row in json.loads(meta["curve"])]
-    return int(meta["step"]), float(meta["seconds"]), looks
+    weights: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta: Mapping[str, str] = file.metadata()
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                kind, _, rest = key.partition("/")
+                if kind == "model":
+                    weights[rest] = file.get_tensor(key)
+                else:
+                    index, _, name = rest.partition("/")
+                    moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+        looks = [Look(row["step"], row["loss"], row["accuracy"]) for row in json.loads(meta["curve"])]
+        step, seconds, recent = int(meta["step"]), float(meta["seconds"]), json.loads(meta["recent"])
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = str(error).splitlines()[0]
+        raise QuickstudyError(
+            f"the checkpoint is damaged ({what})", where=path, fix="Delete the file; the training then starts anew"
+        ) from None
+    return step, seconds, looks, recent

@@ -1,5 +1,6 @@
 """What the frozen front of an encoder makes of a dataset: computed once, cached, memory-mapped."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def features(
             digest.update(data)
     path = None if cache is None else cache / f"{dataset.name}-{digest.hexdigest()}.npy"
     if path is not None and path.exists():
-        return np.load(path, mmap_mode="r"), digest.hexdigest()
+        with contextlib.suppress(ValueError, EOFError):  # a damaged file is computed anew
+            return np.load(path, mmap_mode="r"), digest.hexdigest()
     array = _compute(dataset, encoder, progress)
     if path is None:
         return array, digest.hexdigest()

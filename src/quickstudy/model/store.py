@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -54,8 +53,11 @@ def load_model(folder: Path) -> MetaModel:
         model = MetaModel(inputs, shape, config["modalities"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except FileNotFoundError as error:
-        raise QuickstudyError("no model there", where=error.filename, fix="`quickstudy run` trains one") from None
-    except (KeyError, TypeError, ValidationError, yaml.YAMLError, SafetensorError, RuntimeError) as error:
+        missing = error.filename or folder / "model.safetensors"  # safetensors leaves the name out
+        raise QuickstudyError("no model there", where=missing, fix="`quickstudy run` trains one") from None
+    except QuickstudyError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError, SafetensorError, RuntimeError) as error:
         what = str(error).splitlines()[0]
         raise QuickstudyError(
             f"the model is damaged ({what})", where=folder, fix="`quickstudy run` restores it"

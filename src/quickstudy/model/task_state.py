@@ -43,11 +43,12 @@ class TaskState:
             with safe_open(path, framework="pt") as file:
                 meta = json.loads(file.metadata()["task"])
                 prototypes = file.get_tensor("prototypes")
+            classes, shots = tuple(meta["classes"]), tuple(meta["shots"])
+            return TaskState(meta["modality"], classes, shots, prototypes, meta["model"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             raise QuickstudyError(
                 "is not a task that was adapted", where=path, fix="`quickstudy adapt SUPPORT --task NAME` writes one"
             ) from None
-        return TaskState(meta["modality"], tuple(meta["classes"]), tuple(meta["shots"]), prototypes, meta["model"])
 
 
 @torch.inference_mode()

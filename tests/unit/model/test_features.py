@@ -1,0 +1,87 @@
+"""The cache of what the frozen fronts compute."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quickstudy.config import ImageInput, Settings
+from quickstudy.model.encoders.image import ImageEncoder
+from quickstudy.model.features import CHUNK, features
+
+
+class Counting(ImageEncoder):
+    """Counts the examples that it had to prepare."""
+
+    prepared = 0
+
+    def prepare(self, raw):
+        self.prepared += len(raw)
+        return super().prepare(raw)
+
+
+@pytest.fixture
+def encoder(tiny: Settings) -> Counting:
+    return Counting(tiny.inputs.image, 4, 16)
+
+
+def test_rows_are_those_of_the_dataset(toys, encoder: Counting) -> None:
+    dataset = toys("image", classes=3, each=4)
+    told = []
+    array, digest = features(dataset, encoder, None, lambda done, total: told.append((done, total)))
+    assert np.array_equal(array, np.stack([encoder.prepare([data])[0] for data in dataset.raw()]))
+    assert told == [(12, 12)] and len(digest) == 32
+
+
+def test_a_dataset_of_several_chunks_keeps_its_order(toys, encoder: Counting) -> None:
+    dataset = toys("image", classes=6, each=CHUNK // 5)
+    told = []
+    array, _ = features(dataset, encoder, None, lambda done, total: told.append(done))
+    assert len(array) == len(dataset) > CHUNK and told == [CHUNK, len(dataset)]
+    for i in (0, CHUNK - 1, CHUNK, len(dataset) - 1):
+        assert np.array_equal(array[i], encoder.prepare(dataset.raw([i]))[0])
+
+
+def test_what_was_computed_once_is_read_again(toys, encoder: Counting, tmp_path: Path) -> None:
+    first, digest = features(toys("image"), encoder, tmp_path / "cache")
+    assert encoder.prepared == 48 and isinstance(first, np.memmap)
+    again, same = features(toys("image"), encoder, tmp_path / "cache")
+    assert encoder.prepared == 48 and same == digest and np.array_equal(first, again)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"toys-{digest}.npy"]
+
+
+def test_other_content_order_or_settings_are_computed_anew(toys, encoder: Counting, tmp_path: Path) -> None:
+    dataset = toys("image")
+    digests = {features(dataset, encoder, tmp_path)[1]}
+    backwards = type(dataset)(dataset.info, dataset.table.take(list(range(len(dataset)))[::-1]))
+    for other in (toys("image", each=7), toys("image", classes=7), backwards):
+        digests.add(features(other, encoder, tmp_path)[1])
+    digests.add(features(dataset, Counting(ImageInput(size=20, channels=1), 4, 16), tmp_path)[1])
+    assert len(digests) == 5 == len(list(tmp_path.iterdir()))
+    # labels are no part of it: a renamed class computes nothing
+    before = encoder.prepared
+    labels = dataset.table.set_column(1, "label", [[f"other {i}" for i in range(len(dataset))]])
+    features(type(dataset)(dataset.info, labels), encoder, tmp_path)
+    assert encoder.prepared == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "header", "garbage"])
+def test_a_damaged_file_is_computed_anew(toys, encoder: Counting, tmp_path: Path, damage: str) -> None:
+    expected = np.array(features(toys("image"), encoder, tmp_path)[0])
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    path.write_bytes({"empty": b"", "truncated": data[:-100], "header": data[:40], "garbage": b"x" * 500}[damage])
+    array, _ = features(toys("image"), encoder, tmp_path)
+    assert np.array_equal(array, expected) and encoder.prepared == 96
+    assert path.read_bytes() == data
+
+
+def test_a_stop_leaves_no_half_written_file(toys, encoder: Counting, tmp_path: Path, monkeypatch) -> None:
+    def save(file, array) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        features(toys("image"), encoder, tmp_path)
+    assert list(tmp_path.iterdir()) == []

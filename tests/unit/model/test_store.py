@@ -1,0 +1,118 @@
+"""A saved model: what comes back is what went in, and what is damaged is told in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from quickstudy.config import Settings
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import load_model, save_model, weights_digest
+
+
+@pytest.fixture
+def model(tiny: Settings) -> MetaModel:
+    torch.manual_seed(3)
+    made = MetaModel(tiny.inputs, tiny.model, {"image", "audio"})
+    made.encode("image", torch.randint(0, 256, (9, 1, 16, 16), dtype=torch.uint8))  # running averages of their own
+    return made
+
+
+@pytest.fixture
+def folder(model: MetaModel, tmp_path: Path) -> Path:
+    save_model(model, tmp_path / "model", {"trained_on": {"glyphs": ["ελληνικά"]}, "seed": 0})
+    return tmp_path / "model"
+
+
+def test_round_trip(model: MetaModel, folder: Path) -> None:
+    torch.manual_seed(4)  # what is loaded owes nothing to the random weights it begins with
+    loaded = load_model(folder)
+    assert loaded.modalities == ("audio", "image") and not loaded.training
+    assert (loaded.inputs, loaded.shape) == (model.inputs, model.shape)
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    images = torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8)
+    assert torch.equal(model.eval().encode("image", images), loaded.encode("image", images))
+    assert json.loads((folder / "lineage.json").read_text(encoding="utf-8"))["trained_on"]["glyphs"] == ["ελληνικά"]
+
+
+def test_the_bytes_are_the_same_each_time(model: MetaModel, folder: Path, tmp_path: Path) -> None:
+    save_model(load_model(folder), tmp_path / "again", json.loads((folder / "lineage.json").read_text("utf-8")))
+    for path in sorted(folder.iterdir()):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "lineage.json", "model.safetensors"]
+    digest = weights_digest(folder)
+    with torch.no_grad():
+        model.learner.alpha += 1e-6
+    save_model(model, folder, {})
+    assert weights_digest(folder) != digest
+
+
+def in_config(**changes) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        path = folder / "config.yaml"
+        config = yaml.safe_load(path.read_text()) | changes
+        path.write_text(yaml.safe_dump({name: value for name, value in config.items() if value is not None}))
+
+    return damage
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def lacking(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("learner.alpha")
+    save_file(weights, folder / "model.safetensors")
+
+
+def become_a_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "weights cut short": (cut, "damaged"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
+    "weights are a pickle": (lambda f: torch.save({"a": torch.zeros(1)}, f / "model.safetensors"), "damaged"),
+    "weights lack one": (lacking, "damaged"),
+    "weights of another model": (lambda f: save_file({"x": torch.zeros(2)}, f / "model.safetensors"), "damaged"),
+    "weights are a folder": (become_a_folder, "damaged"),
+    "weights missing": (lambda f: (f / "model.safetensors").unlink(), "no model there"),
+    "config missing": (lambda f: (f / "config.yaml").unlink(), "no model there"),
+    "config empty": (lambda f: (f / "config.yaml").write_text(""), "damaged"),
+    "config a list": (lambda f: (f / "config.yaml").write_text("- 1"), "damaged"),
+    "config no YAML": (lambda f: (f / "config.yaml").write_text("a: [1"), "damaged"),
+    "config no text": (lambda f: (f / "config.yaml").write_bytes(b"\xff\xfe\x00\x80"), "damaged"),
+    "no format": (in_config(format=None), "damaged"),
+    "format of tomorrow": (in_config(format=2), "format 2, this version reads 1"),
+    "another modality": (in_config(modalities=["video"]), "damaged"),
+    "one modality less": (in_config(modalities=["image"]), "damaged"),
+    "another width": (in_config(model={"dimension": 16, "width": 8, "learner": "adapt", "heads": 2, "inner_steps": 2}),
+                      "damaged"),
+    "heads that do not divide": (
+        in_config(model={"dimension": 16, "width": 4, "learner": "adapt", "heads": 3, "inner_steps": 2}), "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_line(folder: Path, name: str) -> None:
+    damage, said = DAMAGES[name]
+    damage(folder)
+    with pytest.raises(QuickstudyError, match=said) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and "quickstudy run" in str(caught.value)
+
+
+def test_there_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / "file"):
+        with pytest.raises(QuickstudyError):
+            load_model(path)

@@ -1,0 +1,105 @@
+"""Adapt and predict, and the small file in between."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from quickstudy.config import Settings
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.model.task_state import TaskState, adapt, predict
+
+
+@pytest.fixture
+def model(tiny: Settings) -> MetaModel:
+    torch.manual_seed(0)
+    made = MetaModel(tiny.inputs, tiny.model, {"image"}).eval()
+    with torch.no_grad():
+        made.learner.alpha.fill_(0.2)
+        made.learner.step_alpha.fill_(0.5)
+    return made
+
+
+@pytest.fixture
+def state(model: MetaModel, png) -> TaskState:
+    return adapt(model, "image", [png(i) for i in range(5)], ["ö", "a", "ö", "b", "a"], "digest")
+
+
+def test_round_trip(state: TaskState, model: MetaModel, png, tmp_path: Path) -> None:
+    (tmp_path / "task").write_bytes(state.to_bytes())
+    back = TaskState.read(tmp_path / "task")
+    assert torch.equal(back.prototypes, state.prototypes)
+    for field in dataclasses.fields(TaskState):
+        if field.name != "prototypes":
+            assert getattr(back, field.name) == getattr(state, field.name)
+    assert (back.classes, back.shots, back.model) == (("a", "b", "ö"), (2, 1, 2), "digest")
+    assert back.to_bytes() == state.to_bytes()
+    queries = [png(i) for i in range(20, 24)]
+    assert np.array_equal(predict(model, back, queries), predict(model, state, queries))
+
+
+def test_it_answers_as_the_model_does_on_a_whole_task(model: MetaModel, png) -> None:
+    support, queries = [png(i) for i in range(6)], [png(i) for i in range(10, 16)]
+    labels = ["x", "x", "y", "y", "z", "z"]
+    order = [4, 0, 3, 1, 5, 2]  # adapt takes the examples in any order
+    state = adapt(model, "image", [support[i] for i in order], [labels[i] for i in order], "")
+    chances = predict(model, state, queries)
+    prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
+    with torch.no_grad():
+        (logits,) = model([TaskBatch("image", prepared[None, :6], prepared[None, 6:], 3)])
+    assert chances.shape == (6, 3) and np.allclose(chances.sum(1), 1)
+    assert np.abs(chances - logits[0].double().softmax(-1).numpy()).max() < 1e-4
+
+
+def test_adapting_and_asking_change_nothing(model: MetaModel, state: TaskState, png) -> None:
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    before = state.to_bytes()
+    adapt(model, "image", [png(8), png(9)], ["p", "q"], "")
+    predict(model, state, [png(1)])
+    assert state.to_bytes() == before
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    for field in dataclasses.fields(TaskState):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(state, field.name, None)
+    with pytest.raises(RuntimeError, match=r"(?i)inplace"):
+        state.prototypes.add_(1)
+
+
+def test_twenty_classes_fit_into_64_kib(tiny: Settings, png) -> None:
+    shape = tiny.model.model_copy(update={"dimension": 384, "heads": 4})  # that of the repository's params.yaml
+    model = MetaModel(tiny.inputs, shape, {"image"}).eval()
+    names = [f"a class with a rather long name, number {i % 20}" for i in range(200)]
+    state = adapt(model, "image", [png(i) for i in range(200)], names, "0" * 64)
+    assert state.prototypes.shape == (20, 384) and set(state.shots) == {10}
+    assert len(state.to_bytes()) <= 64 * 1024
+
+
+@pytest.mark.parametrize("content", ["empty", "garbage", "cut", "foreign", "no meta", "half meta", "folder", "missing"])
+def test_what_is_no_task_is_one_line(state: TaskState, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "task.safetensors"
+    prototypes = {"prototypes": torch.zeros(2, 3)}
+    if content == "foreign":
+        save_file({"x": torch.zeros(2)}, path, metadata={"task": "{}"})
+    elif content == "no meta":
+        save_file(prototypes, path)
+    elif content == "half meta":
+        save_file(prototypes, path, metadata={"task": '{"modality": "image"}'})
+    elif content == "folder":
+        path.mkdir()
+    elif content != "missing":
+        path.write_bytes({"empty": b"", "garbage": b"hello" * 9, "cut": state.to_bytes()[:-9]}[content])
+    with pytest.raises(QuickstudyError, match=r"task\.safetensors: is not a task that was adapted"):
+        TaskState.read(path)
+
+
+def test_mistakes(model: MetaModel, png) -> None:
+    with pytest.raises(QuickstudyError, match="two classes or more"):
+        adapt(model, "image", [png(0), png(1)], ["a", "a"], "")
+    with pytest.raises(QuickstudyError, match="has learned image, not audio"):
+        adapt(model, "audio", [b"", b""], ["a", "b"], "")
+    with pytest.raises(QuickstudyError):
+        adapt(model, "image", [png(0), b"not a picture"], ["a", "b"], "")
