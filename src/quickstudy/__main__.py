@@ -1,0 +1,5 @@
+"""`python -m quickstudy` is `quickstudy`."""
+
+from quickstudy.cli import main
+
+main()
