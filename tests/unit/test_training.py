@@ -1,0 +1,262 @@
+"""Meta-training: what a step draws, that it learns, and that a run which was stopped ends as one that was not."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from quickstudy.config import Settings
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.tasks.episodes import Pool
+from quickstudy.training import (
+    Result,
+    Source,
+    draw_tasks,
+    gather,
+    learning_rate,
+    meta_train,
+    optimiser,
+    validate,
+    write_curve,
+)
+
+
+def source(dataset, arrays: np.ndarray) -> Source:
+    return Source(Pool.of(dataset, np.ones(len(dataset), dtype=bool)), arrays)
+
+
+def made(settings: Settings, seed: int = 0, modalities=("image", "text")) -> MetaModel:
+    torch.manual_seed(seed)
+    return MetaModel(settings.inputs, settings.model, modalities)
+
+
+def changed(settings: Settings, **train: Any) -> Settings:
+    return settings.model_copy(update={"train": settings.train.model_copy(update=train)})
+
+
+@pytest.fixture
+def sources(toys, tiny: Settings) -> list[Source]:
+    images = toys("image", classes=8, each=8, name="pictures")
+    encoder = made(tiny).encoder("image")
+    random = np.random.default_rng(0)
+    texts = toys("text", classes=6, each=8, name="texts")
+    sentences = random.normal(0, 1, (6, 384))[texts.class_index] + random.normal(0, 0.5, (48, 384))
+    return [source(images, encoder.prepare(images.raw())), source(texts, sentences.astype(np.float32))]
+
+
+# What a step draws
+
+
+@pytest.fixture
+def numbered(toys) -> Source:
+    """Each row says which one it is: the text encoder takes sentence vectors as they are."""
+    dataset = toys("text", classes=9, each=[8, 5, 8, 3, 8, 8, 8, 4, 8])
+    return source(dataset, np.arange(len(dataset), dtype=np.float32)[:, None].repeat(384, 1))
+
+
+def test_gather_takes_rows_in_any_shape() -> None:
+    arrays = np.arange(24).reshape(6, 2, 2)
+    rows = torch.tensor([[5, 0, 0], [3, 2, 1]])
+    assert torch.equal(gather(arrays, rows), torch.from_numpy(arrays)[rows])
+
+
+def test_a_meta_batch_is_what_the_settings_ask_for(numbered: Source, tiny: Settings, toys) -> None:
+    model = made(tiny, modalities=("text",))
+    train = tiny.train.model_copy(update={"tasks": tiny.train.tasks.model_copy(update={"text": 3}), "shots": (1, 2, 4)})
+    classes = toys("text", classes=9, each=[8, 5, 8, 3, 8, 8, 8, 4, 8]).class_index
+    shots = set()
+    for seed in range(60):
+        tasks = draw_tasks([numbered], train, model, torch.Generator().manual_seed(seed))
+        assert len(tasks) == 3
+        for task in tasks:
+            rows = [part[0, :, 0].long().tolist() for part in (task.support, task.query)]
+            shot = len(rows[0]) // task.way
+            shots.add(shot)
+            assert len(rows[1]) == task.way * 2 and len(rows[0]) + len(rows[1]) <= train.examples.text
+            assert task.way == min(12 // (shot + 2), 9)
+            assert len({*rows[0], *rows[1]}) == len(rows[0]) + len(rows[1])
+            for part, targets in zip(rows, task.targets(), strict=True):
+                pairs = set(zip(classes[part].tolist(), targets[0].tolist(), strict=True))
+                assert len(pairs) == task.way  # a class for each target, a target for each class
+    assert shots == {1, 2, 4}
+
+
+def test_shots_shrink_to_what_a_dataset_holds(toys, tiny: Settings) -> None:
+    small = source(toys("text", classes=4, each=4), np.zeros((16, 384), dtype=np.float32))
+    train = tiny.train.model_copy(update={"shots": (5,)})
+    (task,) = draw_tasks([small], train, made(tiny, modalities=("text",)), torch.Generator().manual_seed(0))
+    assert task.support.shape[1] // task.way == 2  # 2 and 2 questions are the 4 that each class has
+
+
+def test_a_dataset_too_small_for_a_task_does_not_take_the_place_of_others(toys, tiny: Settings) -> None:
+    small = source(toys("text", classes=90, each=2, name="small"), np.full((180, 384), 7, dtype=np.float32))
+    good = source(toys("text", classes=4, each=4), np.zeros((16, 384), dtype=np.float32))
+    model = made(tiny, modalities=("text",))
+    for seed in range(20):
+        (task,) = draw_tasks([small, good], tiny.train, model, torch.Generator().manual_seed(seed))
+        assert task.support.max() == 0
+    with pytest.raises(QuickstudyError, match="meta_train: no task can be drawn"):
+        meta_train(model, [small], [], tiny)
+
+
+def test_the_learning_rate_warms_up_and_comes_down(tiny: Settings) -> None:
+    train = changed(tiny, steps=100, warmup=0.1, learning_rate=0.5).train
+    rates = [learning_rate(step, train) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.05 * (i + 1) for i in range(10)])
+    assert max(rates) == rates[9] == rates[10] == 0.5
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and 0 < rates[-1] < 0.001
+    assert learning_rate(0, changed(tiny, steps=1, warmup=0.0).train) > 0
+
+
+def test_every_parameter_has_one_pace(tiny: Settings) -> None:
+    model = made(tiny)
+    groups = optimiser(model, tiny.train).param_groups
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in model.parameters())
+    pace = {id(p): (group["pace"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for scalar in (model.learner.alpha, model.learner.step_alpha, *model.log_tau.values()):
+        assert pace[id(scalar)] == (10.0, 0.0)
+    assert pace[id(model.encoder("text").project.weight)] == (0.1, 0.0)
+    assert pace[id(model.learner.attention.in_proj_weight)] == (1.0, tiny.train.weight_decay)
+
+
+# Training
+
+
+def test_it_learns(sources: list[Source], tiny: Settings) -> None:
+    settings = changed(tiny, steps=60, validate_every=20, learning_rate=0.005)
+    model = made(settings)
+    before = validate(model, sources)
+    result = meta_train(model, sources, sources, settings)
+    assert [look.step for look in result.curve] == [20, 40, 60] and not model.training
+    assert result.curve[-1].loss < 0.8 * result.curve[0].loss
+    assert result.curve[-1].accuracy["image"] > before["image"]
+    assert model.learner.alpha.item() != 0 and (model.learner.step_alpha > 0).all()
+
+
+def test_validation_changes_neither_weights_nor_random_streams(sources: list[Source], tiny: Settings) -> None:
+    often, seldom = made(tiny), made(tiny)
+    meta_train(often, sources, sources, changed(tiny, validate_every=1))
+    meta_train(seldom, sources, [], changed(tiny, validate_every=6))
+    assert_same_weights(often, seldom)
+
+
+def test_validation_without_a_pool_is_not_a_number(sources: list[Source], tiny: Settings) -> None:
+    accuracy = validate(made(tiny), sources[:1])
+    assert 0 <= accuracy["image"] <= 1 and np.isnan(accuracy["text"])
+
+
+def test_the_curve_is_a_table(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
+    result = meta_train(made(tiny), sources, sources[:1], tiny)
+    write_curve(tmp_path / "curve.csv", result.curve)
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    assert lines[0] == "step,loss,image,text" and [line.split(",")[0] for line in lines[1:]] == ["2", "4", "6"]
+    assert {line.split(",")[3] for line in lines[1:]} == {"nan"}
+    assert float(lines[1].split(",")[1]) == pytest.approx(result.curve[0].loss, abs=1e-5)
+
+
+# Stop and go on
+
+
+def assert_same_weights(a: MetaModel, b: MetaModel) -> None:
+    ours, theirs = a.state_dict(), b.state_dict()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def stopped_after(step: int, settings: Settings, sources: list[Source], checkpoint: Path) -> None:
+    def stop(done: int, total: int, text: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(made(settings), sources, sources, settings, checkpoint, stop)
+
+
+def without_time(result: Result) -> list[tuple]:
+    return [(look.step, look.loss, look.accuracy) for look in result.curve]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 6])  # before the first checkpoint (3), after it, in the last step
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    sources: list[Source], tiny: Settings, tmp_path: Path, stop: int
+) -> None:
+    whole = made(tiny)
+    expected = meta_train(whole, sources, sources, tiny)
+    checkpoint = tmp_path / "new" / "key.safetensors"
+    stopped_after(stop, tiny, sources, checkpoint)
+    assert checkpoint.exists() == (stop > 3)
+    resumed = made(tiny, seed=0 if stop < 3 else 99)  # the weights that it goes on from are those of the checkpoint
+    torch.manual_seed(1234)
+    steps: list[int] = []
+    result = meta_train(resumed, sources, sources, tiny, checkpoint, lambda done, total, text: steps.append(done))
+    assert steps == list(range(1 if stop < 3 else 4, 7))
+    assert_same_weights(whole, resumed)
+    assert without_time(result) == without_time(expected)  # a point of the curve at 4 has losses from before the stop
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["key.safetensors"]
+
+
+def test_a_finished_run_is_read_back(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
+    whole = made(tiny)
+    expected = meta_train(whole, sources, sources, tiny, tmp_path / "key")
+    again = made(tiny, seed=5)
+    result = meta_train(again, [], [], tiny, tmp_path / "key")
+    assert_same_weights(whole, again)
+    assert without_time(result) == without_time(expected) and result.seconds >= expected.seconds * 0.5
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
+    sources: list[Source], tiny: Settings, tmp_path: Path
+) -> None:
+    stopped_after(4, tiny, sources, tmp_path / "key")
+    kept = (tmp_path / "key").read_bytes()
+    broken = [sources[0], Source(sources[1].pool, np.full_like(sources[1].arrays, np.nan))]
+    with pytest.raises(QuickstudyError, match=r"the loss is nan at step 3\. Lower train\.learning_rate"):
+        meta_train(made(tiny), broken, [], tiny, tmp_path / "key")
+    assert (tmp_path / "key").read_bytes() == kept and len(list(tmp_path.iterdir())) == 1
+
+
+def test_steps_that_are_too_large_are_told(sources: list[Source], tiny: Settings) -> None:
+    settings = changed(tiny, learning_rate=1e30, warmup=0.0, steps=20)
+    with pytest.raises(QuickstudyError, match=r"the loss is (nan|inf) at step"):
+        meta_train(made(settings), sources, [], settings)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "foreign", "another model", "no curve"])
+def test_a_checkpoint_that_cannot_be_read_is_one_line(
+    sources: list[Source], tiny: Settings, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "key.safetensors"
+    stopped_after(4, tiny, sources, path)
+    if damage == "foreign":
+        save_file({"weight": torch.zeros(3)}, path)
+    elif damage == "no curve":
+        save_file({"model/x": torch.zeros(3)}, path, metadata={"step": "3"})
+    elif damage == "another model":
+        other = made(tiny, modalities=("text",))
+        path.unlink()
+        meta_train(other, sources[1:], [], tiny, path)
+    else:
+        path.write_bytes({"truncated": path.read_bytes()[:-50], "empty": b"", "garbage": b"no" * 99}[damage])
+    with pytest.raises(QuickstudyError, match=r"the checkpoint is damaged .*Delete the file") as caught:
+        meta_train(made(tiny), sources, [], tiny, path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_no_space_for_a_checkpoint_leaves_the_old_one(
+    sources: list[Source], tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(4, tiny, sources, tmp_path / "key")
+    kept = (tmp_path / "key").read_bytes()
+
+    def full(tensors, path, metadata) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("quickstudy.training.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        meta_train(made(tiny), sources, [], tiny, tmp_path / "key")
+    assert (tmp_path / "key").read_bytes() == kept and len(list(tmp_path.iterdir())) == 1
