@@ -146,6 +146,11 @@ def evaluate_stage() -> None:
     _set_threads(settings)
     model = load_model(MODEL)
     frozen = [block for block in read_episodes(TASKS / "episodes.parquet") if block.modality in model.encoders]
+    if not frozen:
+        raise QuickstudyError(
+            f"no episodes of what the model has learned ({', '.join(model.modalities)})",
+            where=TASKS / "episodes.parquet", fix="Import such data for meta-test, or other data for meta-train",
+        )  # fmt: skip
     datasets = _datasets()
     with showing_progress() as progress:
         arrays = _features({name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model)

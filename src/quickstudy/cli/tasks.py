@@ -199,6 +199,11 @@ def evaluate(
         raise QuickstudyError(f"the model has not learned {dataset.modality}", where=model)
     settings = Episodes(count=episodes, shots=(shot,), query=query, way=way, ways={})
     frozen = [block for suite in suites for block in freeze(suite, settings, seed)]
+    if not frozen:
+        raise QuickstudyError(
+            f"no {dataset.info.group} has two classes of {shot + query} examples (--shot + --query)",
+            where=source, fix="Ask for less",
+        )  # fmt: skip
     with showing_progress() as progress:
         arrays, _ = features(
             dataset, loaded.encoder(dataset.modality), cache, lambda done, total: progress("prepare", done, total)

@@ -10,6 +10,7 @@ import torch
 
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.data.dataset import Modality
+from quickstudy.errors import QuickstudyError
 from quickstudy.tasks.episodes import Episodes, Novelty, Suite, sample
 
 BLOCK = 50  # episodes drawn at once: bounds the memory of the random keys
@@ -71,8 +72,17 @@ def write_episodes(path: Path, frozen: list[FrozenEpisodes]) -> None:
 
 
 def read_episodes(path: Path) -> list[FrozenEpisodes]:
-    """What `write_episodes` wrote, in the same order."""
-    frame = pq.read_table(path).to_pandas()
+    """What `write_episodes` wrote, in the same order.
+
+    Raises:
+        QuickstudyError: the file is missing or damaged.
+    """
+    try:
+        frame = pq.read_table(path).to_pandas()
+    except FileNotFoundError:
+        raise QuickstudyError("not found", where=path, fix="`quickstudy tasks` writes it") from None
+    except pa.ArrowInvalid as error:
+        raise QuickstudyError(f"is damaged ({error})", where=path, fix="`quickstudy tasks` writes it anew") from None
     frozen = []
     for (suite, shot), rows in frame.groupby(["suite", "shot"], sort=False):
         first = rows.iloc[0]
