@@ -1,0 +1,159 @@
+"""The stages from data to evaluation, twice, on data so small that it takes seconds: the same bytes. And once more with
+the training killed in the middle of it."""
+
+import copy
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+from PIL import Image
+from safetensors import safe_open
+
+from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
+
+QUICKSTUDY = str(Path(sys.executable).parent / "quickstudy")
+STEPS = 80  # a second or two of training, to be killed in
+
+pytestmark = pytest.mark.xdist_group("golden")  # the fixtures run the pipeline: once, not once a process
+
+
+def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
+    # scikit-learn in the stage's own process: others would take longer to start than all the rest does
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
+    return subprocess.Popen(
+        [QUICKSTUDY, *arguments], cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(root: Path, *stages: str) -> None:
+    for stage in stages:
+        process = start(root, stage)
+        out, err = process.communicate()
+        assert process.returncode == 0, (stage, out, err)
+
+
+def lay_out(root: Path, params: dict[str, Any]) -> Path:
+    """A project with pictures and sounds, each with groups of its own on every side of the meta-split."""
+    root.mkdir()
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    places = [(c, i) for c in range(12) for i in range(6)]
+    pins = {f"g{g}": side for g, side in enumerate(["train", "train", "test", "validation"])}
+    for modality, make in (("image", picture), ("audio", sound)):
+        table = make_table(
+            modality,  # type: ignore[arg-type]
+            [make(c, i) for c, i in places],
+            [f"c{c:02}" for c, _ in places],
+            [f"g{c % 4}" for c, _ in places],
+        )
+        info = {"name": f"some-{modality}", "modality": modality, "meta_split": pins}
+        write_dataset(root / "data", DatasetInfo.model_validate(info), table)
+    return root
+
+
+def picture(c: int, i: int) -> bytes:
+    pattern = np.random.default_rng(c).integers(0, 2, (5, 5)).repeat(4, 0).repeat(4, 1)
+    noise = np.random.default_rng(1000 + 100 * c + i).normal(0, 60, pattern.shape)
+    buffer = io.BytesIO()
+    Image.fromarray((pattern * 120 + 60 + noise).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def sound(c: int, i: int) -> bytes:
+    random = np.random.default_rng(5000 + 100 * c + i)
+    times = np.arange(1600) / 4000
+    wave = np.sin(2 * np.pi * (200 + 120 * c) * times * random.uniform(0.95, 1.05)) + random.normal(0, 0.5, 1600)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave / 5, 4000, format="WAV")
+    return buffer.getvalue()
+
+
+def steps_done(checkpoint: Path) -> int:
+    with safe_open(checkpoint, framework="numpy") as file:
+        return int(file.metadata()["step"])
+
+
+@pytest.fixture(scope="module")
+def params(tiny_params: dict[str, Any]) -> dict[str, Any]:
+    params = copy.deepcopy(tiny_params)
+    # Points of the curve lie between the checkpoints: a resumed run must remember what came before.
+    params["train"] |= {"steps": STEPS, "validate_every": 25, "checkpoint_every": 10}
+    return params
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, params: dict[str, Any]) -> Path:
+    """A project with all the stages done."""
+    root = lay_out(tmp_path_factory.mktemp("golden") / "first", params)
+    run(root, "tasks", "meta_train", "evaluate")
+    return root
+
+
+def files(root: Path, *folders: str) -> dict[str, bytes]:
+    """By path, the bytes of the outputs; but for times."""
+    found = {}
+    for folder in folders:
+        for path in sorted((root / "build" / folder).rglob("*")):
+            if path.is_file() and path.name != "training.json":
+                found[path.relative_to(root).as_posix()] = path.read_bytes()
+    return found
+
+
+TRAINED = ("tasks", "model", "meta_train")
+
+
+def test_the_run_does_what_it_is_there_for(first: Path) -> None:
+    made = files(first, *TRAINED, "evaluate")
+    assert {"build/model/model.safetensors", "build/tasks/episodes.parquet", "build/evaluate/table.csv"} <= set(made)
+    curve = pd.read_csv(first / "build/meta_train/curve.csv")
+    assert curve["step"].tolist() == [25, 50, 75, STEPS] and curve["loss"].iloc[-1] < curve["loss"].iloc[0]
+    lineage = json.loads(made["build/model/lineage.json"])
+    assert lineage["trained_on"] == {"some-audio": ["g0", "g1"], "some-image": ["g0", "g1"]}
+    episodes = pd.read_parquet(first / "build/tasks/episodes.parquet")
+    assert len(episodes) == 2 * 2 * 6
+    for column in ("support", "query"):  # row r is of class r // 6, which is of group r // 6 % 4
+        assert {row // 6 % 4 for rows in episodes[column] for row in rows} == {2}
+
+
+def test_a_second_project_ends_with_the_same_bytes(first: Path, tmp_path: Path, params: dict[str, Any]) -> None:
+    second = lay_out(tmp_path / "second, with a blank", params)
+    run(second, "tasks", "meta_train", "evaluate")
+    ours, theirs = (files(root, *TRAINED) for root in (first, second))
+    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
+    one, two = (pd.read_parquet(root / "build/evaluate/episodes.parquet") for root in (first, second))
+    pd.testing.assert_frame_equal(one.drop(columns="adapt_ms"), two.drop(columns="adapt_ms"))  # times differ
+
+
+def test_a_training_that_was_killed_ends_with_the_same_bytes(
+    first: Path, tmp_path: Path, params: dict[str, Any]
+) -> None:
+    root = lay_out(tmp_path / "killed", params)
+    shutil.copytree(first / "build/tasks", root / "build/tasks")
+    process = start(root, "meta_train")
+    checkpoints = root / ".cache/checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (root / "build/model").exists()
+    (checkpoint,) = checkpoints.glob("*.safetensors")
+    done = steps_done(checkpoint)
+    assert 0 < done < STEPS  # it was in the middle of it
+
+    run(root, "meta_train")
+    ours, theirs = (files(folder, *TRAINED) for folder in (first, root))
+    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
