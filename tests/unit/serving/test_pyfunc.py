@@ -64,7 +64,7 @@ def test_arrays_do_as_well_as_lists(served: EpisodeModel, png) -> None:
     assert served.predict(pd.DataFrame([arrays])).equals(served.predict(pd.DataFrame([given])))
 
 
-@pytest.mark.parametrize("bad", ["not base64!", "abc", "ä", 5, None])
+@pytest.mark.parametrize("bad", ["not base64!", "aGk=!!", "abc", "ä", 5, None])
 @pytest.mark.parametrize("where", ["support", "queries"])
 def test_what_is_no_base64_is_one_line(served: EpisodeModel, png, bad, where: str) -> None:
     good = [coded(png(0)), coded(png(1))]

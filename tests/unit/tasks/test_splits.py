@@ -21,6 +21,8 @@ def test_the_draw_never_changes() -> None:
     splits = Splits(key="quickstudy", validation=0.15, test=0.25)
     sides = [meta_split(INFO, group, splits) for group in ("apple", "zebra", "ähre", "7")]
     assert sides == ["test", "train", "validation", "test"]
+    shares = [Splits(key="quickstudy", validation=0.1, test=test) for test in (0.2395, 0.2396)]
+    assert [meta_split(INFO, "apple", at) for at in shares] == ["validation", "test"]
     held = [voice for voice in "abcdefghij" if domain_is_held_out(INFO, voice, splits)]
     assert held == ["b", "c", "e", "g"]
 
