@@ -72,7 +72,7 @@ def next_steps(uncommitted: bool) -> Table:
         ("quickstudy adapt SUPPORT --task NAME", "teach it a task from a few examples"),
         ("quickstudy predict --task NAME QUERY", "let it answer"),
         ("quickstudy data import --help", "bring your own data, then run again"),
-        *((("git commit -am WHY", "keep these versions"),) if uncommitted else ()),
+        *((("git add data.dvc dvc.lock", "and commit: keep these versions"),) if uncommitted else ()),
     ):
         table.add_row(Text(f"  {command}", style="bold", no_wrap=True), what)
     return table
