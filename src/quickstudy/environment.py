@@ -30,8 +30,8 @@ DEFAULTS = {
     # torch
     "TOKENIZERS_PARALLELISM": "false",  # no warning when a process forks after tokenising
     "MPLBACKEND": "Agg",  # figures go to files
-    # Threads of torch that wait for each other spin a moment and then sleep. A training step on two cores, idle / shared
-    # with two other programs: 284 / 713 ms so; spinning on (the default) 289 / 2712; sleeping at once 354 / 547.
+    # Threads of torch that wait for each other spin a moment and then sleep. A training step on two cores, idle or
+    # shared with two programs: 284 / 713 ms so; spinning on (the default) 289 / 2712; sleeping at once 354 / 547.
     "GOMP_SPINCOUNT": "10000",
 }
 
