@@ -106,7 +106,9 @@ def meta_train() -> None:
     torch.manual_seed(settings.seed)
     model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
     with showing_progress() as progress:
-        arrays = _features({n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model)
+        arrays = _features(
+            {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
+        )
         sources = {
             split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
                     if pool.modality in model.encoders]
@@ -153,7 +155,9 @@ def evaluate_stage() -> None:
         )  # fmt: skip
     datasets = _datasets()
     with showing_progress() as progress:
-        arrays = _features({name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model)
+        arrays = _features(
+            {name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model, progress
+        )
         subjects = {name: Subject(datasets[name], array) for name, (array, _) in arrays.items()}
         frame = evaluate(
             model, subjects, frozen, settings.evaluate, settings.seed,
@@ -180,21 +184,17 @@ def _datasets() -> "dict[str, Dataset]":
     return {name: read_dataset(DATA / name) for name in names}
 
 
-def _features(datasets: "dict[str, Dataset]", model: "MetaModel") -> dict[str, tuple[Any, str]]:
+def _features(datasets: "dict[str, Dataset]", model: "MetaModel", progress: Any) -> dict[str, tuple[Any, str]]:
     """By dataset: its memory-mapped array and the digest of what it was computed from."""
     from functools import partial
 
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.model.features import features
 
     found = {}
-    with showing_progress() as progress:
-        for name, dataset in datasets.items():
-            if dataset.modality in model.encoders:
-                found[name] = features(
-                    dataset, model.encoder(dataset.modality), CACHE / "features",
-                    partial(progress, f"prepare {name}"),
-                )  # fmt: skip
+    for name, dataset in datasets.items():
+        if dataset.modality in model.encoders:
+            told = partial(progress, f"prepare {name}")
+            found[name] = features(dataset, model.encoder(dataset.modality), CACHE / "features", told)
     return found
 
 
