@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.sparse import issparse
@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestCentroid
 from quickstudy.data.dataset import Dataset
 
 Classifier = Literal["logreg", "centroid"]
+CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 
 
 def raw_features(dataset: Dataset, arrays: np.ndarray, rows: np.ndarray):
@@ -33,19 +34,25 @@ def raw_features(dataset: Dataset, arrays: np.ndarray, rows: np.ndarray):
 
 
 def span_coordinates(support, query) -> tuple[np.ndarray, np.ndarray]:
-    """Support and query in an orthonormal basis of the support's span: [S, F], [Q, F] → [S, R], [Q, R] with R ≤ S.
+    """Support and query seen from the support's mean, in an orthonormal basis of what the support then spans:
+    [S, F], [Q, F] → [S, R], [Q, R] with R < S.
 
-    A linear classifier with an L2 penalty, and the differences between distances to centroids, depend on nothing else
-    (the representer theorem), so that fitting costs what S needs and not what F would.
+    A linear classifier with an L2 penalty and a free intercept, and the differences between distances to centroids,
+    depend on nothing else (the representer theorem), so that fitting costs what S needs and not what F would; and
+    without the common mean Newton's method takes half the steps.
     """
 
-    def dense(x):
-        return np.asarray(x.todense() if issparse(x) else x, dtype=np.float64)
-
-    values, vectors = np.linalg.eigh(dense(support @ support.T))
+    support, query = support.astype(np.float64), query.astype(np.float64)  # what is common may be most of it
+    gram, cross = (np.asarray(x.todense() if issparse(x) else x) for x in (support @ support.T, query @ support.T))
+    cross -= gram.mean(0)
+    cross -= cross.mean(1, keepdims=True)
+    gram -= gram.mean(0)
+    gram -= gram.mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(gram)
     kept = values > max(values[-1], 1e-12) * 1e-10
-    root = np.sqrt(values[kept])
-    return vectors[:, kept] * root, dense(query @ support.T) @ vectors[:, kept] / root
+    kept[-1] = True  # examples that are all alike span nothing: one coordinate of zeros
+    root = np.sqrt(values[kept].clip(min=1e-12))
+    return vectors[:, kept] * root, cross @ vectors[:, kept] / root
 
 
 def fit_and_score(
@@ -65,22 +72,25 @@ def fit_and_score(
     return float((model.predict(query) == answers).mean()), elapsed
 
 
-def score_episodes(kind: Classifier, features, episodes: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple]:
-    """Fit and score one classifier on many episodes.
+def score_episodes(
+    features, episodes: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[Classifier, list[tuple[float, float]]]:
+    """Fit and score both classifiers on many episodes.
 
     Args:
         features: [n, F]
         episodes: of each, the rows of its support [N, K] and its query [N, Q].
 
     Returns:
-        of each, accuracy and milliseconds of fitting.
+        of each classifier and episode, accuracy and milliseconds of fitting.
     """
-    results = []
+    results: dict[Classifier, list[tuple[float, float]]] = {kind: [] for kind in CLASSIFIERS}
     # The numbers are ours: checking them again would be a tenth of the time.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for support, query in episodes:
             targets = np.repeat(np.arange(len(support)), support.shape[1])
             answers = np.repeat(np.arange(len(query)), query.shape[1])
             vectors = span_coordinates(features[support.ravel()], features[query.ravel()])
-            results.append(fit_and_score(kind, *vectors, targets, answers))
+            for kind in CLASSIFIERS:
+                results[kind].append(fit_and_score(kind, *vectors, targets, answers))
     return results

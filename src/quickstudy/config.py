@@ -92,6 +92,7 @@ class Train(Section):
     examples: PerModality
     shots: tuple[Positive, ...] = Field(min_length=1)
     query: Positive
+    turns: Positive
     validate_every: Positive
     checkpoint_every: Positive
     threads: Annotated[int, Field(ge=0)]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from quickstudy.baselines import Classifier, raw_features, score_episodes
+from quickstudy.baselines import CLASSIFIERS, Classifier, raw_features, score_episodes
 from quickstudy.config import Evaluate, Inputs, Model
 from quickstudy.data.dataset import Dataset
 from quickstudy.model.encoders import Encoder, make_encoder
@@ -141,9 +141,7 @@ def _ours(
         chosen = block.frozen.episodes.support[i]
         examples = subject.dataset.raw(chosen.flatten().numpy())
         labels = [str(n) for n in range(way) for _ in range(chosen.shape[1])]
-        started = time.perf_counter()
-        adapt(model, block.frozen.modality, examples, labels, "")
-        times[i] = (time.perf_counter() - started) * 1000
+        times[i] = adapt(model, block.frozen.modality, examples, labels, "").adapt_ms
     return list(zip(accuracies, times, strict=True))
 
 
@@ -170,23 +168,23 @@ def _baselines(
     """scikit-learn on all cores, one thread each."""
     from joblib import Parallel, delayed
 
-    kinds: tuple[Classifier, ...] = ("logreg", "centroid")
     jobs, plan = [], []
     for block in blocks:
         support, query = (places.numpy() for places in _places(block, rows))
-        for kind in kinds:
-            for what in features:
-                for start in range(0, len(support), BLOCK):
-                    piece = list(zip(support[start : start + BLOCK], query[start : start + BLOCK], strict=True))
-                    jobs.append(delayed(score_episodes)(kind, features[what], piece))
-                    plan.append((block, f"{kind}_{what}"))
-    gathered: list[tuple[float, float]] = []
+        for what in features:
+            for start in range(0, len(support), BLOCK):
+                piece = list(zip(support[start : start + BLOCK], query[start : start + BLOCK], strict=True))
+                jobs.append(delayed(score_episodes)(features[what], piece))
+                plan.append((block, what))
+    gathered: dict[Classifier, list[tuple[float, float]]] = {kind: [] for kind in CLASSIFIERS}
     with Parallel(n_jobs=-1, return_as="generator") as parallel:
-        for (block, method), results in zip(plan, parallel(jobs), strict=True):
-            gathered += results
-            if len(gathered) == block.frozen.count:
-                yield block, method, gathered
-                gathered = []
+        for (block, what), results in zip(plan, parallel(jobs), strict=True):
+            for kind in CLASSIFIERS:
+                gathered[kind] += results[kind]
+            if len(gathered[CLASSIFIERS[0]]) == block.frozen.count:
+                for kind in CLASSIFIERS:
+                    yield block, f"{kind}_{what}", gathered[kind]
+                    gathered[kind] = []
 
 
 def _scratch(

@@ -6,8 +6,6 @@ and resumed ends with the weights of one that was not.
 
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from quickstudy.atomic import draft
 from quickstudy.config import Settings, Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
@@ -96,11 +95,12 @@ def _way(pool: Pool, shot: int, train: Train, modality: Modality) -> int:
     return min(getattr(train.examples, modality) // (shot + train.query), pool.largest_way(shot + train.query))
 
 
-def meta_loss(model: MetaModel, tasks: list[TaskBatch]) -> Tensor:
-    """Mean over tasks of the cross-entropy of their queries."""
+def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1) -> Tensor:
+    """Mean over tasks of the cross-entropy of their queries, of all their turns (see `MetaModel.forward`)."""
     losses = []
-    for logits, task in zip(model(tasks), tasks, strict=True):
-        losses.append(F.cross_entropy(logits.flatten(0, 1), task.targets()[1].flatten()))
+    for logits, task in zip(model(tasks, turns), tasks, strict=True):
+        answers = task.targets()[1][:1].expand(len(logits), -1)
+        losses.append(F.cross_entropy(logits.flatten(0, 1), answers.flatten()))
     return torch.stack(losses).mean()
 
 
@@ -137,7 +137,7 @@ def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, floa
 
 def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
     """AdamW at three paces: scalars (α, steps, scale) learn ten times faster than weights and do not decay; the
-    projection of the pretrained sentence vectors, which is good as it begins, ten times slower, without decay to 0."""
+    projection of the pretrained sentence vectors, which is good as it begins, twenty times slower, without decay."""
     scalars = [p for p in model.parameters() if p.ndim == 0 or p is model.learner.step_alpha]
     pretrained = list(model.encoder("text").parameters()) if "text" in model.modalities else []
     known = {id(p) for p in [*scalars, *pretrained]}
@@ -146,7 +146,7 @@ def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
         [
             {"params": weights, "weight_decay": train.weight_decay, "pace": 1.0},
             {"params": scalars, "weight_decay": 0.0, "pace": 10.0},
-            {"params": pretrained, "weight_decay": 0.0, "pace": 0.1},
+            {"params": pretrained, "weight_decay": 0.0, "pace": 0.05},
         ]
     )
 
@@ -189,7 +189,7 @@ def meta_train(
                 "no task can be drawn: no two classes of a dataset have the examples for one shot and train.query",
                 where="meta_train", fix="Lower train.query, raise train.tasks and train.examples, or import more data",
             )  # fmt: skip
-        loss = meta_loss(model, tasks)
+        loss = meta_loss(model, tasks, train.turns)
         if not torch.isfinite(loss):
             raise QuickstudyError(
                 f"the loss is {loss.item()} at step {step}", where="meta_train", fix="Lower train.learning_rate"
@@ -236,15 +236,8 @@ def save_checkpoint(
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
     curve = [{"step": look.step, "loss": look.loss, "accuracy": look.accuracy} for look in looks]
     meta = {"step": str(step), "seconds": str(seconds), "curve": json.dumps(curve), "recent": json.dumps(recent)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
+    with draft(path) as part:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=meta)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def load_checkpoint(

@@ -39,8 +39,9 @@ def test_the_span_of_the_support_holds_all_that_they_use(case: str) -> None:
     support, targets, query = problem(case)
     given = [csr_matrix(x) if case == "sparse" else x for x in (support, query)]
     s, q = span_coordinates(*given)
-    assert s.shape[1] == q.shape[1] <= min(len(support), support.shape[1])
-    assert np.allclose(s @ s.T, support @ support.T, atol=1e-4) and np.allclose(q @ s.T, query @ support.T, atol=1e-4)
+    assert s.shape[1] == q.shape[1] <= min(len(support) - 1, support.shape[1])
+    seen, asked = support - support.mean(0), query - support.mean(0)
+    assert np.allclose(s @ s.T, seen @ seen.T, atol=1e-4) and np.allclose(q @ s.T, asked @ seen.T, atol=1e-4)
 
     def chances(a, b) -> np.ndarray:
         return LogisticRegression(solver="newton-cg", tol=1e-6).fit(a, targets).predict_proba(b)
@@ -59,13 +60,19 @@ def test_scores_are_those_of_plain_scikit_learn(case: str) -> None:
     features = np.concatenate([support, query])
     n = len(support)
     episode = (np.arange(n).reshape(4, -1), np.arange(n, n + 100).reshape(4, 25))
+    results = score_episodes(csr_matrix(features) if case == "sparse" else features, [episode])
     for kind, model in (("logreg", LogisticRegression()), ("centroid", NearestCentroid())):
         with np.errstate(all="ignore"):
             expected = (model.fit(support, targets).predict(query) == answers).mean()
-        given = csr_matrix(features) if case == "sparse" else features
-        ((accuracy, milliseconds),) = score_episodes(kind, given, [episode])  # type: ignore[arg-type]
+        ((accuracy, milliseconds),) = results[kind]  # type: ignore[index]
         assert accuracy == pytest.approx(expected) and 0.4 < accuracy < 1 and milliseconds > 0
         assert fit_and_score(kind, support, query, targets, answers)[0] == accuracy  # type: ignore[arg-type]
+
+
+def test_examples_that_are_all_alike_are_a_guess_and_no_crash() -> None:
+    same = np.ones((14, 6))
+    ((accuracy, _),) = score_episodes(same, [(np.arange(4).reshape(2, 2), np.arange(4, 14).reshape(2, 5))])["logreg"]
+    assert accuracy == 0.5
 
 
 def test_raw_features_are_pixels_frames_and_words(toys) -> None:

@@ -46,13 +46,15 @@ def main() -> None:
         if stop.code == 130:  # what Typer makes of Ctrl-C, without a word
             _stopped()
         raise
+    except BrokenPipeError:
+        os._exit(0)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             place = f" while writing {error.filename}" if error.filename else ""
             fail(f"no space left on the disk{place}. Free some and run the same again")
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) and error.filename:
+            fail(f"{error.filename}: cannot be used ({error.strerror})")
         raise
-    except BrokenPipeError:
-        os._exit(0)
 
 
 def _stopped() -> NoReturn:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.atomic import write_json
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -281,7 +282,9 @@ def check(
             progress=lambda of, done, total: progress(f"checking {of}", done, total),
         )
     if json_file is not None:
-        _write_json(json_file, findings)
+        from dataclasses import asdict
+
+        write_json(json_file, [asdict(finding) for finding in findings])
     _print_findings(findings)
     fatal = sum(finding.severity == "fatal" for finding in findings)
     what = name or f"{len(names)} datasets"
@@ -411,18 +414,3 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
-
-
-def _write_json(path: Path, findings: list["Finding"]) -> None:
-    import json
-    from dataclasses import asdict
-
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(
-            json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False) + "\n", "utf-8"
-        )
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise QuickstudyError(f"cannot be written ({error.strerror})", where=path) from None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from quickstudy.atomic import write_json
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def tasks() -> None:
     TASKS.mkdir(parents=True, exist_ok=True)
     (TASKS / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
     write_episodes(TASKS / "episodes.parquet", frozen)
-    _write_json(TASKS / "checks.json", [asdict(finding) for finding in findings])
-    _write_json(TASKS / "tasks.json", counts)
+    write_json(TASKS / "checks.json", [asdict(finding) for finding in findings])
+    write_json(TASKS / "tasks.json", counts)
     episodes = sum(block.count for block in frozen)
     print(f"{len(datasets)} datasets, {episodes:,} frozen episodes, {len(findings)} findings recorded")
 
@@ -128,8 +129,8 @@ def meta_train() -> None:
     last = result.curve[-1]
     metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.item(), 5)}
     metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
-    _write_json(META_TRAIN / "metrics.json", metrics)
-    _write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": settings.train.steps,
+    write_json(META_TRAIN / "metrics.json", metrics)
+    write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": settings.train.steps,
                 "parameters": sum(p.numel() for p in model.parameters())})  # fmt: skip
     for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
         old.unlink()
@@ -228,9 +229,3 @@ def _set_threads(settings: "Settings") -> None:
 
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    import json
-
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

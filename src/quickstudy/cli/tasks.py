@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy.atomic import draft, write_json
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def adapt(
 
     [dim]quickstudy adapt photos/ --task defects --shots 5[/dim]
     """
-    import time
 
     from quickstudy.data.importers import check_name
     from quickstudy.model.task_state import adapt as adapt_task
@@ -62,14 +62,13 @@ def adapt(
     examples = dataset.raw(rows)
     labels = [dataset.classes[i] for i in dataset.class_index[rows]]
     adapt_task(loaded, dataset.modality, examples[:1] * 2, ["a", "b"], "")  # weights and kernels are warm from here on
-    started = time.perf_counter()
     state = adapt_task(loaded, dataset.modality, examples, labels, digest)
-    elapsed = (time.perf_counter() - started) * 1000
     path = STATES / f"{task}.safetensors"
-    _write(path, state.to_bytes())
+    with draft(path) as part:
+        part.write_bytes(state.to_bytes())
     low, high = min(state.shots), max(state.shots)
     each = f"{low}" if low == high else f"{low} to {high}"
-    print(f"Learned {task!r} in {elapsed:.0f} ms: {len(state.classes)} classes, {each} examples each → {path}")
+    print(f"Learned {task!r} in {state.adapt_ms:.0f} ms: {len(state.classes)} classes, {each} examples each → {path}")
     print(f"Next: `quickstudy predict --task {task} FILES`")
 
 
@@ -119,7 +118,7 @@ def predict(
     if len(answers) > 20:
         console.print(f"… and {len(answers) - 20} more" + ("" if json else "; --json FILE keeps all"))
     result: dict[str, Any] = {"task": task, "model": model, "model_sha256": digest, "way": len(state.classes)}
-    result |= {"shot": min(state.shots), "episodes": 1, "adapt_ms": None, "accuracy": None, "ci95": None}
+    result |= {"shot": min(state.shots), "episodes": 1, "adapt_ms": state.adapt_ms, "accuracy": None, "ci95": None}
     if labels is not None:
         hits = [a == b for a, b in zip(answers, labels, strict=True)]
         result["accuracy"], half = mean_interval(hits)
@@ -265,23 +264,6 @@ def _draw(dataset: "Dataset", shots: int | None, seed: int, source: Path) -> Any
     return np.concatenate(chosen)
 
 
-def _write(path: Path, data: bytes) -> None:
-    import os
-    import tempfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        try:
-            part.write(data)
-        except BaseException:
-            os.unlink(part.name)
-            raise
-    os.replace(part.name, path)
-
-
 def _write_result(path: Path, result: dict[str, Any]) -> None:
-    import json
-
-    clean = json.loads(json.dumps(result, default=float))
-    _write(path, (json.dumps(clean, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(path, result)
     print(f"→ {path}")

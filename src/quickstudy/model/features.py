@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quickstudy.atomic import draft
 from quickstudy.data.dataset import Dataset
 from quickstudy.model.encoders import Encoder
 
@@ -37,14 +37,8 @@ def features(
     array = _compute(dataset, encoder, progress)
     if path is None:
         return array, digest.hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        try:
-            np.save(part, array)
-        except BaseException:
-            os.unlink(part.name)
-            raise
-    os.replace(part.name, path)
+    with draft(path) as part, part.open("wb") as file:
+        np.save(file, array)
     return np.load(path, mmap_mode="r"), digest.hexdigest()
 
 

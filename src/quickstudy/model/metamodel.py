@@ -63,26 +63,32 @@ class MetaModel(nn.Module):
         vectors = torch.cat([encoder(chunk) for chunk in chunks])
         return F.normalize(vectors, dim=-1) * (self.log_tau[modality] / 2).exp()
 
-    def forward(self, tasks: list[TaskBatch]) -> list[Tensor]:
+    def forward(self, tasks: list[TaskBatch], turns: int = 1) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.
 
         One pass through each encoder and one through the learner: rows of smaller tasks are padded and masked.
 
+        Args:
+            turns: ask each task so many times, at most K + Q. At turn r the examples of a class are moved on by r
+                places, so that others are support and query. The encoder, which takes most of the time, runs once.
+
         Returns:
-            for each entry of ``tasks`` the logits [B, N·Q, N].
+            for each entry of ``tasks`` the logits [B·R, N·Q, N], turn by turn: R is ``turns`` or K + Q.
         """
-        supports, queries = [], []
+        supports, queries, targets = [], [], []
         for task in tasks:
             b, s, q = len(task.support), task.support.shape[1], task.query.shape[1]
             rows = torch.cat([task.support.flatten(0, 1), task.query.flatten(0, 1)])
             support, query = self.encode(task.modality, rows).split([b * s, b * q])
-            supports.append(support.unflatten(0, (b, s)))
-            queries.append(query.unflatten(0, (b, q)))
+            shot = s // task.way
+            examples = torch.cat([support.view(b, task.way, shot, -1), query.view(b, task.way, q // task.way, -1)], 2)
+            rolled = torch.cat([examples.roll(-turn, 2) for turn in range(min(turns, examples.shape[2]))])
+            supports.append(rolled[:, :, :shot].flatten(1, 2))
+            queries.append(rolled[:, :, shot:].flatten(1, 2))
+            targets.append(task.targets()[0][:1].expand(len(rolled), -1))
         way = max(task.way for task in tasks)
-        logits = self.learner(
-            _pad(supports, 0.0), _pad([task.targets()[0] for task in tasks], -1), _pad(queries, 0.0), way
-        )
-        parts = logits.split([len(task.support) for task in tasks])
+        logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), way)
+        parts = logits.split([len(support) for support in supports])
         return [part[:, : task.query.shape[1], : task.way] for part, task in zip(parts, tasks, strict=True)]
 
 

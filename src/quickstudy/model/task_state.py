@@ -1,8 +1,9 @@
 """Adapt to a task and predict: what a task's support set teaches, as a small immutable value."""
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ class TaskState:
     """float32 [N, D]"""
     model: str
     """sha256 of the model's weights"""
+    adapt_ms: float = field(compare=False)
+    """what adapting took, from the files to this state"""
 
     def to_bytes(self) -> bytes:
-        meta = {"modality": self.modality, "classes": self.classes, "shots": self.shots, "model": self.model}
+        names = ("modality", "classes", "shots", "model", "adapt_ms")
+        meta = {name: getattr(self, name) for name in names}
         return save({"prototypes": self.prototypes.contiguous()}, metadata={"task": json.dumps(meta)})
 
     @staticmethod
@@ -44,7 +48,7 @@ class TaskState:
                 meta = json.loads(file.metadata()["task"])
                 prototypes = file.get_tensor("prototypes")
             classes, shots = tuple(meta["classes"]), tuple(meta["shots"])
-            return TaskState(meta["modality"], classes, shots, prototypes, meta["model"])
+            return TaskState(meta["modality"], classes, shots, prototypes, meta["model"], meta["adapt_ms"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             raise QuickstudyError(
                 "is not a task that was adapted", where=path, fix="`quickstudy adapt SUPPORT --task NAME` writes one"
@@ -65,6 +69,7 @@ def adapt(
     Raises:
         QuickstudyError: a modality that the model has not learned, fewer than two classes, an unreadable example.
     """
+    started = time.perf_counter()
     classes = sorted(set(labels))
     if len(classes) < 2:
         raise QuickstudyError(f"a task needs two classes or more, these are {classes}", where="support")
@@ -73,7 +78,8 @@ def adapt(
     vectors = _encode(model, modality, examples)
     prototypes = model.learner.adapt(vectors[None], targets[None], len(classes))[0]
     shots = tuple(torch.bincount(targets).tolist())
-    return TaskState(modality, tuple(classes), shots, prototypes.clone(), digest)
+    elapsed = (time.perf_counter() - started) * 1000
+    return TaskState(modality, tuple(classes), shots, prototypes.clone(), digest, elapsed)
 
 
 @torch.inference_mode()

@@ -60,6 +60,22 @@ def test_a_mixed_meta_batch_answers_each_task_as_if_it_were_alone(model: MetaMod
                 assert (alone[0] - logits[i]).abs().max() < 1e-4
 
 
+def test_at_each_turn_other_examples_of_the_task_are_its_support(model: MetaModel) -> None:
+    model.eval()
+    with torch.no_grad():
+        model.learner.step_alpha.fill_(0.5)
+        task = batch("image", 2, 4, 2, 1)  # three examples a class: three turns
+        first = model([task])[0]
+        turned = model([task], turns=5)[0]
+        assert turned.shape == (6, 4, 4) and (turned[:2] - first).abs().max() < 1e-5
+        classes = torch.cat([task.support.unflatten(1, (4, 2)), task.query.unflatten(1, (4, 1))], dim=2)
+        for turn in (1, 2):
+            moved = classes[:, :, [(i + turn) % 3 for i in range(3)]]
+            alone = model([TaskBatch("image", moved[:, :, :2].flatten(1, 2), moved[:, :, 2:].flatten(1, 2), 4)])[0]
+            assert (turned[2 * turn : 2 * turn + 2] - alone).abs().max() < 1e-5
+        assert (turned[2:4] - first).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_vectors_have_the_length_of_their_modality(model: MetaModel, modality) -> None:
     model.eval()
