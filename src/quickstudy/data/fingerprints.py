@@ -1,11 +1,12 @@
 """What makes two examples the same, or nearly so: a hash of the content, and a vector that survives re-encoding."""
 
-import os
+import contextlib
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from quickstudy.atomic import draft
 from quickstudy.data.dataset import Dataset
 from quickstudy.data.media import decode_image, read_audio
 from quickstudy.errors import QuickstudyError
+from quickstudy.workers import in_order, workers
 
 VERSION = 1  # of the vectors below; older cached ones are not read
 # How far apart two unit vectors may lie for the examples to count as nearly the same. Measured: JPEG at quality 75
@@ -28,6 +31,8 @@ _NEIGHBOURS = 5  # a bounded number, so that a thousand copies of a picture do n
 _AXES = 10  # of the search tree; more make it slow, fewer make it compare more
 _EDGES = np.geomspace(100, 3800, 17)  # Hz, of the bands of a recording's vector
 _SEGMENTS = 16
+_CHUNK = 256  # examples that are read, or handed to a process, at once
+_WORTH_WORKERS = 4000  # examples; starting the processes takes a second or two
 
 Bad = tuple[tuple[int, str], ...]
 
@@ -79,15 +84,9 @@ def _read_cache(path: Path) -> tuple[np.ndarray, Bad] | None:
 
 
 def _write_cache(path: Path, vectors: np.ndarray, bad: Bad) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    try:
-        with draft.open("wb") as handle:
-            rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
-            np.savez(handle, vectors=vectors, bad=rows, why=reasons)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
+    with draft(path) as part, part.open("wb") as file:
+        np.savez(file, vectors=vectors, bad=rows, why=reasons)
 
 
 def plain(text: str) -> str:
@@ -148,8 +147,12 @@ def _bad_texts(dataset: Dataset) -> Bad:
 
 def _rows(dataset: Dataset) -> Iterator[tuple[int, Any]]:
     """Every example with its number; few at a time are in memory as Python objects."""
-    for start in range(0, len(dataset), 256):
-        yield from enumerate(dataset.raw(slice(start, min(start + 256, len(dataset)))), start)
+    for rows in _slices(dataset):
+        yield from enumerate(dataset.raw(rows), rows.start)
+
+
+def _slices(dataset: Dataset) -> Iterator[slice]:
+    return (slice(start, min(start + _CHUNK, len(dataset))) for start in range(0, len(dataset), _CHUNK))
 
 
 def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, Bad]:
@@ -157,14 +160,29 @@ def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple
     width = 64 if dataset.modality == "image" else _SEGMENTS * (len(_EDGES) - 1)
     vectors = np.zeros((len(dataset), width), dtype=np.float32)
     bad = []
-    for i, content in _rows(dataset):
-        try:
-            vectors[i] = vector_of(content or b"")
-        except QuickstudyError as error:
-            bad.append((i, str(error)))
-        if (i + 1) % 128 == 0 or i + 1 == len(dataset):
-            progress(i + 1, len(dataset))
+    decode, chunks = partial(_vectors, vector_of), map(dataset.raw, _slices(dataset))
+    with workers() if len(dataset) > _WORTH_WORKERS else contextlib.nullcontext() as pool:
+        done = 0
+        for found in map(decode, chunks) if pool is None else in_order(pool, decode, chunks):
+            for i, vector in enumerate(found, done):
+                if isinstance(vector, str):
+                    bad.append((i, vector))
+                else:
+                    vectors[i] = vector
+            done += len(found)
+            progress(done, len(dataset))
     return vectors, tuple(bad)
+
+
+def _vectors(vector_of: Callable[[bytes], np.ndarray], contents: Sequence[bytes | None]) -> list[np.ndarray | str]:
+    """Of each example its vector, or what is wrong with it."""
+    found: list[np.ndarray | str] = []
+    for content in contents:
+        try:
+            found.append(vector_of(content or b""))
+        except QuickstudyError as error:
+            found.append(str(error))
+    return found
 
 
 def image_vector(data: bytes) -> np.ndarray:

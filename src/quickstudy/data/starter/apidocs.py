@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, generator, silent, workers
+from quickstudy.data.starter.work import Progress, generator, silent
+from quickstudy.workers import workers
 
 FEWEST, MOST = 30, 36  # sentences a class
 PER_FILE = 12  # so that no single file stands for its module

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, generator, silent, workers
+from quickstudy.data.starter.work import Progress, generator, silent
+from quickstudy.workers import workers
 
 DRAWINGS = 20
 SIZE = 28  # pixels of a drawing

@@ -14,7 +14,8 @@ import soundfile
 from scipy.fft import next_fast_len
 
 from quickstudy.data.dataset import DatasetInfo, make_table
-from quickstudy.data.starter.work import Progress, generator, silent, workers
+from quickstudy.data.starter.work import Progress, generator, silent
+from quickstudy.workers import workers
 
 SAMPLE_RATE = 16000
 LONGEST = 1.2  # seconds

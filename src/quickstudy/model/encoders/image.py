@@ -22,8 +22,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.inputs = inputs
         self.blocks = nn.Sequential(
-            conv_block(inputs.channels, width),
-            conv_block(width, width),
+            conv_block(inputs.channels, width // 2),
+            conv_block(width // 2, width),
             conv_block(width, 2 * width),
             conv_block(2 * width, dimension, pool=False),
         )

@@ -1,0 +1,47 @@
+"""Worker processes: one a core, and none outlives the process that started it."""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """of the machine that this process may use"""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(tasks_each: int | None = None) -> ProcessPoolExecutor:
+    """A process a core, each started afresh, or a fresh one after every ``tasks_each`` tasks."""
+    return ProcessPoolExecutor(cores(), get_context("spawn"), _start_worker, max_tasks_per_child=tasks_each)
+
+
+def in_order(pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """As ``pool.map``, but it takes no more of ``items`` than the workers need soon: they need not fit in memory."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > 4 * cores():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and without a traceback
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # a worker whose parent was killed would wait for work for ever
+
+    threading.Thread(target=follow, daemon=True).start()
