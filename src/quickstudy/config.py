@@ -65,7 +65,7 @@ class Episodes(Section):
 class Model(Section):
     dimension: Annotated[int, Field(ge=8)]
     width: Annotated[int, Field(ge=4)]
-    learner: Literal["adapt"]
+    learner: Literal["protonet", "adapt"]
     heads: Positive
     inner_steps: Annotated[int, Field(ge=0)]
 

@@ -23,6 +23,7 @@ from quickstudy.baselines import CLASSIFIERS, Classifier, raw_features, score_ep
 from quickstudy.config import Evaluate, Inputs, Model
 from quickstudy.data.dataset import Dataset
 from quickstudy.model.encoders import Encoder, make_encoder
+from quickstudy.model.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.model.task_state import adapt
 from quickstudy.stats import OURS, beaten_by, mean_interval
@@ -30,6 +31,7 @@ from quickstudy.tasks.frozen import FrozenEpisodes
 
 METHODS = (OURS, "logreg_encoder", "centroid_encoder", "logreg_raw", "centroid_raw", "scratch")
 BLOCK = 100  # episodes answered, or handed to a process, at once
+WEIGHT_BLOCK = 10  # episodes answered at once where each has an encoder of its own
 
 SCRATCH_BATCH = 32
 
@@ -83,10 +85,12 @@ def evaluate(
         blocks = [_compact(block) for block in frozen if block.dataset == name]
         rows = np.unique(np.concatenate([block.rows for block in blocks]))
         arrays = torch.from_numpy(np.ascontiguousarray(subject.arrays[rows]))
-        with torch.inference_mode():
-            vectors = model.encode(subject.dataset.modality, arrays)
+        read = arrays
+        if isinstance(model.learner, VectorLearner):  # an example that several episodes share is encoded once
+            with torch.inference_mode():
+                read = model.encode(subject.dataset.modality, arrays)
         for block in blocks:
-            add(block.frozen, OURS, _ours(model, subject, block, vectors, rows, settings.timed_episodes))
+            add(block.frozen, OURS, _ours(model, subject, block, read, rows, settings.timed_episodes))
             done += block.frozen.count
             progress(done, total)
         if settings.baselines:
@@ -125,16 +129,20 @@ def _places(block: _Block, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.inference_mode()
 def _ours(
-    model: MetaModel, subject: Subject, block: _Block, vectors: torch.Tensor, rows: np.ndarray, timed: int
+    model: MetaModel, subject: Subject, block: _Block, read: torch.Tensor, rows: np.ndarray, timed: int
 ) -> list[tuple[float, float]]:
     support, query = _places(block, rows)
     way = block.frozen.episodes.way
     accuracies: list[float] = []
-    for start in range(0, len(support), BLOCK):
-        s, q = support[start : start + BLOCK].flatten(1), query[start : start + BLOCK].flatten(1)
-        task = TaskBatch(block.frozen.modality, s, q, way)
+    together = BLOCK if isinstance(model.learner, VectorLearner) else WEIGHT_BLOCK
+    for start in range(0, len(support), together):
+        s, q = support[start : start + together].flatten(1), query[start : start + together].flatten(1)
+        task = TaskBatch(block.frozen.modality, read[s], read[q], way)
         targets, answers = task.targets()
-        logits = model.learner(vectors[s], targets, vectors[q], way)
+        if isinstance(model.learner, VectorLearner):
+            logits = model.learner(task.support, targets, task.query, way)
+        else:
+            (logits,) = model([task])
         accuracies += (logits.argmax(-1) == answers).double().mean(1).tolist()
     times = [math.nan] * len(accuracies)
     for i in range(min(timed, len(times))):

@@ -136,9 +136,9 @@ def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, floa
 
 
 def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
-    """AdamW at three paces: scalars (α, steps, scale) learn ten times faster than weights and do not decay; the
-    projection of the pretrained sentence vectors, which is good as it begins, twenty times slower, without decay."""
-    scalars = [p for p in model.parameters() if p.ndim == 0 or p is model.learner.step_alpha]
+    """AdamW at three paces: scalars and every α (of g, of its steps) learn ten times faster than weights and do not
+    decay; the projection of the pretrained sentence vectors, good as it begins, twenty times slower, without decay."""
+    scalars = [p for name, p in model.named_parameters() if p.ndim == 0 or name.endswith("alpha")]
     pretrained = list(model.encoder("text").parameters()) if "text" in model.modalities else []
     known = {id(p) for p in [*scalars, *pretrained]}
     weights = [p for p in model.parameters() if id(p) not in known]

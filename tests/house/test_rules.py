@@ -15,7 +15,14 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src/quickstudy"
 
 # No dependencies: the settings, whose values are under `params`, and what only prints.
-NO_DEPENDENCY = {"quickstudy", "quickstudy.config", "quickstudy.errors", "quickstudy.cli.progress"}
+NO_DEPENDENCY = {
+    "quickstudy",
+    "quickstudy.config",
+    "quickstudy.errors",
+    "quickstudy.cli.progress",
+    "quickstudy.atomic",
+    "quickstudy.workers",
+}
 
 
 def test_imports_go_one_way() -> None:

@@ -120,7 +120,7 @@ def test_every_parameter_has_one_pace(tiny: Settings) -> None:
     pace = {id(p): (group["pace"], group["weight_decay"]) for group in groups for p in group["params"]}
     for scalar in (model.learner.alpha, model.learner.step_alpha, *model.log_tau.values()):
         assert pace[id(scalar)] == (10.0, 0.0)
-    assert pace[id(model.encoder("text").project.weight)] == (0.1, 0.0)
+    assert pace[id(model.encoder("text").project.weight)] == (0.05, 0.0)
     assert pace[id(model.learner.attention.in_proj_weight)] == (1.0, tiny.train.weight_decay)
 
 

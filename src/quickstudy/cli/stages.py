@@ -127,7 +127,7 @@ def meta_train() -> None:
     META_TRAIN.mkdir(parents=True, exist_ok=True)
     write_curve(META_TRAIN / "curve.csv", result.curve)
     last = result.curve[-1]
-    metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.item(), 5)}
+    metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
     metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
     write_json(META_TRAIN / "metrics.json", metrics)
     write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": settings.train.steps,

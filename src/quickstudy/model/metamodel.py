@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
 from quickstudy.model.encoders import Encoder, make_encoder
-from quickstudy.model.learners.adapt import AdaptLearner
+from quickstudy.model.learners import State, VectorLearner, make_learner
 
 CHUNK = 64  # rows
 TAU = 10.0  # at the start
@@ -46,7 +46,7 @@ class MetaModel(nn.Module):
         self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
         # τ of each modality: how sharply its vectors tell classes apart, in the squared length of the vectors.
         self.log_tau = nn.ParameterDict({m: nn.Parameter(torch.tensor(TAU).log()) for m in self.encoders})
-        self.learner = AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
+        self.learner = make_learner(shape)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -63,10 +63,24 @@ class MetaModel(nn.Module):
         vectors = torch.cat([encoder(chunk) for chunk in chunks])
         return F.normalize(vectors, dim=-1) * (self.log_tau[modality] / 2).exp()
 
+    def adapt(self, modality: Modality, support: Tensor, targets: Tensor, way: int) -> State:
+        """What support sets teach: arrays [B, S, ...] and int64 [B, S] → State"""
+        if isinstance(self.learner, VectorLearner):
+            vectors = self.encode(modality, support.flatten(0, 1)).unflatten(0, support.shape[:2])
+            return self.learner.adapt(vectors, targets, way)
+        return self.learner.adapt(self.encoder(modality), support, targets, way)
+
+    def score(self, modality: Modality, state: State, query: Tensor) -> Tensor:
+        """Arrays [B, Q, ...] → logits [B, Q, N]"""
+        if isinstance(self.learner, VectorLearner):
+            return self.learner.score(state, self.encode(modality, query.flatten(0, 1)).unflatten(0, query.shape[:2]))
+        return self.learner.score(self.encoder(modality), state, query)
+
     def forward(self, tasks: list[TaskBatch], turns: int = 1) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.
 
-        One pass through each encoder and one through the learner: rows of smaller tasks are padded and masked.
+        One pass through each encoder and one through the learner: rows of smaller tasks are padded and masked. A
+        learner that changes the encoder takes one entry after the other, and has one turn.
 
         Args:
             turns: ask each task so many times, at most K + Q. At turn r the examples of a class are moved on by r
@@ -75,6 +89,8 @@ class MetaModel(nn.Module):
         Returns:
             for each entry of ``tasks`` the logits [B·R, N·Q, N], turn by turn: R is ``turns`` or K + Q.
         """
+        if not isinstance(self.learner, VectorLearner):
+            return [self._answer(task) for task in tasks]
         supports, queries, targets = [], [], []
         for task in tasks:
             b, s, q = len(task.support), task.support.shape[1], task.query.shape[1]
@@ -90,6 +106,10 @@ class MetaModel(nn.Module):
         logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), way)
         parts = logits.split([len(support) for support in supports])
         return [part[:, : task.query.shape[1], : task.way] for part, task in zip(parts, tasks, strict=True)]
+
+    def _answer(self, task: TaskBatch) -> Tensor:
+        state = self.adapt(task.modality, task.support, task.targets()[0], task.way)
+        return self.score(task.modality, state, task.query)
 
 
 def _pad(blocks: list[Tensor], value: float) -> Tensor:

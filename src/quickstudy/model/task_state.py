@@ -14,12 +14,13 @@ from safetensors.torch import save
 
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.model.learners import State
 from quickstudy.model.metamodel import MetaModel
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """Vectors, not weights: one corrected prototype a class.
+    """What the learner made of a support set: vectors, not weights, where the learner allows.
 
     It is of use only with the model that made it, whose weights' digest it carries.
     """
@@ -28,8 +29,8 @@ class TaskState:
     classes: tuple[str, ...]
     shots: tuple[int, ...]
     """labelled examples of each class"""
-    prototypes: torch.Tensor
-    """float32 [N, D]"""
+    learned: State
+    """the learner's tensors, without a task dimension"""
     model: str
     """sha256 of the model's weights"""
     adapt_ms: float = field(compare=False)
@@ -38,7 +39,7 @@ class TaskState:
     def to_bytes(self) -> bytes:
         names = ("modality", "classes", "shots", "model", "adapt_ms")
         meta = {name: getattr(self, name) for name in names}
-        return save({"prototypes": self.prototypes.contiguous()}, metadata={"task": json.dumps(meta)})
+        return save({k: v.contiguous() for k, v in sorted(self.learned.items())}, metadata={"task": json.dumps(meta)})
 
     @staticmethod
     def read(path: Path) -> "TaskState":
@@ -46,9 +47,9 @@ class TaskState:
         try:
             with safe_open(path, framework="pt") as file:
                 meta = json.loads(file.metadata()["task"])
-                prototypes = file.get_tensor("prototypes")
+                learned = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             classes, shots = tuple(meta["classes"]), tuple(meta["shots"])
-            return TaskState(meta["modality"], classes, shots, prototypes, meta["model"], meta["adapt_ms"])
+            return TaskState(meta["modality"], classes, shots, learned, meta["model"], meta["adapt_ms"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             raise QuickstudyError(
                 "is not a task that was adapted", where=path, fix="`quickstudy adapt SUPPORT --task NAME` writes one"
@@ -75,26 +76,25 @@ def adapt(
         raise QuickstudyError(f"a task needs two classes or more, these are {classes}", where="support")
     place = {name: i for i, name in enumerate(classes)}
     targets = torch.tensor([place[label] for label in labels])
-    vectors = _encode(model, modality, examples)
-    prototypes = model.learner.adapt(vectors[None], targets[None], len(classes))[0]
+    state = model.adapt(modality, _arrays(model, modality, examples)[None], targets[None], len(classes))
+    learned = {name: tensor[0].clone() for name, tensor in state.items()}
     shots = tuple(torch.bincount(targets).tolist())
     elapsed = (time.perf_counter() - started) * 1000
-    return TaskState(modality, tuple(classes), shots, prototypes.clone(), digest, elapsed)
+    return TaskState(modality, tuple(classes), shots, learned, digest, elapsed)
 
 
 @torch.inference_mode()
 def predict(model: MetaModel, task: TaskState, examples: Sequence[Any]) -> np.ndarray:
     """float64 [Q, N]: the probability of each class of the task for each example."""
-    vectors = _encode(model, task.modality, examples)
-    logits = model.learner.score(task.prototypes[None], vectors[None])[0]
+    state = {name: tensor[None] for name, tensor in task.learned.items()}
+    logits = model.score(task.modality, state, _arrays(model, task.modality, examples)[None])[0]
     return logits.double().softmax(-1).numpy()
 
 
-def _encode(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> torch.Tensor:
+def _arrays(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> torch.Tensor:
     if modality not in model.encoders:
         known = ", ".join(sorted(model.encoders))
         raise QuickstudyError(
             f"the model has learned {known}, not {modality}", fix="Train it on a dataset of that kind"
         )
-    arrays = torch.from_numpy(model.encoder(modality).prepare(examples))
-    return model.encode(modality, arrays)
+    return torch.from_numpy(model.encoder(modality).prepare(examples))

@@ -76,7 +76,7 @@ def test_shots_are_drawn_by_the_seed(run: Run, shapes: Path) -> None:
     states = []
     for seed in (0, 0, 1):
         assert run("adapt", shapes, "--task", "t", "--shots", 2, "--seed", seed, "--model", "model")[0] == 0
-        states.append(TaskState.read(Path("adapted/t.safetensors")).prototypes.tolist())
+        states.append(TaskState.read(Path("adapted/t.safetensors")).learned["prototypes"].tolist())
     assert states[0] == states[1] != states[2]
 
 
@@ -136,12 +136,12 @@ def test_mistakes_of_predict(run: Run, shapes: Path, queries: Path, tiny: Settin
 
 
 def test_evaluate_on_any_folder(run: Run, queries: Path) -> None:
-    asked = ("evaluate", queries, "--model", "model", "--way", 3, "--shot", 2, "--query", 3, "--episodes", 40)
+    asked = ("evaluate", queries, "--model", "model", "--way", 3, "--shot", 1, "--query", 3, "--episodes", 40)
     code, out, err = run(*asked, "--seed", 4, "--json", "one.json")
-    assert (code, err) == (0, "") and "queries: 3-way 2-shot accuracy 0." in out and "(95% over 40 episodes)" in out
+    assert (code, err) == (0, "") and "queries: 3-way 1-shot accuracy 0." in out and "(95% over 40 episodes)" in out
     one = json.loads(Path("one.json").read_text())
     assert {"accuracy", "ci95", "way", "shot", "episodes", "model", "adapt_ms"} <= set(one)
-    assert (one["way"], one["shot"], one["episodes"], one["model"], one["seed"]) == (3, 2, 40, "model", 4)
+    assert (one["way"], one["shot"], one["episodes"], one["model"], one["seed"]) == (3, 1, 40, "model", 4)
     assert 0.5 < one["accuracy"] <= 1 and one["ci95"] > 0 and one["adapt_ms"] > 0
     accuracies = []
     for seed in (4, 5):

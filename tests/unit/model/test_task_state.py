@@ -32,9 +32,9 @@ def state(model: MetaModel, png) -> TaskState:
 def test_round_trip(state: TaskState, model: MetaModel, png, tmp_path: Path) -> None:
     (tmp_path / "task").write_bytes(state.to_bytes())
     back = TaskState.read(tmp_path / "task")
-    assert torch.equal(back.prototypes, state.prototypes)
+    assert torch.equal(back.learned["prototypes"], state.learned["prototypes"])
     for field in dataclasses.fields(TaskState):
-        if field.name != "prototypes":
+        if field.name != "learned":
             assert getattr(back, field.name) == getattr(state, field.name)
     assert (back.classes, back.shots, back.model) == (("a", "b", "ö"), (2, 1, 2), "digest")
     assert back.to_bytes() == state.to_bytes()
@@ -66,7 +66,7 @@ def test_adapting_and_asking_change_nothing(model: MetaModel, state: TaskState, 
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(state, field.name, None)
     with pytest.raises(RuntimeError, match=r"(?i)inplace"):
-        state.prototypes.add_(1)
+        state.learned["prototypes"].add_(1)
 
 
 def test_twenty_classes_fit_into_64_kib(tiny: Settings, png) -> None:
@@ -74,7 +74,7 @@ def test_twenty_classes_fit_into_64_kib(tiny: Settings, png) -> None:
     model = MetaModel(tiny.inputs, shape, {"image"}).eval()
     names = [f"a class with a rather long name, number {i % 20}" for i in range(200)]
     state = adapt(model, "image", [png(i) for i in range(200)], names, "0" * 64)
-    assert state.prototypes.shape == (20, 384) and set(state.shots) == {10}
+    assert state.learned["prototypes"].shape == (20, 384) and set(state.shots) == {10}
     assert len(state.to_bytes()) <= 64 * 1024
 
 

@@ -1,0 +1,19 @@
+"""Learners: α · g_φ, one file each, chosen by `model.learner` in params.yaml."""
+
+from quickstudy.config import Model
+from quickstudy.model.learners.adapt import AdaptLearner
+from quickstudy.model.learners.learner import State, VectorLearner, WeightLearner
+from quickstudy.model.learners.protonet import ProtoNet
+
+Learner = VectorLearner | WeightLearner
+
+__all__ = ["Learner", "State", "VectorLearner", "WeightLearner", "make_learner"]
+
+
+def make_learner(shape: Model) -> Learner:
+    """An untrained learner by its name."""
+    match shape.learner:
+        case "protonet":
+            return ProtoNet()
+        case "adapt":
+            return AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)

@@ -1,0 +1,76 @@
+"""What every learner is: α · g_φ. It learns a task from its support set and answers its queries.
+
+A learner reads vectors that the encoder made (`VectorLearner`), or it changes the encoder for the task
+(`WeightLearner`). Either way what a task teaches is a `State`: tensors with the task dimension B in front.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = dict[str, Tensor]
+"""What a support set taught, each tensor [B, ...]; of one task [...]. NaN marks a class without support."""
+
+
+class VectorLearner(nn.Module, ABC):
+    """Works on vectors, all of a task of one length, √τ; tasks of any way and shot share a batch."""
+
+    alpha: Tensor
+    """How far g is followed; 0 leaves the encoder's word alone."""
+
+    @abstractmethod
+    def adapt(self, support: Tensor, targets: Tensor, way: int) -> State:
+        """Learn.
+
+        Args:
+            support: [B, S, D]
+            targets: int64 [B, S], 0 … way - 1; -1 where a row is padding, which is 0.
+            way: classes of the largest task; a smaller task leaves some without support.
+        """
+
+    @abstractmethod
+    def score(self, state: State, query: Tensor) -> Tensor:
+        """Logits [B, Q, N] of queries [B, Q, D]; −∞ for a class without support."""
+
+    def forward(self, support: Tensor, targets: Tensor, query: Tensor, way: int) -> Tensor:
+        """[B, S, D], [B, S], [B, Q, D] → logits [B, Q, N]"""
+        return self.score(self.adapt(support, targets, way), query)
+
+
+class WeightLearner(nn.Module, ABC):
+    """Changes the encoder for a task, so that it works on what the encoder reads. The tasks of a batch are alike in
+    way and shot."""
+
+    alpha: Tensor
+    """How far g is followed; 0 leaves the encoder as it is."""
+
+    @abstractmethod
+    def adapt(self, encoder: nn.Module, support: Tensor, targets: Tensor, way: int) -> State:
+        """Learn.
+
+        Args:
+            encoder: arrays [n, ...] → vectors [n, D]; its own weights are the start and stay as they are.
+            support: [B, S, ...]
+            targets: int64 [B, S], each of 0 … way - 1 at least once.
+        """
+
+    @abstractmethod
+    def score(self, encoder: nn.Module, state: State, query: Tensor) -> Tensor:
+        """Logits [B, Q, N] of queries [B, Q, ...]."""
+
+
+def class_sums(vectors: Tensor, targets: Tensor, way: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The one-hot targets [B, S, N] (0 where a row is padding), the sum [B, N, D] of each class's vectors [B, S, D],
+    and the count [B, N]."""
+    onehot = (F.one_hot(targets.clamp(min=0), way) * (targets >= 0)[..., None]).to(vectors.dtype)
+    return onehot, onehot.transpose(1, 2) @ vectors, onehot.sum(1)
+
+
+def nearest(prototypes: Tensor, query: Tensor) -> Tensor:
+    """Logits [B, Q, N]: −‖q − p‖² without ‖q‖², which all classes share; −∞ where a prototype is NaN."""
+    absent = prototypes[..., 0].isnan()
+    p = prototypes.masked_fill(absent[..., None], 0.0)
+    logits = 2 * query @ p.transpose(1, 2) - p.square().sum(-1)[:, None]
+    return logits.masked_fill(absent[:, None], -torch.inf)
