@@ -21,6 +21,8 @@ from prefect.tasks import Task
 
 from quickstudy import registry, versions
 from quickstudy.cli.display import COUNT
+from quickstudy.data.dataset import dataset_names
+from quickstudy.data.starter import STARTER as STARTER_DATA
 from quickstudy.durations import record_duration
 from quickstudy.errors import QuickstudyError
 from quickstudy.processes import stream
@@ -141,7 +143,8 @@ def version_data(root: Path) -> Any:
             version = str(wanted)
         (root / LAST_DATA).parent.mkdir(exist_ok=True)
         (root / LAST_DATA).write_text(version)
-        note = _about(version, wanted, versions.committed_data_hash(root), built)
+        imported = [name for name in dataset_names(root / "data") if name not in STARTER_DATA]
+        note = _about(version, wanted, versions.committed_data_hash(root), built, imported)
         changed = version != wanted
         done.update(outcome="ran" if changed or built else "up to date", note=note, version=version)
         get_run_logger().info(note)
@@ -260,17 +263,18 @@ def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:
     return False
 
 
-def _about(version: str, wanted: str | None, committed: str | None, built: bool) -> str:
+def _about(version: str, wanted: str | None, committed: str | None, built: bool, imported: list[str]) -> str:
     if version == committed:
         return f"version {version[:8]}, the committed one"
     if committed is None:
         return f"version {version[:8]}, not committed yet"
-    if built and wanted == committed:
+    beside = f" (beside the starter data: {', '.join(imported)})" if imported else ""
+    if built and wanted == committed and not imported:
         return (
             f"version {version[:8]} is new: on this platform the starter data has other bytes than in the committed "
             f"version {committed[:8]} (or that one also holds other data)"
         )
-    return f"version {version[:8]}, changed since the committed {committed[:8]}"
+    return f"version {version[:8]} is new{beside}; the committed one is {committed[:8]}"
 
 
 def _about_version(registration: registry.Registration) -> str:

@@ -150,3 +150,10 @@ def test_data_follows_data_dvc_when_git_changes_it(project: Path) -> None:
     (project / "data.dvc").write_text(text.replace(old, new))
     assert version_data(project) not in (old, new)
     assert (project / "data/four.txt").exists()
+
+
+def test_a_new_version_of_the_data_names_what_was_imported() -> None:
+    old, new = "a" * 32, "b" * 32
+    for built in (True, False):
+        note = steps._about(new, old, old, built, ["tickets"])
+        assert note == "version bbbbbbbb is new (beside the starter data: tickets); the committed one is aaaaaaaa"
