@@ -43,6 +43,8 @@ class AudioInput(Section):
 class TextInput(Section):
     encoder: Literal["all-MiniLM-L6-v2"]
     max_tokens: Annotated[int, Field(ge=8, le=512)]
+    max_bytes: Annotated[int, Field(ge=8, le=4096)]
+    word_buckets: Annotated[int, Field(ge=256, le=2**20)]
 
 
 class Inputs(Section):
@@ -62,7 +64,18 @@ class Episodes(Section):
         return self.ways.get(dataset, self.way)
 
 
+class Encoders(Section):
+    image: Literal["conv4", "resnet12"]
+    audio: Literal["cnn", "gru", "lstm"]
+    text: Literal[
+        "minilm",
+        "bytes-cnn", "bytes-gru", "bytes-lstm", "bytes-transformer",
+        "words-cnn", "words-gru", "words-lstm", "words-transformer",
+    ]  # fmt: skip
+
+
 class Model(Section):
+    encoders: Encoders
     dimension: Annotated[int, Field(ge=8)]
     width: Annotated[int, Field(ge=4)]
     learner: Literal["protonet", "adapt"]

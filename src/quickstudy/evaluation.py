@@ -155,9 +155,9 @@ def _ours(
 
 @torch.inference_mode()
 def _encode_untrained(inputs: Inputs, shape: Model, modality: Any, arrays: torch.Tensor, seed: int) -> np.ndarray:
-    """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. For text that is
-    the pretrained sentence encoder, whose vectors the arrays already are."""
-    if modality == "text":
+    """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. For minilm that is
+    what the pretrained sentence encoder said, and the arrays are that already."""
+    if modality == "text" and shape.encoders.text == "minilm":
         return arrays.numpy()
     encoder = _untrained(inputs, shape, modality, seed).eval()
     vectors = torch.cat([encoder(chunk) for chunk in arrays.split(64)])

@@ -137,9 +137,10 @@ def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, floa
 
 def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
     """AdamW at three paces: scalars and every α (of g, of its steps) learn ten times faster than weights and do not
-    decay; the projection of the pretrained sentence vectors, good as it begins, twenty times slower, without decay."""
+    decay; what begins pretrained (the projection of minilm's vectors) twenty times slower, without decay."""
     scalars = [p for name, p in model.named_parameters() if p.ndim == 0 or name.endswith("alpha")]
-    pretrained = list(model.encoder("text").parameters()) if "text" in model.modalities else []
+    encoders = [model.encoder(modality) for modality in model.modalities]
+    pretrained = [p for encoder in encoders if encoder.pretrained for p in encoder.parameters()]
     known = {id(p) for p in [*scalars, *pretrained]}
     weights = [p for p in model.parameters() if id(p) not in known]
     return torch.optim.AdamW(

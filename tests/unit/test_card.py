@@ -50,7 +50,9 @@ def answers(
 def build(tmp_path: Path, png: Callable[..., bytes]) -> Callable[..., Path]:
     """The folder that the stages fill, with data beside it; the evaluation is given."""
 
-    def make(frame: pd.DataFrame, modalities=("image", "text"), description: str = "Small.") -> Path:
+    def make(
+        frame: pd.DataFrame, modalities=("image", "text"), description: str = "Small.", text_encoder: str = "minilm"
+    ) -> Path:
         root = tmp_path / "build"
         for name, modality, example in (("letters", "image", png()), ("talk", "text", "hello")):
             if modality in modalities:
@@ -73,9 +75,10 @@ def build(tmp_path: Path, png: Callable[..., bytes]) -> Callable[..., Path]:
         inputs = {
             "image": {"size": 28, "channels": 1},
             "audio": {"sample_rate": 8000, "seconds": 1.0},
-            "text": {"encoder": "all-MiniLM-L6-v2", "max_tokens": 64},
+            "text": {"encoder": "all-MiniLM-L6-v2", "max_tokens": 64, "max_bytes": 128},
         }
-        config = {"modalities": sorted(modalities), "inputs": inputs, "model": {"dimension": 384}}
+        encoders = {"image": "conv4", "audio": "gru", "text": text_encoder}
+        config = {"modalities": sorted(modalities), "inputs": inputs, "model": {"dimension": 384, "encoders": encoders}}
         (root / "model/config.yaml").write_text(yaml.safe_dump(config))
         (root / "model/lineage.json").write_text('{"seed": 3}')
         (root / "model/model.safetensors").write_bytes(b"weights")
@@ -272,3 +275,17 @@ def test_labels_keep_their_order_and_a_distance(values: list[float]) -> None:
     )
     assert all(b - a >= 0.1 - 1e-9 for a, b in zip(sorted(placed), sorted(placed)[1:], strict=False))
     assert all(0.05 - 1e-9 <= height <= 1.05 + 1e-9 for height in placed)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ("minilm", "up to 64 tokens by all-MiniLM-L6-v2"),
+        ("bytes-gru", "up to 128 bytes by a network that knows the texts below alone"),
+        ("words-cnn", "up to 64 words by a network that knows the texts below alone"),
+    ],
+)
+def test_the_encoders_are_named(build: Callable[..., Path], encoder: str, said: str) -> None:
+    text, _ = card(build(answers(), text_encoder=encoder))
+    assert said in text and f"The encoders are conv4 for image and {encoder} for text." in text
+    assert ("pretrained sentence encoder" in text) == ("MiniLM" in text) == (encoder == "minilm")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -133,10 +133,7 @@ def _purpose(evidence: Evidence) -> list[str]:
             "loudest part: what is higher or longer is lost."
         )
     if "text" in modalities:
-        text = inputs["text"]
-        sees.append(
-            f"Texts are read up to {text['max_tokens']} tokens by {plain(text['encoder'])}, which knows English best."
-        )
+        sees.append(_reads(inputs["text"], evidence.model["model"]["encoders"]["text"]))
     others = [name for name in ("image", "audio", "text") if name not in modalities]
     not_for = [
         "decisions about people, or any use where a wrong answer does harm, without a test on your own examples first",
@@ -155,6 +152,18 @@ def _purpose(evidence: Evidence) -> list[str]:
         "What it sees of an example:" if sees else "",
         "\n".join(f"- {item}" for item in sees),
     ]
+
+
+def _reads(text: Mapping[str, Any], encoder: str) -> str:
+    """What it sees of a text."""
+    if encoder == "minilm":
+        sees, by = f"{text['max_tokens']} tokens", f"{plain(text['encoder'])}, which knows English best"
+    elif encoder.startswith("bytes"):
+        sees, by = f"{text['max_bytes']} bytes", "a network that knows the texts below alone"
+    else:
+        sees = f"{text['max_tokens']} words"
+        by = "a network that knows the texts below alone: a word that is in none of them tells it little"
+    return f"Texts are read up to {sees} by {by}."
 
 
 def _below(evidence: Evidence) -> str:
@@ -264,8 +273,9 @@ def _table(evidence: Evidence) -> list[str]:
     meanings = [f"*{SHORT[name]}*: {LONG[name]}" for name in evidence.baselines if name in SHORT and name != "scratch"]
     if meanings:
         said += (
-            f" {'; '.join(meanings)}. *Encoder before meta-training* is the untrained network, for text the pretrained "
-            "sentence encoder; *raw features* are pixels, log-mel frames, or TF-IDF of words and word pairs."
+            f" {'; '.join(meanings)}. *Encoder before meta-training* is the untrained network"
+            + (", for text the pretrained sentence encoder" if _pretrained(evidence) else "")
+            + "; *raw features* are pixels, log-mel frames, or TF-IDF of words and word pairs."
         )
     return [rows(head, body, align="l" + "r" * (len(head) - 1)), said]
 
@@ -282,8 +292,14 @@ def _scratch(evidence: Evidence) -> str:
         f"{duration(scratch)} a task and reached {percent(both['scratch_accuracy'].mean())} %; Quickstudy took "
         f"{duration(ours)} and reached {percent(both['ours_accuracy'].mean())} %, {speed} (medians of the suites' "
         f"times, means of their accuracies, on the same {_counts(both['episodes'])} episodes of each). Our time counts "
-        "reading the examples' files, theirs does not. Text keeps its pretrained sentence encoder in both."
+        "reading the examples' files, theirs does not."
+        + (" Text keeps its pretrained sentence encoder in both." if _pretrained(evidence) else "")
     )
+
+
+def _pretrained(evidence: Evidence) -> bool:
+    """Whether texts are read by an encoder that began pretrained."""
+    return "text" in evidence.model["modalities"] and evidence.model["model"]["encoders"]["text"] == "minilm"
 
 
 def _counts(values: Iterable[int]) -> str:
@@ -355,10 +371,11 @@ def _sentence(text: str) -> str:
 
 def _training(evidence: Evidence) -> list[str]:
     training, shape = evidence.training, evidence.model["model"]
+    chosen = [f"{plain(shape['encoders'][name])} for {name}" for name in evidence.model["modalities"]]
     text = (
         f"`model(data, task) = f(data) + α · g(task)`: an encoder *f* for each modality maps examples to "
         f"{shape['dimension']} numbers; the learner *g* reads a task's examples and corrects the classes' prototypes; "
-        "α says how far and is learned from 0."
+        f"α says how far and is learned from 0. The encoders are {listed(chosen)}."
     )
     if "alpha" in training:
         text += f" Here α = {training['alpha']:g}."

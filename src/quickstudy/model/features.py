@@ -22,9 +22,9 @@ def features(
 ) -> tuple[np.ndarray, str]:
     """The frozen front's array of every example, row by row as in the dataset, and the digest of what it was made of.
 
-    The cache is keyed by the dataset's content and the input settings; a file appears whole or not at all.
+    The cache is keyed by the dataset's content and the front with its settings; a file appears whole or not at all.
     """
-    digest = blake2b(f"{VERSION}/{encoder.inputs!r}/".encode(), digest_size=16)
+    digest = blake2b(f"{VERSION}/{encoder.front}/".encode(), digest_size=16)
     for start in range(0, len(dataset), CHUNK):
         for cell in dataset.raw(slice(start, min(start + CHUNK, len(dataset)))):
             data = cell.encode() if isinstance(cell, str) else cell

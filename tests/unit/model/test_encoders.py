@@ -11,8 +11,9 @@ from PIL import Image
 from quickstudy.config import AudioInput, ImageInput, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders import make_encoder
-from quickstudy.model.encoders.audio import SILENCE, AudioEncoder
-from quickstudy.model.encoders.image import ImageEncoder
+from quickstudy.model.encoders.audio import SILENCE
+from quickstudy.model.encoders.audio_cnn import SpectrogramCnn
+from quickstudy.model.encoders.image_conv4 import Conv4
 
 
 def picture(pixels: np.ndarray) -> bytes:
@@ -28,21 +29,21 @@ def recording(wave: np.ndarray, rate: int = 4000) -> bytes:
 
 
 @pytest.fixture
-def image(tiny: Settings) -> ImageEncoder:
+def image(tiny: Settings) -> Conv4:
     torch.manual_seed(0)
-    return ImageEncoder(tiny.inputs.image, 4, 16)
+    return Conv4(tiny.inputs.image, 4, 16)
 
 
 @pytest.fixture
-def audio(tiny: Settings) -> AudioEncoder:
+def audio(tiny: Settings) -> SpectrogramCnn:
     torch.manual_seed(0)
-    return AudioEncoder(tiny.inputs.audio, 4, 16)
+    return SpectrogramCnn(tiny.inputs.audio, 4, 16)
 
 
 # Image
 
 
-def test_pictures_of_any_form_become_one_array(image: ImageEncoder, png) -> None:
+def test_pictures_of_any_form_become_one_array(image: Conv4, png) -> None:
     files = [png(1), png(2, "RGB", (40, 90)), png(3, "RGBA", (16, 16)), png(4, "1"), png(5, "P", (300, 17))]
     arrays = image.prepare(files)
     assert arrays.shape == (5, 1, 16, 16) and arrays.dtype == np.uint8
@@ -50,7 +51,7 @@ def test_pictures_of_any_form_become_one_array(image: ImageEncoder, png) -> None
     assert image(torch.from_numpy(arrays)).shape == (5, 16)
 
 
-def test_ink_is_light_whatever_the_paper(image: ImageEncoder) -> None:
+def test_ink_is_light_whatever_the_paper(image: Conv4) -> None:
     drawing = np.zeros((32, 32))
     drawing[8:24, 12:18] = 200
     light, dark = image.prepare([picture(drawing), picture(255 - drawing)])
@@ -60,13 +61,13 @@ def test_ink_is_light_whatever_the_paper(image: ImageEncoder) -> None:
     assert np.array_equal(faint, strong)
 
 
-def test_a_blank_picture_is_no_division_by_zero(image: ImageEncoder) -> None:
+def test_a_blank_picture_is_no_division_by_zero(image: Conv4) -> None:
     arrays = image.prepare([picture(np.full((20, 20), 255)), picture(np.full((20, 20), 90))])
     assert (arrays == 0).all() and torch.isfinite(image(torch.from_numpy(arrays))).all()
 
 
 def test_colours_stay_where_they_are_asked_for() -> None:
-    encoder = ImageEncoder(ImageInput(size=16, channels=3), 4, 16)
+    encoder = Conv4(ImageInput(size=16, channels=3), 4, 16)
     red = np.zeros((20, 20, 3))
     red[..., 0] = 255
     arrays = encoder.prepare([picture(red), picture(np.full((20, 20), 7))])
@@ -74,13 +75,13 @@ def test_colours_stay_where_they_are_asked_for() -> None:
     assert encoder(torch.from_numpy(arrays)).shape == (2, 16)
 
 
-def test_bytes_and_fractions_are_the_same_image(image: ImageEncoder, png) -> None:
+def test_bytes_and_fractions_are_the_same_image(image: Conv4, png) -> None:
     image.eval()
     arrays = torch.from_numpy(image.prepare([png(i) for i in range(3)]))
     assert torch.allclose(image(arrays), image(arrays.float() / 255))
 
 
-def test_augmented_images_depend_on_the_generator_alone(image: ImageEncoder, png) -> None:
+def test_augmented_images_depend_on_the_generator_alone(image: Conv4, png) -> None:
     arrays = torch.from_numpy(image.prepare([png(i) for i in range(6)]))
 
     def augmented(seed: int, way: int | None = 3) -> torch.Tensor:
@@ -93,7 +94,7 @@ def test_augmented_images_depend_on_the_generator_alone(image: ImageEncoder, png
     assert once.shape == arrays.shape and once.min() >= 0 and once.max() <= 1
 
 
-def test_the_classes_are_turned_and_each_as_a_whole(image: ImageEncoder) -> None:
+def test_the_classes_are_turned_and_each_as_a_whole(image: Conv4) -> None:
     drawing = np.zeros((32, 32))
     drawing[4:28, 4:14] = 255  # the left half: where its weight lies tells the turn
     arrays = torch.from_numpy(image.prepare([picture(drawing)] * 80))
@@ -114,7 +115,7 @@ def test_the_classes_are_turned_and_each_as_a_whole(image: ImageEncoder) -> None
 # Audio
 
 
-def test_recordings_of_any_length_become_one_array(audio: AudioEncoder, wav) -> None:
+def test_recordings_of_any_length_become_one_array(audio: SpectrogramCnn, wav) -> None:
     files = [wav(0, 0.05), wav(1, 0.4, 4000), wav(2, 3.0, 16000), wav(3, channels=2)]
     arrays = audio.prepare(files)
     assert arrays.dtype == np.float16 and arrays.shape == (4, 1, 16, 21)
@@ -122,13 +123,13 @@ def test_recordings_of_any_length_become_one_array(audio: AudioEncoder, wav) -> 
     assert audio(torch.from_numpy(arrays)).shape == (4, 16)
 
 
-def test_loudness_makes_no_difference(audio: AudioEncoder) -> None:
+def test_loudness_makes_no_difference(audio: SpectrogramCnn) -> None:
     wave = np.random.default_rng(0).normal(0, 0.2, 1600)
     loud, soft = audio.prepare([recording(wave), recording(wave * 0.01)]).astype(float)
     assert np.abs(loud - soft).max() < 0.01
 
 
-def test_silence_is_no_division_by_zero(audio: AudioEncoder) -> None:
+def test_silence_is_no_division_by_zero(audio: SpectrogramCnn) -> None:
     try:
         arrays = audio.prepare([recording(np.zeros(1600))])
     except QuickstudyError:
@@ -137,7 +138,7 @@ def test_silence_is_no_division_by_zero(audio: AudioEncoder) -> None:
 
 
 @pytest.mark.parametrize("where", [0, 3000, 9000, 17000])
-def test_a_long_recording_is_cut_around_its_loudest_part(audio: AudioEncoder, where: int) -> None:
+def test_a_long_recording_is_cut_around_its_loudest_part(audio: SpectrogramCnn, where: int) -> None:
     wave = np.random.default_rng(0).normal(0, 1e-4, 18000)
     burst = np.random.default_rng(1).normal(0, 0.3, 1000)
     wave[where : where + 1000] = burst
@@ -146,7 +147,7 @@ def test_a_long_recording_is_cut_around_its_loudest_part(audio: AudioEncoder, wh
     assert np.square(clip).sum() > 0.99 * np.square(wave).sum()
 
 
-def test_a_short_recording_is_kept_whole(audio: AudioEncoder) -> None:
+def test_a_short_recording_is_kept_whole(audio: SpectrogramCnn) -> None:
     for length in (1, 100, 1599, 1600):
         wave = np.random.default_rng(length).normal(0, 0.3, length).astype(np.float32)
         wave[: length // 3] *= 9  # its energy is not in the middle
@@ -155,7 +156,7 @@ def test_a_short_recording_is_kept_whole(audio: AudioEncoder) -> None:
 
 
 def test_a_tone_shows_in_its_band() -> None:
-    encoder = AudioEncoder(AudioInput(sample_rate=8000, seconds=0.5, mels=40), 4, 16)
+    encoder = SpectrogramCnn(AudioInput(sample_rate=8000, seconds=0.5, mels=40), 4, 16)
     assert (encoder.mel_filters.sum(1) > 0).all() and (encoder.mel_filters >= 0).all()
     times = np.arange(4000) / 8000
     bands = []
@@ -168,7 +169,7 @@ def test_a_tone_shows_in_its_band() -> None:
         assert abs(band - expected) <= 1
 
 
-def test_augmented_recordings_depend_on_the_generator_alone(audio: AudioEncoder, wav) -> None:
+def test_augmented_recordings_depend_on_the_generator_alone(audio: SpectrogramCnn, wav) -> None:
     arrays = torch.from_numpy(audio.prepare([wav(i) for i in range(6)]))
 
     def augmented(seed: int) -> torch.Tensor:

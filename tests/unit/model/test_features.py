@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from quickstudy.config import ImageInput, Settings
-from quickstudy.model.encoders.image import ImageEncoder
+from quickstudy.model.encoders.image_conv4 import Conv4
 from quickstudy.model.features import CHUNK, features
 
 
-class Counting(ImageEncoder):
+class Counting(Conv4):
     """Counts the examples that it had to prepare."""
 
     prepared = 0

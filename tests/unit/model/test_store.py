@@ -62,6 +62,14 @@ def in_config(**changes) -> Callable[[Path], object]:
     return damage
 
 
+def in_model(**changes) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        in_config(model=config["model"] | changes)(folder)
+
+    return damage
+
+
 def cut(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-200])
@@ -95,10 +103,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "format of tomorrow": (in_config(format=2), "format 2, this version reads 1"),
     "another modality": (in_config(modalities=["video"]), "damaged"),
     "one modality less": (in_config(modalities=["image"]), "damaged"),
-    "another width": (in_config(model={"dimension": 16, "width": 8, "learner": "adapt", "heads": 2, "inner_steps": 2}),
-                      "damaged"),
-    "heads that do not divide": (
-        in_config(model={"dimension": 16, "width": 4, "learner": "adapt", "heads": 3, "inner_steps": 2}), "damaged"),
+    "another width": (in_model(width=8), "damaged"),
+    "heads that do not divide": (in_model(heads=3), "damaged"),
+    "another encoder": (in_model(encoders={"image": "resnet12", "audio": "cnn", "text": "minilm"}), "damaged"),
+    "an encoder of tomorrow": (in_model(encoders={"image": "vit", "audio": "cnn", "text": "minilm"}), "damaged"),
 }  # fmt: skip
 
 

@@ -1,19 +1,34 @@
-"""Encoders: one file a modality. Each has a frozen front (file bytes or text → array, computed once and cached)
-and a trainable network (array → vectors in the D-dimensional space that all modalities share)."""
+"""Encoders: f_θ, chosen for each modality by `model.encoders` in params.yaml. ``MODALITY.py`` holds what the encoders
+of a modality share, ``MODALITY_*.py`` each of them."""
 
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
-from quickstudy.model.encoders.audio import AudioEncoder
-from quickstudy.model.encoders.image import ImageEncoder
-from quickstudy.model.encoders.text import TextEncoder
+from quickstudy.model.encoders.audio_cnn import SpectrogramCnn
+from quickstudy.model.encoders.audio_recurrent import SpectrogramRecurrent
+from quickstudy.model.encoders.encoder import Encoder
+from quickstudy.model.encoders.image_conv4 import Conv4
+from quickstudy.model.encoders.image_resnet12 import ResNet12
+from quickstudy.model.encoders.text_minilm import MiniLM
+from quickstudy.model.encoders.text_tokens import TokenEncoder
 
-Encoder = ImageEncoder | AudioEncoder | TextEncoder
+__all__ = ["Encoder", "make_encoder"]
 
 
 def make_encoder(modality: Modality, inputs: Inputs, shape: Model) -> Encoder:
     """An untrained encoder of a modality."""
-    if modality == "image":
-        return ImageEncoder(inputs.image, shape.width, shape.dimension)
-    if modality == "audio":
-        return AudioEncoder(inputs.audio, shape.width, shape.dimension)
-    return TextEncoder(inputs.text, shape.dimension)
+    sizes = (shape.width, shape.dimension)
+    match modality, dict(shape.encoders)[modality]:
+        case "image", "conv4":
+            return Conv4(inputs.image, *sizes)
+        case "image", "resnet12":
+            return ResNet12(inputs.image, *sizes)
+        case "audio", "cnn":
+            return SpectrogramCnn(inputs.audio, *sizes)
+        case "audio", ("gru" | "lstm") as cell:
+            return SpectrogramRecurrent(inputs.audio, cell, *sizes)
+        case "text", "minilm":
+            return MiniLM(inputs.text, shape.dimension)
+        case "text", name:
+            unit, network = name.split("-")
+            return TokenEncoder(inputs.text, unit, network, *sizes, shape.heads)
+    raise AssertionError(modality)

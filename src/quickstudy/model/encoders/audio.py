@@ -1,4 +1,4 @@
-"""Audio: log-mel spectrogram, then a CNN; plain torch."""
+"""Audio: the frozen front (a log-mel spectrogram, plain torch) and the augmentation that audio encoders share."""
 
 import math
 from collections.abc import Sequence
@@ -6,33 +6,28 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import AudioInput
 from quickstudy.data.media import decode_audio
-from quickstudy.model.encoders.blocks import conv_block
+from quickstudy.model.encoders.encoder import Encoder
 
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.020
 FLOOR_DB = 60.0  # what lies further below the loudest point of a clip is silence
 SILENCE = FLOOR_DB / 40  # decibels become numbers in [-SILENCE, SILENCE]
 
 
-class AudioEncoder(nn.Module):
-    """A CNN over log-mel frames: time and frequency are halved three times, then averaged away."""
+class AudioEncoder(Encoder):
+    """All of an audio encoder but its network."""
 
-    raw_features = "log-mel"
-
-    def __init__(self, inputs: AudioInput, width: int, dimension: int):
+    def __init__(self, inputs: AudioInput):
         super().__init__()
         self.inputs = inputs
-        self.blocks = nn.Sequential(
-            conv_block(1, width // 2),
-            conv_block(width // 2, width * 3 // 4),
-            conv_block(width * 3 // 4, width * 3 // 2),
-            conv_block(width * 3 // 2, dimension, pool=False),
-        )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def front(self) -> str:
+        return repr(self.inputs)
 
     @cached_property
     def samples(self) -> int:
@@ -82,11 +77,6 @@ class AudioEncoder(nn.Module):
         loudest = decibel.amax(dim=(1, 2), keepdim=True)
         decibel = (decibel - loudest).clamp(min=-FLOOR_DB)
         return (decibel / 20 + SILENCE)[:, None]
-
-    def forward(self, mels: Tensor) -> Tensor:
-        """[n, 1, mels, frames] → [n, D]"""
-        x = self.blocks(mels.float().contiguous(memory_format=torch.channels_last))
-        return x.amax(dim=(2, 3)) * 0.5 + x.mean(dim=(2, 3)) * 0.5
 
     def augment(self, mels: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """float16 [n, 1, mels, frames] → float32: another pace and vocal tract (stretch in time and frequency),

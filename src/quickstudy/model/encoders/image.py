@@ -1,43 +1,32 @@
-"""Images: a four-block CNN."""
+"""Images: the frozen front and the augmentation that image encoders share."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import ImageInput
 from quickstudy.data.media import decode_image
-from quickstudy.model.encoders.blocks import conv_block
+from quickstudy.model.encoders.encoder import Encoder
 
 
-class ImageEncoder(nn.Module):
-    """Conv4 (Vinyals et al. 2016; Snell et al. 2017) with two wider blocks on top and global pooling."""
+class ImageEncoder(Encoder):
+    """All of an image encoder but its network."""
 
-    raw_features = "pixels"
-
-    def __init__(self, inputs: ImageInput, width: int, dimension: int):
+    def __init__(self, inputs: ImageInput):
         super().__init__()
         self.inputs = inputs
-        self.blocks = nn.Sequential(
-            conv_block(inputs.channels, width // 2),
-            conv_block(width // 2, width),
-            conv_block(width, 2 * width),
-            conv_block(2 * width, dimension, pool=False),
-        )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def front(self) -> str:
+        return repr(self.inputs)
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: image files → uint8 [n, C, S, S]."""
         return np.stack([_prepare(decode_image(data), self.inputs) for data in raw])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 [n, C, S, S], or float in [0, 1] → [n, D]"""
-        x = images.float().div(255) if images.dtype == torch.uint8 else images
-        x = self.blocks(x.contiguous(memory_format=torch.channels_last))
-        return x.mean(dim=(2, 3))
 
     def augment(self, images: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """uint8 [n, C, S, S] → float in [0, 1]: a small random affine map of each image.
@@ -77,3 +66,9 @@ def _prepare(image: np.ndarray, inputs: ImageInput) -> np.ndarray:
     small = np.asarray(Image.fromarray(grey).resize(size, resample), dtype=np.float32)
     low, high = small.min(), small.max()
     return ((small - low) * (255 / max(high - low, 1.0))).round().astype(np.uint8)[None]
+
+
+def as_fractions(images: Tensor) -> Tensor:
+    """uint8 [n, C, S, S], or float in [0, 1] → float in [0, 1], laid out as convolutions like it."""
+    x = images.float().div(255) if images.dtype == torch.uint8 else images
+    return x.contiguous(memory_format=torch.channels_last)

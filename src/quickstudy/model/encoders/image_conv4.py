@@ -1,0 +1,26 @@
+"""conv4: four convolution blocks over images."""
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.config import ImageInput
+from quickstudy.model.encoders.blocks import conv_block
+from quickstudy.model.encoders.image import ImageEncoder, as_fractions
+
+
+class Conv4(ImageEncoder):
+    """Conv4 (Vinyals et al. 2016; Snell et al. 2017) with two wider blocks on top and global pooling."""
+
+    def __init__(self, inputs: ImageInput, width: int, dimension: int):
+        super().__init__(inputs)
+        self.blocks = nn.Sequential(
+            conv_block(inputs.channels, width // 2),
+            conv_block(width // 2, width),
+            conv_block(width, 2 * width),
+            conv_block(2 * width, dimension, pool=False),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [n, C, S, S], or float in [0, 1] → [n, D]"""
+        return self.blocks(as_fractions(images)).mean(dim=(2, 3))
