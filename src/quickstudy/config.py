@@ -142,10 +142,35 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
         raise QuickstudyError("not found", where=path, fix="Run the command in the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise QuickstudyError(f"is not YAML ({error})", where=path) from None
+    return _checked(values, path)
+
+
+def changed(settings: Settings, parameter: str, value: Any, where: object = None) -> Settings:
+    """The settings with one parameter changed, named by its path ("train.steps"), checked as params.yaml is.
+
+    Args:
+        value: as YAML gives it.
+        where: what asks for the change, for the error.
+
+    Raises:
+        QuickstudyError: as `load_settings` does.
+    """
+    values = settings.model_dump(mode="json")
+    section: Any = values
+    *sections, last = parameter.split(".")
+    for part in sections:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise QuickstudyError(f"unknown parameter {parameter!r}. {part} has no parts", where=where)
+    section[last] = value
+    return _checked(values, where)
+
+
+def _checked(values: Any, where: object) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise QuickstudyError(_first_mistake(error, values), where=path) from None
+        raise QuickstudyError(_first_mistake(error, values), where=where) from None
 
 
 def _first_mistake(error: ValidationError, values: Any) -> str:

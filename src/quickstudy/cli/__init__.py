@@ -24,9 +24,10 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import data, pipeline, stages, tasks
+    from quickstudy.cli import compare, data, pipeline, stages, tasks
 
     pipeline.register(app)
+    compare.register(app)
     tasks.register(app)
     app.add_typer(data.app, name="data")
     stages.register(app)

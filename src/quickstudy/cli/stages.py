@@ -1,5 +1,6 @@
 """The stages that dvc.yaml calls: files in, files out, nothing else."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset
     from quickstudy.model.metamodel import MetaModel
+    from quickstudy.training import Source
 
 DATA, CACHE = Path("data"), Path(".cache")
 TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build/meta_train")
@@ -43,7 +45,7 @@ def tasks() -> None:
     from quickstudy.tasks.splits import meta_split, row_splits
 
     settings = load_settings()
-    datasets = _datasets()
+    datasets = read_datasets()
     with showing_progress() as progress:
         findings = check_datasets(
             list(datasets.values()), settings, partial(meta_split, splits=settings.splits),
@@ -83,47 +85,23 @@ def tasks() -> None:
 
 def meta_train() -> None:
     """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train"""
-    import torch
-
     from quickstudy.cli.progress import showing_progress
     from quickstudy.config import load_settings
-    from quickstudy.model.metamodel import MetaModel
     from quickstudy.model.store import save_model, weights_digest
-    from quickstudy.tasks.episodes import training_pools
-    from quickstudy.training import Source, meta_train, write_curve
+    from quickstudy.training import meta_train, write_curve
 
     settings = load_settings()
     _set_threads(settings)
-    datasets = _datasets()
-    pools = {
-        split: {name: training_pools(dataset, settings.splits, split) for name, dataset in datasets.items()}
-        for split in ("train", "validation")
-    }
-    learned = [name for name, found in pools["train"].items() if found]
-    if not learned:
-        raise QuickstudyError(
-            "no dataset has a group on the meta-train side", where="data", fix="Import one without --split test"
-        )
-    torch.manual_seed(settings.seed)
-    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
+    datasets = read_datasets()
     with showing_progress() as progress:
-        arrays = _features(
-            {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
-        )
-        sources = {
-            split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
-                    if pool.modality in model.encoders]
-            for split, by_name in pools.items()
-        }  # fmt: skip
-        key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
-        checkpoint = CACHE / "checkpoints" / f"{key}.safetensors"
+        training = prepare_training(settings, datasets, progress)
+        model = training.model
+        checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
         result = meta_train(
-            model, sources["train"], sources["validation"], settings, checkpoint,
+            model, training.sources["train"], training.sources["validation"], settings, checkpoint,
             lambda step, steps, text: progress("meta-train", step, steps),
         )  # fmt: skip
-    groups = {name: sorted(set(_trained_groups(datasets[name], settings))) for name in learned}
-    lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
-    save_model(model, MODEL, lineage)
+    save_model(model, MODEL, training.lineage)
     META_TRAIN.mkdir(parents=True, exist_ok=True)
     write_curve(META_TRAIN / "curve.csv", result.curve)
     last = result.curve[-1]
@@ -154,9 +132,9 @@ def evaluate_stage() -> None:
             f"no episodes of what the model has learned ({', '.join(model.modalities)})",
             where=TASKS / "episodes.parquet", fix="Import such data for meta-test, or other data for meta-train",
         )  # fmt: skip
-    datasets = _datasets()
+    datasets = read_datasets()
     with showing_progress() as progress:
-        arrays = _features(
+        arrays = read_arrays(
             {name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model, progress
         )
         subjects = {name: Subject(datasets[name], array) for name, (array, _) in arrays.items()}
@@ -176,7 +154,59 @@ def card() -> None:
     write_card(Path("build"), CARD)
 
 
-def _datasets() -> "dict[str, Dataset]":
+@dataclass(frozen=True)
+class Training:
+    """What a training begins with."""
+
+    model: "MetaModel"
+    """untrained"""
+    sources: "dict[str, list[Source]]"
+    """by side of the meta-split: train, validation"""
+    key: str
+    """names all that the training depends on"""
+    lineage: dict[str, Any]
+    """what is kept with the trained model"""
+
+
+def prepare_training(settings: "Settings", datasets: "dict[str, Dataset]", progress: Any) -> Training:
+    """Draw the model's first weights and gather what it will learn from.
+
+    Raises:
+        QuickstudyError: there is nothing to learn from, or the settings make no model.
+    """
+    import torch
+
+    from quickstudy.model.metamodel import MetaModel
+    from quickstudy.tasks.episodes import training_pools
+    from quickstudy.training import Source
+
+    pools = {
+        split: {name: training_pools(dataset, settings.splits, split) for name, dataset in datasets.items()}
+        for split in ("train", "validation")
+    }
+    learned = [name for name, found in pools["train"].items() if found]
+    if not learned:
+        raise QuickstudyError(
+            "no dataset has a group on the meta-train side", where="data", fix="Import one without --split test"
+        )
+    torch.manual_seed(settings.seed)
+    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
+    arrays = read_arrays(
+        {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
+    )
+    sources = {
+        split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
+                if pool.modality in model.encoders]
+        for split, by_name in pools.items()
+    }  # fmt: skip
+    key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
+    groups = {name: sorted(set(_trained_groups(datasets[name], settings))) for name in learned}
+    lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
+    return Training(model, sources, key, lineage)
+
+
+def read_datasets() -> "dict[str, Dataset]":
+    """All of data/, by name. QuickstudyError where there is none."""
     from quickstudy.data.dataset import dataset_names, read_dataset
 
     names = dataset_names(DATA)
@@ -185,7 +215,7 @@ def _datasets() -> "dict[str, Dataset]":
     return {name: read_dataset(DATA / name) for name in names}
 
 
-def _features(datasets: "dict[str, Dataset]", model: "MetaModel", progress: Any) -> dict[str, tuple[Any, str]]:
+def read_arrays(datasets: "dict[str, Dataset]", model: "MetaModel", progress: Any) -> dict[str, tuple[Any, str]]:
     """By dataset: its memory-mapped array and the digest of what it was computed from."""
     from functools import partial
 

@@ -1,0 +1,276 @@
+"""compare: learners × encoders, trained alike and judged on the same episodes; a table, a picture, a recommendation."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.atomic import draft, write_json
+from quickstudy.errors import QuickstudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from quickstudy.cli.stages import Training
+    from quickstudy.comparison.grid import Cell
+    from quickstudy.comparison.table import Cost
+    from quickstudy.config import Settings
+    from quickstudy.data.dataset import Dataset
+    from quickstudy.tasks.frozen import FrozenEpisodes
+
+CELLS = Path(".cache/compare")
+
+Progress = Callable[[str, int, int], None]
+
+
+class SplitName(StrEnum):
+    validation = "validation"
+    test = "test"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(compare)
+
+
+def compare(
+    learner: Annotated[
+        list[str] | None, typer.Option("--learner", metavar="NAME", help="Only this one; may be repeated. Else all.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Each learner also with this parameter of params.yaml; may be repeated."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Meta-batches of each training; else train.steps.")] = None,
+    split: Annotated[
+        SplitName, typer.Option(help="Whose tasks decide. What was chosen on [b]test[/b] cannot be judged on it.")
+    ] = SplitName.validation,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each cell, each from a seed of its own.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where table, page, picture and episodes go.")] = Path(
+        "build/compare"
+    ),
+) -> None:
+    """Train every learner alike, judge all on the same frozen tasks and say which one to take.
+
+    What is finished is kept: the same command again trains nothing, and goes on where it was stopped.
+
+    [dim]quickstudy compare --learner adapt --learner protonet --set model.width=32 --seeds 3[/dim]
+    """
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.cli.stages import read_datasets
+    from quickstudy.comparison.grid import freeze_all, grid
+    from quickstudy.config import changed, load_settings
+
+    base = load_settings()
+    if out.exists() and not out.is_dir():  # told before the training, not after it
+        raise QuickstudyError("is no folder", where=out, fix="Name another --out")
+    if steps is not None:
+        base = changed(base, "train.steps", steps, "--steps")
+    cells = grid(base, learner or [], change or [])
+    datasets = read_datasets()
+    frozen = freeze_all(datasets.values(), base, split.value)
+    answers: list[pd.DataFrame] = []
+    costs: dict[str, list[Cost]] = {}
+    failures: dict[str, str] = {}
+    for number, cell in enumerate(cells, 1):
+        try:
+            runs = []
+            for seed in range(base.seed, base.seed + seeds):
+                title = f"{number}/{len(cells)} {cell.name}" + (f", seed {seed}" if seeds > 1 else "")
+                with showing_progress() as progress:
+                    runs.append(_run(cell.settings(base, seed), datasets, frozen, title, progress))
+        except QuickstudyError as error:
+            failures[cell.name] = str(error)
+            print(f"quickstudy: {cell.name} is left out: {error}", file=sys.stderr)
+            continue
+        about = {"cell": cell.name, "learner": cell.learner, "change": cell.change.text if cell.change else ""}
+        answers += [frame.assign(**about, seed=base.seed + s) for s, (frame, _) in enumerate(runs)]
+        costs[cell.name] = [cost for _, cost in runs]
+    if not answers:
+        name, why = next(iter(failures.items()))
+        raise QuickstudyError(f"none of the cells has a result; {name}: {why}")
+    _tell(cells, answers, costs, failures, base, split.value, out)
+
+
+def _run(
+    settings: "Settings", datasets: "dict[str, Dataset]", frozen: "Sequence[FrozenEpisodes]", title: str,
+    progress: Progress,
+) -> "tuple[pd.DataFrame, Cost]":  # fmt: skip
+    """Train a model and judge it: one row an episode, and the cost. What was done before is read."""
+    from quickstudy.cli.stages import prepare_training
+
+    with _threads(settings.train.threads):
+        training = prepare_training(settings, datasets, progress)
+        folder = CELLS / training.key
+        cost = _train(training, settings, folder, lambda done, total: progress(title, done, total))
+        return _judge(folder, settings, datasets, frozen, f"{title}: judge", progress), cost
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads of torch for a while; 0 leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(training: "Training", settings: "Settings", folder: Path, progress: Callable[[int, int], None]) -> "Cost":
+    """FOLDER/model, curve.csv and, last of all, cost.json, which says that the cell is trained."""
+    import json
+    import math
+
+    from quickstudy.comparison.table import Cost
+    from quickstudy.model.store import save_model
+    from quickstudy.training import meta_train, write_curve
+
+    record, checkpoint = folder / "cost.json", folder / "checkpoint.safetensors"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Cost(**json.loads(record.read_text(encoding="utf-8")))
+    counted = _forget_peak()
+    result = meta_train(
+        training.model, training.sources["train"], training.sources["validation"], settings, checkpoint,
+        lambda step, steps, text: progress(step, steps),
+    )  # fmt: skip
+    parameters = sum(p.numel() for p in training.model.parameters())
+    cost = Cost(result.seconds, parameters, _peak_mib() if counted else math.nan)
+    save_model(training.model, folder / "model", training.lineage)
+    write_curve(folder / "curve.csv", result.curve)
+    write_json(record, asdict(cost))
+    checkpoint.unlink(missing_ok=True)
+    return cost
+
+
+def _judge(
+    folder: Path, settings: "Settings", datasets: "Mapping[str, Dataset]", frozen: "Sequence[FrozenEpisodes]",
+    title: str, progress: Progress,
+) -> "pd.DataFrame":  # fmt: skip
+    """One row an episode of what the model has learned; kept in FOLDER, a file a dataset."""
+    import pandas as pd
+
+    from quickstudy.cli.stages import read_arrays
+    from quickstudy.config import Evaluate
+    from quickstudy.evaluation import Subject, evaluate
+    from quickstudy.model.store import load_model
+
+    try:
+        model = load_model(folder / "model")
+    except QuickstudyError as error:
+        raise QuickstudyError(error.what, where=folder, fix="Delete the folder: it is then trained anew") from None
+    blocks = [block for block in frozen if block.modality in model.encoders]
+    if not blocks:
+        raise QuickstudyError(f"there are no episodes of what it has learned ({', '.join(model.modalities)})")
+    names = dict.fromkeys(block.dataset for block in blocks)
+    arrays = read_arrays({name: datasets[name] for name in names}, model, progress)
+    timed = max(1, settings.evaluate.timed_episodes)
+    ours = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=timed)
+    total, before = sum(block.count for block in blocks), 0
+    parts = []
+    for name in names:
+        own = [block for block in blocks if block.dataset == name]
+        path = folder / f"judged-{name}-{_judgement_key(own, arrays[name][1], timed)}.parquet"
+        frame = None
+        with contextlib.suppress(OSError, ValueError):  # missing, or damaged: judged anew
+            frame = pd.read_parquet(path)
+        if frame is None:
+            subject = {name: Subject(datasets[name], arrays[name][0])}
+            frame = evaluate(
+                model, subject, own, ours, settings.seed,
+                lambda done, _, before=before: progress(title, before + done, total),  # type: ignore[misc]
+            )  # fmt: skip
+            with draft(path) as part:
+                frame.to_parquet(part, index=False, compression="zstd")
+        parts.append(frame.drop(columns="method"))
+        before += sum(block.count for block in own)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _judgement_key(blocks: "Sequence[FrozenEpisodes]", data: str, timed: int) -> str:
+    """Names a judgement by what it depends on besides the model: episodes, data and code."""
+    from hashlib import blake2b
+
+    from quickstudy import evaluation
+
+    digest = blake2b(f"{data}/{timed}/".encode(), digest_size=12)
+    digest.update(Path(evaluation.__file__).read_bytes())
+    for block in blocks:
+        episodes = block.episodes
+        digest.update(repr((block.suite, episodes.support.shape, episodes.query.shape)).encode())
+        digest.update(episodes.support.numpy().tobytes() + episodes.query.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _forget_peak() -> bool:
+    """Let the system count the most memory that the process holds from here on. False where it cannot (not Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_mib() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _tell(
+    cells: "Sequence[Cell]", answers: "Sequence[pd.DataFrame]", costs: "Mapping[str, Sequence[Cost]]",
+    failures: Mapping[str, str], base: "Settings", split: str, out: Path,
+) -> None:  # fmt: skip
+    """Write table.csv, compare.md, compare.png and episodes.parquet; print the table and what it says."""
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from quickstudy.comparison.page import PICTURE, headings, markdown, sentence, texts
+    from quickstudy.comparison.picture import png
+    from quickstudy.comparison.table import recommend, tabulate
+
+    episodes = pd.concat(answers, ignore_index=True)
+    front = ["cell", "learner", "change", "seed"]
+    episodes = episodes[[*front, *(name for name in episodes.columns if name not in front)]]
+    table = tabulate(cells, episodes, costs, failures)
+    found = recommend(table)
+    said = sentence(table, found, cells, base)
+    with draft(out / "episodes.parquet") as part:
+        episodes.to_parquet(part, index=False, compression="zstd")
+    with draft(out / "table.csv") as part:
+        table.to_csv(part, index=False, float_format="%.6g")
+    with draft(out / PICTURE) as part:
+        part.write_bytes(png(table, found, f"meta-{split}"))
+    with draft(out / "compare.md") as part:
+        part.write_text(markdown(table, episodes, said, split, base.train.steps), encoding="utf-8")
+
+    shown = Table(
+        title=f"Accuracy on meta-{split} tasks in % ± 95% interval",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in headings(table):
+        shown.add_column(heading, justify="left" if heading == "cell" else "right", no_wrap=heading != "cell")
+    for _, row in table[table["failure"] == ""].iterrows():
+        style = "bold green" if row["cell"] == found.chosen else ""
+        shown.add_row(*(Text(text) for text in texts(row)), style=style)
+    console = Console()
+    if not console.is_terminal:  # in a file or a pipe nothing need be cut
+        console.width = console.measure(shown, options=console.options.update(width=10_000)).maximum
+    console.print(shown)
+    for name, why in failures.items():
+        console.print(Text(f"{name} failed: {why}"), soft_wrap=True)
+    console.print(Text(said), soft_wrap=True)
+    print(f"→ {out / 'compare.md'}, {PICTURE}, table.csv, episodes.parquet")

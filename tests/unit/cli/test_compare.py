@@ -1,0 +1,265 @@
+"""`quickstudy compare` by its command line, over two datasets so small that a training takes a second."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import quickstudy.evaluation
+import quickstudy.model.metamodel
+import quickstudy.training
+from quickstudy.data.dataset import Dataset, write_dataset
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.store import load_model, weights_digest
+from quickstudy.tasks.frozen import FrozenEpisodes
+
+Run = Callable[..., tuple[int, str, str]]
+
+PINS = {"group 0": "test", "group 1": "train", "group 2": "validation"}
+BOTH = ("compare", "--learner", "protonet", "--learner", "adapt")
+WRITTEN = ("compare.md", "compare.png", "episodes.parquet", "table.csv")
+
+
+@pytest.fixture
+def datasets(toys) -> dict[str, Dataset]:
+    made = (
+        toys("image", classes=12, each=6, name="pictures", meta_split=PINS),
+        toys("audio", classes=9, each=5, name="sounds", meta_split=PINS),
+    )
+    return {dataset.name: dataset for dataset in made}
+
+
+@pytest.fixture
+def run(run: Run, workspace: Path, tiny_params: dict[str, Any], datasets: dict[str, Dataset]) -> Run:
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    (workspace / "params.yaml").write_text(yaml.safe_dump(tiny_params))
+    for dataset in datasets.values():
+        write_dataset(Path("data"), dataset.info, dataset.table)
+    return run
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every meta-batch that is drawn."""
+    drawn: list[int] = []
+    real = quickstudy.training.draw_tasks
+
+    def draw(*arguments):
+        drawn.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(quickstudy.training, "draw_tasks", draw)
+    return drawn
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[FrozenEpisodes]]]:
+    """What `evaluate` was asked: the learner and the episodes."""
+    calls: list[tuple[str, list[FrozenEpisodes]]] = []
+    real = quickstudy.evaluation.evaluate
+
+    def spy(model, subjects, frozen, *rest):
+        calls.append((model.shape.learner, list(frozen)))
+        return real(model, subjects, frozen, *rest)
+
+    monkeypatch.setattr(quickstudy.evaluation, "evaluate", spy)
+    return calls
+
+
+def written(folder: str = "build/compare") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def sides(datasets: dict[str, Dataset], frozen: list[FrozenEpisodes]) -> set[str]:
+    found = set()
+    for block in frozen:
+        groups = datasets[block.dataset].column("group")
+        for rows in (block.episodes.support, block.episodes.query):
+            found |= {PINS[groups[row]] for row in rows.flatten().tolist()}
+    return found
+
+
+def test_all_cells_answer_the_same_meta_validation_episodes(run: Run, datasets, judged) -> None:
+    code, out, err = run(*BOTH, "--set", "model.width=8")
+    assert (code, err) == (0, ""), err
+    cells = ["protonet", "adapt", "protonet with model.width=8", "adapt with model.width=8"]
+    assert sorted(written()) == sorted(WRITTEN) and all(cell in out for cell in cells)
+    assert [learner for learner, _ in judged] == ["protonet", "protonet", "adapt", "adapt"] * 2
+    first, others = judged[0][1] + judged[1][1], [judged[i][1] + judged[i + 1][1] for i in (2, 4, 6)]
+    assert sides(datasets, first) == {"validation"}
+    assert [(b.suite, b.episodes.shot) for b in first] == [
+        ("pictures", 1), ("pictures", 2), ("sounds", 1), ("sounds", 2)
+    ]  # fmt: skip
+    for frozen in others:
+        for one, other in zip(first, frozen, strict=True):
+            assert torch.equal(one.episodes.support, other.episodes.support)
+            assert torch.equal(one.episodes.query, other.episodes.query)
+    episodes = pd.read_parquet("build/compare/episodes.parquet")
+    assert episodes.groupby("cell").size().to_dict() == dict.fromkeys(cells, 2 * 2 * 6)
+    table = pd.read_csv("build/compare/table.csv").set_index("cell")
+    by_suite = episodes.groupby(["cell", "modality", "shot"])["accuracy"].mean()
+    assert set(table.index) == set(cells)
+    for cell in cells:
+        assert table.loc[cell, "accuracy"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
+        assert table.loc[cell, "train_seconds"] > 0 and table.loc[cell, "adapt_ms"] > 0
+    wide, narrow = table.loc["adapt with model.width=8", "parameters"], table.loc["adapt", "parameters"]
+    assert wide > narrow > table.loc["protonet", "parameters"]
+    assert (table["difference"] <= 0).all() and table["accuracy"].is_monotonic_decreasing
+    assert " is best (" in out.splitlines()[-2] and "params.yaml" in out.splitlines()[-2]
+
+
+def test_what_is_finished_is_neither_trained_nor_judged_again(run: Run, steps: list[int], judged) -> None:
+    assert run(*BOTH)[0] == 0
+    assert (len(steps), len(judged)) == (2 * 6, 2 * 2)
+    before = written()
+    assert run(*BOTH)[0] == 0 and written() == before
+    assert (len(steps), len(judged)) == (2 * 6, 2 * 2)
+    # One more cell is one more training; other episodes are no more training.
+    assert run(*BOTH, "--set", "model.width=8", "--learner", "adapt")[0] == 0 and len(steps) == 4 * 6
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["episodes"]["count"] = 4
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert run(*BOTH, "--out", "elsewhere")[0] == 0 and len(steps) == 4 * 6
+    assert len(judged) == 12 and len(pd.read_parquet("elsewhere/episodes.parquet")) == 2 * 4 * 4
+    assert written() != before and not list(Path(".cache/compare").rglob("checkpoint*"))
+
+
+def models() -> dict[str, str]:
+    """The learner of every trained cell and what its weights are."""
+    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
+    return {load_model(folder).shape.learner: weights_digest(folder) for folder in folders}
+
+
+def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch, tmp_path) -> None:
+    def stop(*arguments):
+        if len(steps) == 6 + 5:  # in the second cell, two steps after its checkpoint
+            raise KeyboardInterrupt
+        return counted(*arguments)
+
+    counted = quickstudy.training.draw_tasks
+    monkeypatch.setattr(quickstudy.training, "draw_tasks", stop)
+    code, out, err = run(*BOTH)
+    assert (code, out) == (130, "") and "stopped; the next run goes on" in err and not Path("build").exists()
+    monkeypatch.setattr(quickstudy.training, "draw_tasks", counted)
+    assert run(*BOTH)[0] == 0
+    assert len(steps) == 6 + 5 + 3 and len(judged) == 4  # the three steps after the checkpoint of step 3
+    stopped = models()
+    Path(".cache/compare").rename(tmp_path / "stopped")
+    assert run(*BOTH)[0] == 0 and models() == stopped and set(stopped) == {"protonet", "adapt"}
+
+
+def test_judging_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch) -> None:
+    spy = quickstudy.evaluation.evaluate
+
+    def stop(model, subjects, *rest):
+        if "sounds" in subjects:
+            raise KeyboardInterrupt
+        return spy(model, subjects, *rest)
+
+    monkeypatch.setattr(quickstudy.evaluation, "evaluate", stop)
+    assert run(*BOTH)[0] == 130 and len(judged) == 1
+    monkeypatch.setattr(quickstudy.evaluation, "evaluate", spy)
+    assert run(*BOTH)[0] == 0 and len(steps) == 2 * 6
+    assert [frozen[0].suite for _, frozen in judged] == ["pictures", "sounds", "pictures", "sounds"]
+
+
+def test_a_cell_is_trained_as_the_stage_trains(run: Run) -> None:
+    assert run("compare", "--learner", "adapt")[0] == 0
+    assert run("meta_train")[0] == 0
+    assert models() == {"adapt": weights_digest(Path("build/model"))}
+
+
+def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = quickstudy.model.metamodel.make_learner
+
+    def refuse(shape):
+        if shape.learner == "protonet":
+            raise QuickstudyError("cannot be served by | this encoder", where="model.learner")
+        return real(shape)
+
+    monkeypatch.setattr(quickstudy.model.metamodel, "make_learner", refuse)
+    code, out, err = run(*BOTH)
+    told = "model.learner: cannot be served by | this encoder"
+    assert code == 0 and f"protonet is left out: {told}" in err and f"protonet failed: {told}" in out
+    table = pd.read_csv("build/compare/table.csv").set_index("cell")
+    assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "accuracy"])
+    assert pd.isna(table.loc["adapt", "failure"]) and "adapt is best" in out
+    assert "protonet failed: model.learner: cannot be served by \\| this encoder" in Path(
+        "build/compare/compare.md"
+    ).read_text(encoding="utf-8")
+    before = written()
+    code, out, err = run("compare", "--learner", "protonet")
+    assert (code, out) == (2, "") and f"none of the cells has a result; protonet: {told}" in err.splitlines()[-1]
+    assert written() == before
+
+
+def test_a_learner_and_a_change_that_do_not_go_together_are_a_failed_cell(run: Run, monkeypatch) -> None:
+    import quickstudy.comparison.grid as grid
+
+    real = grid.changed
+
+    def strict(settings, parameter, value, where=None):
+        if parameter == "model.width" and settings.model.learner == "protonet":
+            raise QuickstudyError("not with this learner")
+        return real(settings, parameter, value, where)
+
+    monkeypatch.setattr(grid, "changed", strict)
+    code, _, err = run(*BOTH, "--set", "model.width=8")
+    assert code == 0 and "protonet with model.width=8 is left out: not with this learner" in err
+    assert len(pd.read_csv("build/compare/table.csv")) == 4
+
+
+def test_each_seed_is_a_training_of_its_own_on_the_same_tasks(run: Run, judged, datasets) -> None:
+    code, out, _ = run("compare", "--learner", "protonet", "--seeds", 2, "--steps", 3, "--split", "test")
+    assert code == 0 and "meta-test" in out
+    (_, first), _, (_, second), _ = judged
+    assert sides(datasets, first) == {"test"}
+    assert all(torch.equal(a.episodes.query, b.episodes.query) for a, b in zip(first, second, strict=True))
+    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
+    assert len({weights_digest(folder) for folder in folders}) == len(folders) == 2
+    episodes = pd.read_parquet("build/compare/episodes.parquet")
+    assert episodes.groupby("seed").size().to_dict() == {0: 24, 1: 24}
+    row = pd.read_csv("build/compare/table.csv").iloc[0]
+    assert row["trainings"] == 2 and row["episodes"] == 24
+    page = Path("build/compare/compare.md").read_text(encoding="utf-8")
+    assert "trained for 3 steps" in page and "2 trainings of each cell" in page and "can no longer be judged" in page
+
+
+def refused(run: Run, *arguments: object) -> str:
+    before = sorted(str(path) for path in Path().rglob("*"))
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("quickstudy: "), (code, out, err)
+    assert sorted(str(path) for path in Path().rglob("*")) == before
+    return err
+
+
+def test_mistakes_are_one_line_before_anything_is_trained(run: Run, tiny_params: dict[str, Any]) -> None:
+    assert "--learner: unknown learner 'mamle'. There are: " in refused(run, "compare", "--learner", "mamle")
+    assert "unknown parameter 'model.widht'. Known here: " in refused(run, "compare", "--set", "model.widht=8")
+    assert "model.width = 'many'" in refused(run, "compare", "--set", "model.width=many")
+    Path("file").touch()
+    assert "file: is no folder. Name another --out" in refused(run, *BOTH, "--out", "file")
+    params = copy.deepcopy(tiny_params)
+    params["episodes"]["shots"] = [50]
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert "no dataset has a group on the meta-validation side with enough examples" in refused(run, *BOTH)
+
+
+def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
+    assert run(*BOTH)[0] == 0
+    damaged = next(path for path in Path(".cache/compare").rglob("model.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    code, out, err = run(*BOTH)
+    assert code == 0 and "is damaged" in err and f"{damaged.parents[1]}: " in err and "Delete the folder" in err
+    assert len(steps) == 12 and "failed: " in out
+    for judgement in Path(".cache/compare").rglob("judged-*"):  # of these a damaged one is only made anew
+        judgement.write_bytes(b"PAR1")
+    for path in damaged.parents[1].rglob("*.*"):
+        path.unlink()
+    code, out, err = run(*BOTH)
+    assert code == 0 and err == "" and "failed" not in out and len(steps) == 18
