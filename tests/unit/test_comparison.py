@@ -10,13 +10,16 @@ import torch
 from matplotlib import style
 from scipy.stats import ttest_rel
 
+import quickstudy.comparison.timing
 from quickstudy.card.figures import STYLE
 from quickstudy.comparison.grid import Cell, Change, freeze_all, grid, learners, validation_suites
 from quickstudy.comparison.page import headings, markdown, sentence, texts
 from quickstudy.comparison.picture import png, tradeoff
 from quickstudy.comparison.table import Cost, Recommendation, recommend, tabulate
+from quickstudy.comparison.timing import time_adaptation
 from quickstudy.config import Model, Settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.tasks.frozen import FrozenEpisodes
 from quickstudy.tasks.splits import row_splits
 
@@ -235,7 +238,7 @@ def test_the_sentence_says_how_to_set_it(tiny: Settings) -> None:
     )
     single = ranked(("adapt", 0.9, 0, 0, 50), failed="protonet")
     assert sentence(single, recommend(single), CELLS, base) == (
-        "adapt is best (90.0 ± 1.0%): set model.learner: adapt in params.yaml."
+        "adapt reaches 90.0 ± 1.0%; there is nothing to compare it with."
     )
 
 
@@ -252,6 +255,36 @@ def test_the_page_has_a_row_a_cell_and_tells_what_failed() -> None:
     assert "meta-test with 1, 5 shots: sounds, pictures, letters" in page
     assert "can no longer" not in markdown(table, episodes, "", "validation", 6)
     assert all(len(texts(row)) == len(headings(table)) for _, row in table[table["failure"] == ""].iterrows())
+
+
+# The times
+
+
+def test_the_cells_adapt_in_turn_to_the_first_tasks_of_each_block(toys, tiny: Settings, monkeypatch) -> None:
+    pictures = toys("image", classes=6, each=6, name="pictures", meta_split="validation")
+    sounds = toys("audio", classes=4, each=6, name="sounds", meta_split="validation")
+    models = {name: MetaModel(tiny.inputs, tiny.model, ["image", "audio"]).eval() for name in ("one", "two")}
+    asked = []
+    real = quickstudy.comparison.timing.adapt
+
+    def spy(model, modality, examples, labels, digest):
+        asked.append((next(name for name in models if models[name] is model), modality, examples, labels))
+        return real(model, modality, examples, labels, digest)
+
+    monkeypatch.setattr(quickstudy.comparison.timing, "adapt", spy)
+    frozen = freeze_all([pictures, sounds], tiny, "validation")
+    told: list[tuple[int, int]] = []
+    times = time_adaptation(models, {"pictures": pictures, "sounds": sounds}, frozen, 2, lambda *at: told.append(at))
+    assert [name for name, *_ in asked] == ["one", "two"] * (4 * 2 + 2)  # two tasks a block; one a modality to warm up
+    for (_, *first), (_, *second) in zip(asked[::2], asked[1::2], strict=True):
+        assert first == second
+    block = frozen[1]  # of two shots
+    assert asked[8][2] == pictures.raw(block.episodes.support[1].flatten().numpy())
+    assert asked[8][3] == ["0", "0", "1", "1", "2", "2"]
+    assert times.groupby(["cell", "suite", "shot"])["episode"].apply(list).to_dict() == {
+        (cell, suite, shot): [0, 1] for cell in models for suite in ("pictures", "sounds") for shot in (1, 2)
+    }
+    assert (times["adapt_ms"] > 0).all() and told == [(i + 1, 16) for i in range(16)]
 
 
 # The picture

@@ -3,8 +3,9 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,41 +77,52 @@ def compare(
     cells = grid(base, learner or [], change or [])
     datasets = read_datasets()
     frozen = freeze_all(datasets.values(), base, split.value)
-    answers: list[pd.DataFrame] = []
-    costs: dict[str, list[Cost]] = {}
+    runs: dict[str, list[Run]] = {}
     failures: dict[str, str] = {}
     for number, cell in enumerate(cells, 1):
         try:
-            runs = []
+            own = []
             for seed in range(base.seed, base.seed + seeds):
                 title = f"{number}/{len(cells)} {cell.name}" + (f", seed {seed}" if seeds > 1 else "")
                 with showing_progress() as progress:
-                    runs.append(_run(cell.settings(base, seed), datasets, frozen, title, progress))
+                    own.append(_run(cell, cell.settings(base, seed), datasets, frozen, title, progress))
+            runs[cell.name] = own
         except QuickstudyError as error:
             failures[cell.name] = str(error)
             print(f"quickstudy: {cell.name} is left out: {error}", file=sys.stderr)
-            continue
-        about = {"cell": cell.name, "learner": cell.learner, "change": cell.change.text if cell.change else ""}
-        answers += [frame.assign(**about, seed=base.seed + s) for s, (frame, _) in enumerate(runs)]
-        costs[cell.name] = [cost for _, cost in runs]
-    if not answers:
+    if not runs:
         name, why = next(iter(failures.items()))
         raise QuickstudyError(f"none of the cells has a result; {name}: {why}")
-    _tell(cells, answers, costs, failures, base, split.value, out)
+    with showing_progress() as progress, _threads(base.train.threads):
+        folders = {name: own[0].folder for name, own in runs.items()}
+        times = _time(folders, datasets, frozen, max(1, base.evaluate.timed_episodes), progress)
+    _tell(cells, runs, times, failures, base, split.value, out)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell that was trained with one seed, and judged."""
+
+    folder: Path
+    answers: "pd.DataFrame"
+    """one row an episode"""
+    cost: "Cost"
 
 
 def _run(
-    settings: "Settings", datasets: "dict[str, Dataset]", frozen: "Sequence[FrozenEpisodes]", title: str,
-    progress: Progress,
-) -> "tuple[pd.DataFrame, Cost]":  # fmt: skip
-    """Train a model and judge it: one row an episode, and the cost. What was done before is read."""
+    cell: "Cell", settings: "Settings", datasets: "dict[str, Dataset]", frozen: "Sequence[FrozenEpisodes]",
+    title: str, progress: Progress,
+) -> Run:  # fmt: skip
+    """Train a model and judge it; what was done before is read."""
     from quickstudy.cli.stages import prepare_training
 
     with _threads(settings.train.threads):
         training = prepare_training(settings, datasets, progress)
         folder = CELLS / training.key
         cost = _train(training, settings, folder, lambda done, total: progress(title, done, total))
-        return _judge(folder, settings, datasets, frozen, f"{title}: judge", progress), cost
+        answers = _judge(folder, settings, datasets, frozen, f"{title}: judge", progress)
+    about = {"cell": cell.name, "learner": cell.learner, "change": cell.change.text if cell.change else ""}
+    return Run(folder, answers.assign(**about, seed=settings.seed), cost)
 
 
 @contextlib.contextmanager
@@ -173,13 +185,12 @@ def _judge(
         raise QuickstudyError(f"there are no episodes of what it has learned ({', '.join(model.modalities)})")
     names = dict.fromkeys(block.dataset for block in blocks)
     arrays = read_arrays({name: datasets[name] for name in names}, model, progress)
-    timed = max(1, settings.evaluate.timed_episodes)
-    ours = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=timed)
+    ours = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=1)  # `_time` has the word
     total, before = sum(block.count for block in blocks), 0
     parts = []
     for name in names:
         own = [block for block in blocks if block.dataset == name]
-        path = folder / f"judged-{name}-{_judgement_key(own, arrays[name][1], timed)}.parquet"
+        path = folder / f"judged-{name}-{_judgement_key(own, arrays[name][1])}.parquet"
         frame = None
         with contextlib.suppress(OSError, ValueError):  # missing, or damaged: judged anew
             frame = pd.read_parquet(path)
@@ -191,24 +202,56 @@ def _judge(
             )  # fmt: skip
             with draft(path) as part:
                 frame.to_parquet(part, index=False, compression="zstd")
-        parts.append(frame.drop(columns="method"))
+        parts.append(frame.drop(columns=["method", "adapt_ms"]))
         before += sum(block.count for block in own)
     return pd.concat(parts, ignore_index=True)
 
 
-def _judgement_key(blocks: "Sequence[FrozenEpisodes]", data: str, timed: int) -> str:
+def _judgement_key(blocks: "Sequence[FrozenEpisodes]", data: str) -> str:
     """Names a judgement by what it depends on besides the model: episodes, data and code."""
     from hashlib import blake2b
 
-    from quickstudy import evaluation
-
-    digest = blake2b(f"{data}/{timed}/".encode(), digest_size=12)
-    digest.update(Path(evaluation.__file__).read_bytes())
+    digest = blake2b(data.encode(), digest_size=12)
+    digest.update(_judging_code())
     for block in blocks:
         episodes = block.episodes
         digest.update(repr((block.suite, episodes.support.shape, episodes.query.shape)).encode())
         digest.update(episodes.support.numpy().tobytes() + episodes.query.numpy().tobytes())
     return digest.hexdigest()
+
+
+@cache
+def _judging_code() -> bytes:
+    """Read once: what is edited later does not run in this process."""
+    from quickstudy import evaluation
+
+    return Path(evaluation.__file__).read_bytes()
+
+
+def _time(
+    folders: Mapping[str, Path], datasets: "Mapping[str, Dataset]", frozen: "Sequence[FrozenEpisodes]", count: int,
+    progress: Progress,
+) -> "pd.DataFrame":  # fmt: skip
+    """What adapting takes by cell, suite, shot and episode. Another cell beside them, and all are timed anew: only
+    times that were taken together can be compared."""
+    from hashlib import blake2b
+
+    import pandas as pd
+
+    from quickstudy.comparison.timing import time_adaptation
+    from quickstudy.model.store import load_model
+
+    digest = blake2b(repr((count, sorted((n, f.name) for n, f in folders.items()))).encode(), digest_size=12)
+    digest.update(_judgement_key(frozen, "").encode())
+    path = CELLS / f"times-{digest.hexdigest()}.parquet"
+    with contextlib.suppress(OSError, ValueError):
+        return pd.read_parquet(path)
+    models = {name: load_model(folder / "model") for name, folder in folders.items()}
+    blocks = [block for block in frozen if all(block.modality in model.encoders for model in models.values())]
+    times = time_adaptation(models, datasets, blocks, count, lambda done, total: progress("time", done, total))
+    with draft(path) as part:
+        times.to_parquet(part, index=False, compression="zstd")
+    return times
 
 
 def _forget_peak() -> bool:
@@ -227,8 +270,8 @@ def _peak_mib() -> float:
 
 
 def _tell(
-    cells: "Sequence[Cell]", answers: "Sequence[pd.DataFrame]", costs: "Mapping[str, Sequence[Cost]]",
-    failures: Mapping[str, str], base: "Settings", split: str, out: Path,
+    cells: "Sequence[Cell]", runs: Mapping[str, Sequence[Run]], times: "pd.DataFrame", failures: Mapping[str, str],
+    base: "Settings", split: str, out: Path,
 ) -> None:  # fmt: skip
     """Write table.csv, compare.md, compare.png and episodes.parquet; print the table and what it says."""
     import pandas as pd
@@ -240,10 +283,11 @@ def _tell(
     from quickstudy.comparison.picture import png
     from quickstudy.comparison.table import recommend, tabulate
 
-    episodes = pd.concat(answers, ignore_index=True)
+    episodes = pd.concat([run.answers for own in runs.values() for run in own], ignore_index=True)
+    episodes = episodes.merge(times.assign(seed=base.seed), how="left", on=["cell", "seed", "suite", "shot", "episode"])
     front = ["cell", "learner", "change", "seed"]
     episodes = episodes[[*front, *(name for name in episodes.columns if name not in front)]]
-    table = tabulate(cells, episodes, costs, failures)
+    table = tabulate(cells, episodes, {name: [run.cost for run in own] for name, own in runs.items()}, failures)
     found = recommend(table)
     said = sentence(table, found, cells, base)
     with draft(out / "episodes.parquet") as part:

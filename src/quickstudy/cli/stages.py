@@ -1,6 +1,7 @@
 """The stages that dvc.yaml calls: files in, files out, nothing else."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,15 +244,21 @@ def _training_key(settings: "Settings", digests: dict[str, str]) -> str:
 
     import torch
 
-    import quickstudy
-
     digest = blake2b(digest_size=12)
     values = settings.model_dump(mode="json", include={"seed", "splits", "inputs", "model", "train"})
     digest.update(json.dumps([values, digests, torch.__version__], sort_keys=True).encode())
-    package = Path(quickstudy.__file__).parent
-    for path in sorted([*package.glob("model/**/*.py"), *package.glob("tasks/*.py"), package / "training.py"]):
-        digest.update(path.read_bytes())
+    digest.update(_training_code())
     return digest.hexdigest()
+
+
+@cache
+def _training_code() -> bytes:
+    """The code that a training runs, read once: what is edited later does not run in this process."""
+    import quickstudy
+
+    package = Path(quickstudy.__file__).parent
+    paths = sorted([*package.glob("model/**/*.py"), *package.glob("tasks/*.py"), package / "training.py"])
+    return b"".join(path.read_bytes() for path in paths)
 
 
 def _set_threads(settings: "Settings") -> None:

@@ -18,6 +18,8 @@ def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], 
     """Which cell is best, which are not significantly worse, the fastest of these, and how to set it in params.yaml."""
     rows = table.set_index("cell")
     best = rows.loc[found.best]
+    if (table["failure"] == "").sum() == 1:
+        return f"{found.best} reaches {interval(best['accuracy'], best['ci95'])}%; there is nothing to compare it with."
     said = f"{found.best} is best ({interval(best['accuracy'], best['ci95'])}%)"
     if found.equals:
         *most, last = found.equals
@@ -25,7 +27,7 @@ def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], 
         ms = rows.loc[found.chosen, "adapt_ms"]
         said += f", {others} not significantly worse, and the fastest of these is {found.chosen}"
         said += "" if math.isnan(ms) else f" ({duration(ms)} a task)"
-    elif (table["failure"] == "").sum() > 1:
+    else:
         said += " and all the others are significantly worse"
     chosen = next(cell for cell in cells if cell.name == found.chosen)
     lines = [f"{LEARNER}: {chosen.learner}"] if chosen.learner != base.model.learner else []
@@ -85,7 +87,8 @@ def markdown(table: pd.DataFrame, episodes: pd.DataFrame, said: str, split: str,
         "\n".join(lines),
         f"Accuracy in percent ± half of its 95% interval, {chance}. To the best: the mean difference on the same "
         "episodes. Each modality counts alike, and within it each suite and number of shots. The time to adapt goes "
-        "from the files of a support set to what was learned from it: the median of each modality, and their mean.",
+        "from the files of a support set to what was learned from it, all cells in turn on the same tasks: the median "
+        "of each modality, and their mean. The time of training depends on what else the machine did.",
         f"Each cell was trained for {steps} steps and answered the same {int(ran['episodes'].iloc[0]):,} frozen "
         f"episodes of meta-{split} with {shots} shots: {suites}.",
     ]

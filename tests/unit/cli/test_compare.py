@@ -104,6 +104,7 @@ def test_all_cells_answer_the_same_meta_validation_episodes(run: Run, datasets, 
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
     by_suite = episodes.groupby(["cell", "modality", "shot"])["accuracy"].mean()
     assert set(table.index) == set(cells)
+    assert episodes.groupby("cell")["adapt_ms"].count().to_dict() == dict.fromkeys(cells, 2 * 2 * 1)
     for cell in cells:
         assert table.loc[cell, "accuracy"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
         assert table.loc[cell, "train_seconds"] > 0 and table.loc[cell, "adapt_ms"] > 0
@@ -120,7 +121,9 @@ def test_what_is_finished_is_neither_trained_nor_judged_again(run: Run, steps: l
     assert run(*BOTH)[0] == 0 and written() == before
     assert (len(steps), len(judged)) == (2 * 6, 2 * 2)
     # One more cell is one more training; other episodes are no more training.
+    times = list(Path(".cache/compare").glob("times-*"))
     assert run(*BOTH, "--set", "model.width=8", "--learner", "adapt")[0] == 0 and len(steps) == 4 * 6
+    assert len(times) == 1 and len(list(Path(".cache/compare").glob("times-*"))) == 2  # all were timed anew
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["episodes"]["count"] = 4
     Path("params.yaml").write_text(yaml.safe_dump(params))
@@ -177,10 +180,10 @@ def test_a_cell_is_trained_as_the_stage_trains(run: Run) -> None:
 def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real = quickstudy.model.metamodel.make_learner
 
-    def refuse(shape):
+    def refuse(shape, *rest):
         if shape.learner == "protonet":
             raise QuickstudyError("cannot be served by | this encoder", where="model.learner")
-        return real(shape)
+        return real(shape, *rest)
 
     monkeypatch.setattr(quickstudy.model.metamodel, "make_learner", refuse)
     code, out, err = run(*BOTH)
@@ -188,7 +191,7 @@ def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.Mo
     assert code == 0 and f"protonet is left out: {told}" in err and f"protonet failed: {told}" in out
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
     assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "accuracy"])
-    assert pd.isna(table.loc["adapt", "failure"]) and "adapt is best" in out
+    assert pd.isna(table.loc["adapt", "failure"]) and "adapt reaches " in out
     assert "protonet failed: model.learner: cannot be served by \\| this encoder" in Path(
         "build/compare/compare.md"
     ).read_text(encoding="utf-8")
