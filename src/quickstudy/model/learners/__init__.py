@@ -2,8 +2,10 @@
 
 from quickstudy.config import Model
 from quickstudy.model.learners.adapt import AdaptLearner
+from quickstudy.model.learners.anil import Anil
 from quickstudy.model.learners.learner import State, VectorLearner, WeightLearner
 from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.model.learners.ridge import Ridge
 
 Learner = VectorLearner | WeightLearner
 
@@ -17,3 +19,7 @@ def make_learner(shape: Model) -> Learner:
             return ProtoNet()
         case "adapt":
             return AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
+        case "ridge":
+            return Ridge()
+        case "anil":
+            return Anil(shape.dimension, shape.inner_steps)

@@ -8,14 +8,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.model.learners.adapt import AdaptLearner
+from quickstudy.model.learners.anil import Anil
 from quickstudy.model.learners.learner import VectorLearner
 from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.model.learners.ridge import Ridge
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 
 # Each with its α away from 0, so that g has its say.
 LEARNERS: dict[str, Callable[[], VectorLearner]] = {
     "protonet": ProtoNet,
     "adapt": lambda: AdaptLearner(D, 3, 3),
+    "ridge": Ridge,
+    "anil": lambda: Anil(D, 3),
 }
 
 
