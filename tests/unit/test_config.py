@@ -43,7 +43,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("inputs.image.size", 8, "inputs.image.size = 8"),
     ("inputs.audio.seconds", 0.01, "inputs.audio.seconds = 0.01"),
     ("inputs.text.encoder", "my-own", "inputs.text.encoder = 'my-own'"),
-    ("model.learner", "maml", "model.learner = 'maml': input should be 'adapt'"),
+    ("model.learner", "nearest", "model.learner = 'nearest': input should be 'protonet'"),
     ("model.heads", 5, "model.heads = 5: does not divide model.dimension = 384"),
     ("seed", -1, "seed = -1"),
     ("seed", 2**70, f"seed = {2**70}"),
