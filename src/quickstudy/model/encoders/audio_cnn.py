@@ -1,11 +1,11 @@
 """cnn: convolution blocks over the log-mel spectrogram."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.config import AudioInput
 from quickstudy.model.encoders.audio import AudioEncoder
-from quickstudy.model.encoders.blocks import conv_block
+from quickstudy.model.encoders.blocks import ConvBlocks, Modulation, conv_block
 
 
 class SpectrogramCnn(AudioEncoder):
@@ -13,7 +13,7 @@ class SpectrogramCnn(AudioEncoder):
 
     def __init__(self, inputs: AudioInput, width: int, dimension: int):
         super().__init__(inputs)
-        self.blocks = nn.Sequential(
+        self.blocks = ConvBlocks(
             conv_block(1, width // 2),
             conv_block(width // 2, width * 3 // 4),
             conv_block(width * 3 // 4, width * 3 // 2),
@@ -21,7 +21,13 @@ class SpectrogramCnn(AudioEncoder):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, mels: Tensor) -> Tensor:
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """of each block, which a task may modulate"""
+        return self.blocks.channels
+
+    def forward(self, mels: Tensor, modulation: Modulation | None = None) -> Tensor:
         """[n, 1, mels, frames] → [n, D]"""
-        x = self.blocks(mels.float().contiguous(memory_format=torch.channels_last))
+        x = mels.float() if mels.dtype == torch.float16 else mels
+        x = self.blocks(x.contiguous(memory_format=torch.channels_last), modulation)
         return x.amax(dim=(2, 3)) * 0.5 + x.mean(dim=(2, 3)) * 0.5

@@ -1,6 +1,25 @@
-"""The convolution block that the image and the audio encoder are made of."""
+"""The convolution block that the image and the audio encoder are made of, and how a task modulates an encoder."""
 
-from torch import nn
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+Modulation = Sequence[tuple[Tensor, Tensor]]
+"""Of each modulated layer γ and β, both [n, channels]: each example has its own."""
+
+
+@runtime_checkable
+class Modulated(Protocol):
+    """An encoder with layers whose channels x a task can turn into γ · x + β (FiLM, Perez et al. 2018,
+    https://arxiv.org/abs/1709.07871)."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """of each of these layers"""
+
+    def __call__(self, arrays: Tensor, modulation: Modulation | None = None, /) -> Tensor:
+        """[n, ...] → [n, D]"""
 
 
 def conv_block(inside: int, outside: int, stride: int = 1, pool: bool = True) -> nn.Sequential:
@@ -15,3 +34,21 @@ def conv_block(inside: int, outside: int, stride: int = 1, pool: bool = True) ->
         nn.BatchNorm2d(outside),
     ]
     return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []), nn.ReLU(inplace=True))
+
+
+class ConvBlocks(nn.Sequential):
+    """`conv_block`s, one after the other, each modulated after its batch norm."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return tuple(layer.num_features for layer in self.modules() if isinstance(layer, nn.BatchNorm2d))
+
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
+        if modulation is None:
+            return super().forward(x)
+        for block, (gamma, beta) in zip(self, modulation, strict=True):
+            for layer in block.children():
+                x = layer(x)
+                if isinstance(layer, nn.BatchNorm2d):
+                    x = gamma[:, :, None, None] * x + beta[:, :, None, None]
+        return x

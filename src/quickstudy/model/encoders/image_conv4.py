@@ -1,10 +1,10 @@
 """conv4: four convolution blocks over images."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.config import ImageInput
-from quickstudy.model.encoders.blocks import conv_block
+from quickstudy.model.encoders.blocks import ConvBlocks, Modulation, conv_block
 from quickstudy.model.encoders.image import ImageEncoder, as_fractions
 
 
@@ -13,7 +13,7 @@ class Conv4(ImageEncoder):
 
     def __init__(self, inputs: ImageInput, width: int, dimension: int):
         super().__init__(inputs)
-        self.blocks = nn.Sequential(
+        self.blocks = ConvBlocks(
             conv_block(inputs.channels, width // 2),
             conv_block(width // 2, width),
             conv_block(width, 2 * width),
@@ -21,6 +21,11 @@ class Conv4(ImageEncoder):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """of each block, which a task may modulate"""
+        return self.blocks.channels
+
+    def forward(self, images: Tensor, modulation: Modulation | None = None) -> Tensor:
         """uint8 [n, C, S, S], or float in [0, 1] → [n, D]"""
-        return self.blocks(as_fractions(images)).mean(dim=(2, 3))
+        return self.blocks(as_fractions(images), modulation).mean(dim=(2, 3))

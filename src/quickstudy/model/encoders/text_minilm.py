@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.config import TextInput
+from quickstudy.model.encoders.blocks import Modulation
 from quickstudy.model.encoders.encoder import Encoder
 
 WIDTH = 384
@@ -83,9 +84,18 @@ class MiniLM(Encoder):
                 out[batch] = nn.functional.normalize(mean, dim=1).numpy()
         return out
 
-    def forward(self, sentences: Tensor) -> Tensor:
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """of the projected vector, which a task may modulate"""
+        return (self.project.out_features,)
+
+    def forward(self, sentences: Tensor, modulation: Modulation | None = None) -> Tensor:
         """[n, 384] → [n, D]"""
-        return self.project(sentences)
+        vectors = self.project(sentences)
+        if modulation is None:
+            return vectors
+        ((gamma, beta),) = modulation
+        return gamma * vectors + beta
 
     def augment(self, sentences: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """Sentence vectors are taken as they are."""
