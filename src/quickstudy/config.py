@@ -78,7 +78,7 @@ class Model(Section):
     encoders: Encoders
     dimension: Annotated[int, Field(ge=8)]
     width: Annotated[int, Field(ge=4)]
-    learner: Literal["protonet", "adapt", "ridge", "anil"]
+    learner: Literal["protonet", "adapt", "film", "ridge", "anil"]
     heads: Positive
     inner_steps: Annotated[int, Field(ge=0)]
 

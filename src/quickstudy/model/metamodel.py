@@ -46,7 +46,7 @@ class MetaModel(nn.Module):
         self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
         # τ of each modality: how sharply its vectors tell classes apart, in the squared length of the vectors.
         self.log_tau = nn.ParameterDict({m: nn.Parameter(torch.tensor(TAU).log()) for m in self.encoders})
-        self.learner = make_learner(shape)
+        self.learner = make_learner(shape, self.encoders)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

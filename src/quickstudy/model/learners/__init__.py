@@ -1,8 +1,11 @@
 """Learners: α · g_φ, one file each, chosen by `model.learner` in params.yaml."""
 
+from torch import nn
+
 from quickstudy.config import Model
 from quickstudy.model.learners.adapt import AdaptLearner
 from quickstudy.model.learners.anil import Anil
+from quickstudy.model.learners.film import FilmLearner
 from quickstudy.model.learners.learner import State, VectorLearner, WeightLearner
 from quickstudy.model.learners.protonet import ProtoNet
 from quickstudy.model.learners.ridge import Ridge
@@ -12,8 +15,8 @@ Learner = VectorLearner | WeightLearner
 __all__ = ["Learner", "State", "VectorLearner", "WeightLearner", "make_learner"]
 
 
-def make_learner(shape: Model) -> Learner:
-    """An untrained learner by its name."""
+def make_learner(shape: Model, encoders: nn.ModuleDict) -> Learner:
+    """An untrained learner by its name, for the encoders of a model, by modality."""
     match shape.learner:
         case "protonet":
             return ProtoNet()
@@ -23,3 +26,5 @@ def make_learner(shape: Model) -> Learner:
             return Ridge()
         case "anil":
             return Anil(shape.dimension, shape.inner_steps)
+        case "film":
+            return FilmLearner(shape.dimension, encoders)
