@@ -16,6 +16,8 @@ from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
 
     from quickstudy.cli.stages import Training
     from quickstudy.comparison.grid import Cell
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from quickstudy.tasks.frozen import FrozenEpisodes
 
 CELLS = Path(".cache/compare")
+LEAST_NAME = 18  # columns of a terminal; a longer name goes on in the next line
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,7 +56,9 @@ def compare(
     split: Annotated[
         SplitName, typer.Option(help="Whose tasks decide. What was chosen on [b]test[/b] cannot be judged on it.")
     ] = SplitName.validation,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each cell, each from a seed of its own.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each cell; from 3 on the intervals hold their luck too.")
+    ] = 1,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where table, page, picture and episodes go.")] = Path(
         "build/compare"
     ),
@@ -276,10 +281,9 @@ def _tell(
     """Write table.csv, compare.md, compare.png and episodes.parquet; print the table and what it says."""
     import pandas as pd
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    from quickstudy.comparison.page import PICTURE, headings, markdown, sentence, texts
+    from quickstudy.comparison.page import PICTURE, markdown, sentence
     from quickstudy.comparison.picture import png
     from quickstudy.comparison.table import recommend, tabulate
 
@@ -299,22 +303,37 @@ def _tell(
     with draft(out / "compare.md") as part:
         part.write_text(markdown(table, episodes, said, split, base.train.steps), encoding="utf-8")
 
-    shown = Table(
-        title=f"Accuracy on meta-{split} tasks in % ± 95% interval",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in headings(table):
-        shown.add_column(heading, justify="left" if heading == "cell" else "right", no_wrap=heading != "cell")
-    for _, row in table[table["failure"] == ""].iterrows():
-        style = "bold green" if row["cell"] == found.chosen else ""
-        shown.add_row(*(Text(text) for text in texts(row)), style=style)
     console = Console()
-    if not console.is_terminal:  # in a file or a pipe nothing need be cut
-        console.width = console.measure(shown, options=console.options.update(width=10_000)).maximum
-    console.print(shown)
+    console.print(_shown(table, found.chosen, f"Accuracy on meta-{split} tasks in % ± 95% interval", console))
     for name, why in failures.items():
         console.print(Text(f"{name} failed: {why}"), soft_wrap=True)
     console.print(Text(said), soft_wrap=True)
     print(f"→ {out / 'compare.md'}, {PICTURE}, table.csv, episodes.parquet")
+
+
+def _shown(table: "pd.DataFrame", chosen: str, title: str, console: "Console") -> "Table":
+    """The table for people. On a terminal the last columns are left out where there is no room: table.csv has them."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    from quickstudy.comparison.page import headings, texts
+
+    heads = headings(table)
+    ran = table[table["failure"] == ""]
+    lines = [texts(row) for _, row in ran.iterrows()]
+    widths = [max(map(cell_len, column)) + 1 for column in zip(heads, *lines, strict=True)]
+    if not console.is_terminal:
+        console.width = sum(widths)
+    name = heads.index("cell")
+    least = [min(width, LEAST_NAME) if place == name else width for place, width in enumerate(widths)]
+    count = max(3, sum(sum(least[: place + 1]) <= console.width for place in range(len(least))))
+    shown = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(heads[:count]):
+        if place == name:
+            shown.add_column(heading, overflow="fold")
+        else:
+            shown.add_column(heading, justify="right", min_width=widths[place] - 1)
+    for cell, line in zip(ran["cell"], lines, strict=True):
+        shown.add_row(*(Text(text) for text in line[:count]), style="bold green" if cell == chosen else "")
+    return shown

@@ -37,20 +37,21 @@ def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], 
 
 
 def headings(table: pd.DataFrame) -> list[str]:
-    """Of the table for people."""
+    """Of the table for people, what matters most first."""
     modalities = [name.removeprefix("accuracy_") for name in table.columns if name.startswith("accuracy_")]
-    return ["", "cell", "all", *modalities, "to the best", "adapts in", "trained in", "parameters", "memory"]
+    return ["", "cell", "all", "to the best", "adapts in", *modalities, "trained in", "parameters", "memory"]
 
 
 def texts(row: pd.Series) -> list[str]:
     """What stands under the `headings` for a cell that did not fail; its number is what the picture says in a crowd."""
     names = [str(name) for name in row.index if str(name).startswith("accuracy")]
-    accuracies = [interval(row[name], row[name.replace("accuracy", "ci95")]) for name in names]
+    overall, *each = [interval(row[name], row[name.replace("accuracy", "ci95")]) for name in names]
     difference, half = row["difference"], row["difference_ci95"]
     return [
-        str(int(row.name) + 1), row["cell"], *accuracies,
+        str(int(row.name) + 1), row["cell"], overall,
         "best" if difference == half == 0 else _signed(difference, half),
         "–" if math.isnan(row["adapt_ms"]) else duration(row["adapt_ms"]),
+        *each,
         duration(1000 * row["train_seconds"]),
         f"{row['parameters']:,.0f}",
         "–" if math.isnan(row["peak_mib"]) else f"{row['peak_mib']:,.0f} MiB",

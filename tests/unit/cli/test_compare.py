@@ -1,6 +1,7 @@
 """`quickstudy compare` by its command line, over two datasets so small that a training takes a second."""
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 import quickstudy.evaluation
 import quickstudy.model.metamodel
 import quickstudy.training
+from quickstudy.cli.compare import _shown
 from quickstudy.data.dataset import Dataset, write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.store import load_model, weights_digest
@@ -266,3 +269,16 @@ def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
         path.unlink()
     code, out, err = run(*BOTH)
     assert code == 0 and err == "" and "failed" not in out and len(steps) == 18
+
+
+@pytest.mark.parametrize(("width", "last"), [(60, "adapts in"), (80, "image"), (200, "memory")])
+def test_a_narrow_terminal_shows_what_matters_most(width: int, last: str) -> None:
+    row = {"cell": "incontext with model.encoders.image=resnet12", "difference": -0.01, "difference_ci95": 0.02}
+    row |= {f"{what}{m}": 0.5 for what in ("accuracy", "ci95") for m in ("", "_audio", "_image", "_text")}
+    row |= {"adapt_ms": 20.0, "train_seconds": 100.0, "parameters": 10**6, "peak_mib": 900.0, "failure": ""}
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(_shown(pd.DataFrame([row]), row["cell"], "title", console))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[1].rstrip().endswith(last) and max(map(len, lines)) <= width
+    assert "".join(line[2:26].split()[0] for line in lines[2:] if line[2:26].strip()).startswith("incontext")
+    assert "…" not in "".join(lines)
