@@ -243,7 +243,7 @@ def train_from_scratch(
     elapsed = (time.perf_counter() - started) * 1000
     # Running averages over so few steps are poor: count batch statistics once more over the whole support set.
     for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
     with torch.no_grad():

@@ -1,22 +1,25 @@
 """gru, lstm: a recurrent network over the frames of the log-mel spectrogram."""
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from quickstudy.config import AudioInput
 from quickstudy.model.encoders.audio import AudioEncoder
-from quickstudy.model.encoders.sequences import Cell, Recurrent, pool
+from quickstudy.model.encoders.sequences import Cell, Recurrent, Summary
 
 
 class SpectrogramRecurrent(AudioEncoder):
-    """Both ways over the frames; mean and maximum over them, projected."""
+    """Forwards and backwards over the frames; mean and maximum over them, projected."""
 
     def __init__(self, inputs: AudioInput, cell: Cell, width: int, dimension: int):
         super().__init__(inputs)
         self.network = Recurrent(cell, inputs.mels, 2 * width)
-        self.project = nn.Linear(2 * 4 * width, dimension)
+        self.summary = Summary(4 * width, dimension)
 
     def forward(self, mels: Tensor) -> Tensor:
         """[n, 1, mels, frames] → [n, D]"""
-        frames = mels[:, 0].transpose(1, 2).to(self.project.weight.dtype)
-        real = frames.new_ones(frames.shape[:2]) > 0  # every frame: a clip is filled up with silence, not with nothing
-        return self.project(pool(self.network(frames, real), real))
+        frames = mels[:, 0].transpose(1, 2)
+        frames = frames.float() if frames.dtype == torch.float16 else frames
+        # Every frame is real: a short clip was filled up with silence, not with nothing.
+        real = torch.ones(frames.shape[:2], dtype=torch.bool, device=mels.device)
+        return self.summary(self.network(frames, real), real)

@@ -1,10 +1,13 @@
 """resnet12: four residual blocks over images."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quickstudy.config import ImageInput
+from quickstudy.model.encoders.blocks import Modulation
 from quickstudy.model.encoders.image import ImageEncoder, as_fractions
 
 
@@ -17,6 +20,7 @@ class ResNet12(ImageEncoder):
 
     def __init__(self, inputs: ImageInput, width: int, dimension: int):
         super().__init__(inputs)
+        self.channels = (width // 2, width, 2 * width, dimension)  # of each block, which a task may modulate
         self.blocks = nn.Sequential(
             ResidualBlock(inputs.channels, width // 2),
             ResidualBlock(width // 2, width),
@@ -25,9 +29,13 @@ class ResNet12(ImageEncoder):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, modulation: Modulation | None = None) -> Tensor:
         """uint8 [n, C, S, S], or float in [0, 1] → [n, D]"""
-        return self.blocks(as_fractions(images)).mean(dim=(2, 3))
+        x = as_fractions(images)
+        each: Sequence[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks) if modulation is None else modulation
+        for block, modulated in zip(self.blocks, each, strict=True):
+            x = block(x, modulated)
+        return x.mean(dim=(2, 3))
 
 
 class ResidualBlock(nn.Module):
@@ -52,6 +60,9 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
         self.pool = pool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, modulated: tuple[Tensor, Tensor] | None = None) -> Tensor:
         total = self.path(x) + self.shortcut(x)
+        if modulated is not None:
+            gamma, beta = modulated
+            total = gamma[:, :, None, None] * total + beta[:, :, None, None]
         return F.leaky_relu(F.max_pool2d(total, 2) if self.pool else total, 0.1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy.config import TextInput
 from quickstudy.model.encoders.encoder import Encoder
-from quickstudy.model.encoders.sequences import Convolutions, Recurrent, Transformer, pool
+from quickstudy.model.encoders.sequences import Convolutions, Recurrent, Summary, Transformer
 
 Unit = Literal["bytes", "words"]
 Network = Literal["cnn", "gru", "lstm", "transformer"]
@@ -42,7 +42,7 @@ class TokenEncoder(Encoder):
                 self.network = Recurrent(network, channels, width)
             case "transformer":
                 self.network = Transformer(channels, heads)
-        self.project = nn.Linear(2 * channels, dimension)
+        self.summary = Summary(channels, dimension)
 
     @property
     def front(self) -> str:
@@ -73,7 +73,7 @@ class TokenEncoder(Encoder):
         tokens = tokens[:, : _longest(tokens)]
         real = tokens != PADDING
         x = self.embed(tokens).masked_fill(~real[..., None], 0.0)
-        return self.project(pool(self.network(x, real), real))
+        return self.summary(self.network(x, real), real)
 
     def augment(self, tokens: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """int32 [n, L] → the same, each text without some of its tokens; half of the texts lose none, and none loses

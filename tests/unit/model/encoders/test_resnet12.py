@@ -9,6 +9,23 @@ from quickstudy.config import Settings
 from quickstudy.model.encoders.image_resnet12 import ResidualBlock, ResNet12
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_task_may_modulate_each_block(tiny: Settings, training: bool) -> None:
+    torch.manual_seed(0)
+    encoder = ResNet12(tiny.inputs.image, 8, 16).train(training)
+    x = torch.rand(5, 1, 16, 16)
+    plain = [(torch.ones(5, c), torch.zeros(5, c)) for c in encoder.channels]
+    assert encoder.channels == (4, 8, 16, 16) and torch.equal(encoder(x, plain), encoder(x))
+    gamma, beta = torch.rand(5, 16) + 0.5, torch.randn(5, 16)
+    seen = []
+    encoder.blocks[3].register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+    found = encoder(x, [*plain[:3], (gamma, beta)])
+    last = encoder.blocks[3]
+    total = (last.path(seen[0]) + last.shortcut(seen[0])).movedim(1, -1)
+    expected = leaky(gamma[:, None, None] * total + beta[:, None, None]).mean((1, 2))
+    assert (found - expected).abs().max() < 1e-5
+
+
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
     side = weight.shape[2]
     patches = F.pad(x, [side // 2] * 4).unfold(2, side, 1).unfold(3, side, 1)  # [B, C, H, W, side, side]

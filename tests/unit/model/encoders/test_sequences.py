@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quickstudy.model.encoders.sequences import Convolutions, Recurrent, Transformer, pool, positions
+from quickstudy.model.encoders.sequences import Convolutions, Recurrent, Summary, Transformer, pool, positions
 
 INSIDE, HIDDEN, HEADS = 6, 5, 2
 LENGTHS = (7, 1, 4, 7, 2)
@@ -138,3 +138,14 @@ def test_tasks_are_mapped_and_differentiated_twice(network: nn.Module) -> None:
         second = torch.autograd.grad(loss(moved, tasks[i], masks[i]), list(weights.values()))
         for name, expected in zip(weights, second, strict=True):
             assert (mapped[name][i] - expected).abs().max() < 1e-8
+
+
+def test_a_summary_is_centred_and_scaled_over_the_batch(network: nn.Module) -> None:
+    x, real = sequences()
+    encoded = network(x, real)
+    torch.manual_seed(1)
+    summary = Summary(encoded.shape[2], 4).double()
+    with torch.no_grad():
+        projected = pool(encoded, real) @ summary.project.weight.T
+        expected = (projected - projected.mean(0)) / (projected.var(0, unbiased=False) + 1e-5).sqrt()
+        assert (summary(encoded, real) - expected).abs().max() < 1e-10
