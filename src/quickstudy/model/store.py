@@ -14,7 +14,7 @@ from quickstudy.config import Inputs, Model
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_model(model: MetaModel, folder: Path, lineage: Mapping[str, Any]) -> None:

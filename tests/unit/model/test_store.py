@@ -100,7 +100,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config no YAML": (lambda f: (f / "config.yaml").write_text("a: [1"), "damaged"),
     "config no text": (lambda f: (f / "config.yaml").write_bytes(b"\xff\xfe\x00\x80"), "damaged"),
     "no format": (in_config(format=None), "damaged"),
-    "format of tomorrow": (in_config(format=2), "format 2, this version reads 1"),
+    "format of tomorrow": (in_config(format=3), "format 3, this version reads 2"),
     "another modality": (in_config(modalities=["video"]), "damaged"),
     "one modality less": (in_config(modalities=["image"]), "damaged"),
     "another width": (in_model(width=8), "damaged"),
