@@ -78,9 +78,10 @@ class Model(Section):
     encoders: Encoders
     dimension: Annotated[int, Field(ge=8)]
     width: Annotated[int, Field(ge=4)]
-    learner: Literal["protonet", "adapt", "film", "ridge", "anil"]
+    learner: Literal["protonet", "adapt", "film", "ridge", "anil", "maml", "reptile", "incontext"]
     heads: Positive
     inner_steps: Annotated[int, Field(ge=0)]
+    second_order: bool
 
     @field_validator("heads")
     @classmethod

@@ -22,6 +22,7 @@ from quickstudy.atomic import draft
 from quickstudy.config import Settings, Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.model.learners import WeightLearner
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.tasks.episodes import Pool, sample
 
@@ -96,8 +97,14 @@ def _way(pool: Pool, shot: int, train: Train, modality: Modality) -> int:
 
 
 def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1) -> Tensor:
-    """Mean over tasks of the cross-entropy of their queries, of all their turns (see `MetaModel.forward`)."""
+    """Mean over tasks of the cross-entropy of their queries, of all their turns (see `MetaModel.forward`), or of what
+    a learner that changes the encoder has in its place (see `WeightLearner.loss`)."""
     losses = []
+    if isinstance(model.learner, WeightLearner):
+        for task in tasks:
+            (targets, answers), encoder = task.targets(), model.encoder(task.modality)
+            losses.append(model.learner.loss(encoder, task.support, targets, task.query, answers, task.way))
+        return torch.stack(losses).mean()
     for logits, task in zip(model(tasks, turns), tasks, strict=True):
         answers = task.targets()[1][:1].expand(len(logits), -1)
         losses.append(F.cross_entropy(logits.flatten(0, 1), answers.flatten()))

@@ -6,8 +6,11 @@ from quickstudy.config import Model
 from quickstudy.model.learners.adapt import AdaptLearner
 from quickstudy.model.learners.anil import Anil
 from quickstudy.model.learners.film import FilmLearner
+from quickstudy.model.learners.incontext import InContextLearner
 from quickstudy.model.learners.learner import State, VectorLearner, WeightLearner
+from quickstudy.model.learners.maml import Maml
 from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.model.learners.reptile import Reptile
 from quickstudy.model.learners.ridge import Ridge
 
 Learner = VectorLearner | WeightLearner
@@ -28,3 +31,9 @@ def make_learner(shape: Model, encoders: nn.ModuleDict) -> Learner:
             return Anil(shape.dimension, shape.inner_steps)
         case "film":
             return FilmLearner(shape.dimension, encoders)
+        case "incontext":
+            return InContextLearner(shape.dimension, shape.heads)
+        case "maml":
+            return Maml(shape.dimension, encoders, shape.inner_steps, shape.second_order)
+        case "reptile":
+            return Reptile(shape.dimension, shape.inner_steps)

@@ -60,6 +60,20 @@ class WeightLearner(nn.Module, ABC):
     def score(self, encoder: nn.Module, state: State, query: Tensor) -> Tensor:
         """Logits [B, Q, N] of queries [B, Q, ...]."""
 
+    def loss(
+        self, encoder: nn.Module, support: Tensor, targets: Tensor, query: Tensor, answers: Tensor, way: int
+    ) -> Tensor:
+        """What meta-training lowers, a mean over the tasks: the cross-entropy of the queries after adapting.
+
+        Args:
+            support: [B, S, ...]
+            targets: int64 [B, S]
+            query: [B, Q, ...]
+            answers: int64 [B, Q]
+        """
+        logits = self.score(encoder, self.adapt(encoder, support, targets, way), query)
+        return F.cross_entropy(logits.flatten(0, 1), answers.flatten())
+
 
 def class_sums(vectors: Tensor, targets: Tensor, way: int) -> tuple[Tensor, Tensor, Tensor]:
     """The one-hot targets [B, S, N] (0 where a row is padding), the sum [B, N, D] of each class's vectors [B, S, D],

@@ -1,0 +1,210 @@
+"""MAML: g = −∇ of the support set's loss by every weight of the encoder and of a head, α of each weight learned.
+
+Finn et al. 2017, https://arxiv.org/abs/1703.03400, with the step sizes of Meta-SGD (Li et al. 2017,
+https://arxiv.org/abs/1707.09835) and the head of Proto-MAML (Triantafillou et al. 2019,
+https://arxiv.org/abs/1903.03096), which is made of the support set, so that it fits any number of classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from quickstudy.model.learners.learner import State, WeightLearner, class_sums
+
+ALPHA = 0.01  # of each weight, at the start
+TAU = 10.0  # of each encoder, at the start
+
+
+class Maml(WeightLearner):
+    """Gradient steps on the support set's mean cross-entropy, from a start and with step sizes that are learned.
+
+    The head is a linear layer. A class's row starts from p, the mean of its support vectors plus a learned vector that
+    all classes share: weight 2p, bias −‖p‖². With α = 0 and that vector 0 this is a prototypical network.
+
+    Args:
+        dimension: D of the encoders' vectors.
+        encoders: by modality. What is learned beside their weights is each modality's own.
+        steps: gradient steps.
+        second_order: in meta-training, follow how a step's gradient depends on the weights it was taken at. Otherwise
+            it counts as a constant (first-order MAML), which takes less time.
+    """
+
+    def __init__(self, dimension: int, encoders: nn.ModuleDict, steps: int, second_order: bool):
+        super().__init__()
+        self.steps, self.second_order = steps, second_order
+        self.own = nn.ModuleDict({modality: _Own(dimension, encoder) for modality, encoder in encoders.items()})
+        self._encoders = dict(encoders.items())  # to know them again; being in a plain dict they do not become ours
+
+    @property
+    def alpha(self) -> Tensor:  # type: ignore[override]
+        """Every α, one after the other."""
+        return torch.cat([p.flatten() for name, p in self.named_parameters() if name.endswith("alpha")])
+
+    def adapt(self, encoder: nn.Module, support: Tensor, targets: Tensor, way: int) -> State:
+        """encoder.NAME: [B, ...] of each weight; log_tau: [B]; head.weight: [B, N, D]; head.bias: [B, N]; and of each
+        batch norm what it measured on the support set last, norm.NUMBER.mean and norm.NUMBER.var: [B, C]"""
+        own = cast(_Own, next(self.own[modality] for modality, known in self._encoders.items() if known is encoder))
+        start = {**encoder_weights(encoder), "log_tau": own.log_tau}
+        alpha = {name: own.alphas[_alpha(name)] for name in (*start, "head.weight", "head.bias")}
+        return descend(encoder, start, own.shared, alpha, support, targets, way, self.steps, self.second_order)
+
+    def score(self, encoder: nn.Module, state: State, query: Tensor) -> Tensor:
+        vectors, _ = read(encoder, state, query)
+        return vectors @ state["head.weight"].mT + state["head.bias"][:, None]
+
+
+class _Own(nn.Module):
+    """What is learned beside the weights of an encoder."""
+
+    def __init__(self, dimension: int, encoder: nn.Module):
+        super().__init__()
+        self.shared = nn.Parameter(torch.zeros(dimension))
+        self.log_tau = nn.Parameter(torch.tensor(TAU).log())
+        shapes = {name: tuple(weight.shape) for name, weight in encoder_weights(encoder).items()}
+        shapes |= {"log_tau": (), "head.weight": (dimension,), "head.bias": ()}  # of the head the same for each class
+        self.alphas = nn.ParameterDict({_alpha(n): nn.Parameter(torch.full(s, ALPHA)) for n, s in shapes.items()})
+
+
+def _alpha(name: str) -> str:
+    return f"{name.replace('.', '_')}_alpha"
+
+
+def encoder_weights(encoder: nn.Module) -> State:
+    """encoder.NAME of each weight, without a task dimension."""
+    return {f"encoder.{name}": weight for name, weight in encoder.named_parameters()}
+
+
+def descend(
+    encoder: nn.Module,
+    start: State,
+    shared: Tensor,
+    alpha: Mapping[str, Tensor],
+    support: Tensor,
+    targets: Tensor,
+    way: int,
+    steps: int,
+    second_order: bool,
+) -> State:
+    """Take the gradient steps.
+
+    Args:
+        start: the encoder's weights and log_tau, without a task dimension.
+        shared: [D], which the head's rows start with beside the class means.
+        alpha: for each of ``start``, and for head.weight and head.bias.
+        support: [B, S, ...]
+        targets: int64 [B, S]
+
+    Returns:
+        the state as `Maml.adapt` describes it; without a history where gradients are off.
+    """
+    learning = torch.is_grad_enabled()
+
+    def kept(tensor: Tensor) -> Tensor:
+        return tensor if learning else tensor.detach().requires_grad_()
+
+    with torch.inference_mode(False), torch.enable_grad():  # whoever asks, the steps need gradients
+        support, targets = support.clone(), targets.clone()  # made in inference mode, they would have none
+        state = {name: kept(weight.expand(len(support), *weight.shape)) for name, weight in start.items()}
+        vectors, norms = read(encoder, state, support)
+        onehot, sums, count = class_sums(vectors, targets, way)
+        rows = shared + sums / count[..., None]
+        state |= {"head.weight": kept(2 * rows), "head.bias": kept(-rows.square().sum(-1))}
+        for _ in range(steps):
+            # The gradient through the head is written out. The encoder's weights get theirs through the vectors alone:
+            # the head was made of such vectors, but from there on it is a weight of its own.
+            logits = vectors @ state["head.weight"].mT + state["head.bias"][:, None]
+            residual = (logits.softmax(-1) - onehot) / support.shape[1]
+            inside = torch.autograd.grad(
+                vectors, [state[name] for name in start], residual @ state["head.weight"],
+                retain_graph=learning, create_graph=learning and second_order,
+            )  # fmt: skip
+            gradient = dict(zip(start, inside, strict=True))
+            gradient |= {"head.weight": residual.mT @ vectors, "head.bias": residual.sum(1)}
+            g = {name: -(slope if second_order else slope.detach()) for name, slope in gradient.items()}
+            state = {name: kept(weight + alpha[name] * g[name]) for name, weight in state.items()}
+            vectors, norms = read(encoder, state, support)
+        state |= norms
+        return state if learning else {name: tensor.detach() for name, tensor in state.items()}
+
+
+def read(encoder: nn.Module, state: State, arrays: Tensor) -> tuple[Tensor, State]:
+    """Each task's arrays [B, n, ...] by its own encoder → vectors [B, n, D], all of length √τ.
+
+    Batch norms take the statistics in ``state``, so that no array sees the others. Where it has none they measure the
+    arrays, task by task, and the second value is what they found.
+    """
+    weights = {name.removeprefix("encoder."): w for name, w in state.items() if name.startswith("encoder.")}
+    norms = [state[name].flatten() for name in sorted(state) if name.startswith("norm.")]
+    b = len(arrays)
+    if b == 1:
+        vectors, found = _call(encoder, {name: weight[0] for name, weight in weights.items()}, norms, arrays[0])
+        vectors = vectors[None]
+    elif _is_convolutional(encoder):
+        vectors, found = _call(encoder, weights, norms, arrays.transpose(0, 1).flatten(1, 2))
+        vectors = vectors.unflatten(1, (b, -1)).transpose(0, 1)
+    else:
+        alone = [read(encoder, {n: t[i : i + 1] for n, t in state.items()}, arrays[i : i + 1]) for i in range(b)]
+        return torch.cat([v for v, _ in alone]), {n: torch.cat([found[n] for _, found in alone]) for n in alone[0][1]}
+    vectors = F.normalize(vectors, dim=-1) * (state["log_tau"] / 2).exp()[:, None, None]
+    names = [f"norm.{i:02}.{what}" for i in range(len(found) // 2) for what in ("mean", "var")]
+    return vectors, {name: each.unflatten(0, (b, -1)) for name, each in zip(names, found, strict=True)}
+
+
+def _is_convolutional(encoder: nn.Module) -> bool:
+    """Whether all that it learns stands in 2D convolutions and batch norms, whose channels can hold many tasks."""
+    layers = [layer for layer in encoder.modules() if next(layer.parameters(recurse=False), None) is not None]
+    return all(isinstance(layer, nn.Conv2d | nn.BatchNorm2d) for layer in layers)
+
+
+def _call(encoder: nn.Module, weights: State, norms: Sequence[Tensor], arrays: Tensor) -> tuple[Tensor, list[Tensor]]:
+    buffers = {name: buffer.clone() for name, buffer in encoder.named_buffers()}  # batch norms count how often they ran
+    with _TaskLayers(norms) as layers:
+        return functional_call(encoder, weights | buffers, (arrays,)), layers.found
+
+
+class _TaskLayers(TorchFunctionMode):
+    """Inside, a batch norm takes the next mean and variance of ``norms``, or, where there are none, those of what comes
+    in, and adds them to ``found``; never running averages. And the channels may hold tasks, [n, B·C, H, W], where
+    weights have a task dimension in front: a convolution is one with B groups.
+
+    So all tasks are one pass. It takes 0.80 (first order) and 0.91 (second order) of the time that torch.func.vmap
+    takes, and 0.72 and 0.80 of one task after the other, for a meta-training step of Conv4-64, 28×28, 5-way 1-shot with
+    15 queries, 16 tasks, two gradient steps.
+    """
+
+    def __init__(self, norms: Sequence[Tensor]):
+        super().__init__()
+        self.known, self.norms, self.found = bool(norms), list(norms), list[Tensor]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.conv2d:
+            return self._conv2d(*args, **kwargs)
+        if func is F.batch_norm:
+            return self._batch_norm(*args, *kwargs.values())
+        return func(*args, **kwargs)
+
+    def _conv2d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
+    ) -> Tensor:
+        if weight.ndim == 5:
+            groups, weight, bias = groups * len(weight), weight.flatten(0, 1), None if bias is None else bias.flatten()
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    def _batch_norm(
+        self, x: Tensor, _mean: Any, _var: Any, weight: Tensor, bias: Tensor, _training: Any, _momentum: Any, eps: float
+    ) -> Tensor:
+        if self.known:
+            mean, var = self.norms.pop(0), self.norms.pop(0)
+        else:
+            var, mean = torch.var_mean(x, [d for d in range(x.ndim) if d != 1], correction=0)
+            self.found += [mean, var]
+        scale = weight.flatten() * (var + eps).rsqrt()
+        shift = bias.flatten() - mean * scale
+        to_channels = (-1, *[1] * (x.ndim - 2))
+        return torch.addcmul(shift.view(to_channels), x, scale.view(to_channels))
