@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from quickstudy.model.learners.adapt import AdaptLearner
 from quickstudy.model.learners.anil import Anil
+from quickstudy.model.learners.incontext import InContextLearner
 from quickstudy.model.learners.learner import VectorLearner
 from quickstudy.model.learners.protonet import ProtoNet
 from quickstudy.model.learners.ridge import Ridge
@@ -20,6 +21,7 @@ LEARNERS: dict[str, Callable[[], VectorLearner]] = {
     "adapt": lambda: AdaptLearner(D, 3, 3),
     "ridge": Ridge,
     "anil": lambda: Anil(D, 3),
+    "incontext": lambda: InContextLearner(D, 3),
 }
 
 
@@ -78,12 +80,23 @@ def test_a_class_without_support_is_never_the_answer(model: VectorLearner) -> No
     assert (logits[:, [0, 3, 2]] - closed).abs().max() < 1e-10
 
 
-def test_order_carries_no_meaning(model: VectorLearner) -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_order_carries_no_meaning(model: VectorLearner, training: bool) -> None:
+    model.train(training)
     support, targets, query = task([2, 3, 1, 2], 6)
     logits = model(support[None], targets[None], query[None], 4)[0]
     rows = torch.randperm(len(support), generator=torch.Generator().manual_seed(1))
     shuffled = model(support[rows][None], targets[rows][None], query.flip(0)[None], 4)[0].flip(0)
     assert (logits - shuffled).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_names_carry_no_meaning(model: VectorLearner, training: bool) -> None:
+    if isinstance(model, InContextLearner) and not training:
+        pytest.skip("class n has code n, so that other names are other codes; test_incontext.py: no code is better")
+    model.train(training)
+    support, targets, query = task([2, 3, 1, 2], 6)
+    logits = model(support[None], targets[None], query[None], 4)[0]
     names = torch.tensor([2, 0, 3, 1])
     renamed = model(support[None], names[targets][None], query[None], 4)[0]
     assert (renamed[:, names] - logits).abs().max() < 1e-10
