@@ -29,6 +29,9 @@ from quickstudy.processes import stream
 
 STARTER = ("quickstudy", "data", "build")
 
+LIVE = Path(".cache") / "live.jsonl"
+"""What the stage meta_train tells of each step while it runs."""
+
 LAST_DATA = Path(".cache") / "data_version"
 """The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
 
@@ -159,7 +162,8 @@ def bring_up_to_date(root: Path, stage: versions.Stage) -> Any:
     Returns:
         "ran", "up to date" or "restored" (from DVC's run cache).
     """
-    with step(root, stage.name) as done:
+    follow = registry.following(root, root / LIVE) if stage.name == "meta_train" else contextlib.nullcontext()
+    with step(root, stage.name) as done, follow:
         outcome = versions.repro(root, stage.name, listener(stage.name))
         done["outcome"] = outcome
     show(root, stage)

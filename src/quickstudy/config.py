@@ -108,7 +108,12 @@ class Train(Section):
     query: Positive
     turns: Positive
     validate_every: Positive
+    patience: Annotated[int, Field(ge=0)]
     checkpoint_every: Positive
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    processes: Positive
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: bool
     threads: Annotated[int, Field(ge=0)]
 
 

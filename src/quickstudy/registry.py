@@ -12,11 +12,13 @@ import fcntl
 import hashlib
 import importlib
 import json
+import logging
 import math
 import os
 import re
 import sqlite3
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,10 @@ NAME = "quickstudy"
 KEY = "model_key"
 EVALUATION = "evaluation_key"
 REGISTERED = "registered"
+LIVE = "live"
+"""Marks a run that holds a training as it went."""
+
+FOLLOW_SECONDS, FOLLOW_PATIENCE = 2.0, 20.0  # between two looks at a training; for the last of its numbers
 
 LOADER = "quickstudy.serving.pyfunc"
 """What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
@@ -66,6 +72,9 @@ _LOCATIONS = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -328,12 +337,16 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": record["git_commit"] or "",
     }
-    run = client.create_run(
+    experiment, name = (
         client.get_experiment_by_name(NAME).experiment_id,
-        run_name=f"{'train' if with_model else 'evaluate'} {key[:8]}",
-        tags=tags,
+        f"{'train' if with_model else 'evaluate'} {key[:8]}",
     )
-    run_id = run.info.run_id
+    run_id = _live_run(client, experiment, key) if with_model else None
+    if run_id is None:
+        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    else:
+        client.update_run(run_id, status="RUNNING", name=name)
+        client.log_batch(run_id, tags=[RunTag(tag, value) for tag, value in tags.items()])
     params = [Param(name, str(value)[:6000]) for name, value in record["parameters"].items()]
     client.log_batch(run_id, params=params[:100])
     for start in range(100, len(params), 100):
@@ -365,6 +378,12 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
         client.log_batch(run_id, tags=[RunTag("mlflow.note.content", card.read_text(encoding="utf-8")[:5000])])
     client.set_terminated(run_id)
     return client.get_run(run_id)
+
+
+def _live_run(client: Any, experiment: str, key: str) -> str | None:
+    """The run that followed the training of this model, where it is not yet the run of a version."""
+    runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{LIVE} = 'true'")
+    return next((run.info.run_id for run in runs if EVALUATION not in run.data.tags), None)
 
 
 def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> str:
@@ -494,6 +513,94 @@ def _dvc_source(version: str) -> Any:
             return cls(source_dict["md5"])
 
     return DvcSource(version)
+
+
+# ---- a training while it runs
+
+
+@contextlib.contextmanager
+def following(root: Path, path: Path) -> Iterator[None]:
+    """While the body runs, bring what a training writes into ``path``, a line of JSON a step, into an MLflow run, and
+    beside it the load of the machine (MLflow's system metrics). Without a line there is no run.
+
+    The run waits for the registration, which completes it. MLflow out of reach stops nothing: what was not sent is
+    sent when it answers again.
+    """
+    path.unlink(missing_ok=True)
+    follower = _Follower(root, path)
+    thread = threading.Thread(target=follower.follow, name="live metrics", daemon=True)
+    thread.start()
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        follower.ended.set()
+        thread.join(timeout=FOLLOW_PATIENCE)
+        follower.close(status)
+
+
+class _Follower:
+    def __init__(self, root: Path, path: Path):
+        self.root, self.path, self.ended = root, path, threading.Event()
+        self.client: Any = None
+        self.run_id: str | None = None
+        self.monitor: Any = None
+        self.read = 0
+
+    def follow(self) -> None:
+        while True:
+            last = self.ended.wait(FOLLOW_SECONDS)
+            try:
+                self._send()
+            except Exception as error:  # MLflow's or its database's; the lines stay in the file for the next time
+                _log.warning("MLflow does not take live metrics (%s)", str(error).splitlines()[0])
+            if last:
+                return
+
+    def _send(self) -> None:
+        from mlflow.entities import Metric
+
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]  # a line that is being written waits
+        if not text:
+            return
+        if self.run_id is None:
+            self._start()
+        now = int(time.time() * 1000)
+        metrics = []
+        for line in text.decode().splitlines():
+            numbers = json.loads(line)
+            step = int(numbers.pop("step"))
+            metrics += [Metric(f"live/{name}", value, now, step) for name, value in numbers.items()]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+        self.read += len(text)
+
+    def _start(self) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        with _locked(self.root):
+            self.client = _client(self.root)
+        experiment = self.client.get_experiment_by_name(NAME).experiment_id
+        tags = {LIVE: "true", "mlflow.source.name": "quickstudy run", "mlflow.source.type": "PROJECT"}
+        self.run_id = self.client.create_run(experiment, run_name="meta-training", tags=tags).info.run_id
+        self.monitor = SystemMetricsMonitor(self.run_id, tracking_uri=tracking_uri(self.root))
+        self.monitor.start()
+
+    def close(self, status: str) -> None:
+        if self.run_id is None:
+            return
+        with contextlib.suppress(Exception):
+            self.monitor.finish()
+            key = model_key(self.root) if status == "FINISHED" else None
+            if key is not None:
+                self.client.set_tag(self.run_id, KEY, key)
+            self.client.set_terminated(self.run_id, status=status)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src/quickstudy"
 
-# No dependencies: the settings, whose values are under `params`, and what only prints.
+# No dependencies: the settings, whose values are under `params`, and what only prints or starts processes.
 NO_DEPENDENCY = {
     "quickstudy",
     "quickstudy.config",
@@ -22,6 +22,7 @@ NO_DEPENDENCY = {
     "quickstudy.cli.progress",
     "quickstudy.atomic",
     "quickstudy.workers",
+    "quickstudy.processes",
 }
 
 

@@ -1,19 +1,27 @@
 """Meta-training: what a step draws, that it learns, and that a run which was stopped ends as one that was not."""
 
 import itertools
+import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from quickstudy.config import Settings
+from quickstudy.config import PerModality, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.tasks.episodes import Pool
 from quickstudy.training import (
+    Engine,
+    Look,
     Result,
     Source,
     draw_tasks,
@@ -24,6 +32,7 @@ from quickstudy.training import (
     validate,
     write_curve,
 )
+from quickstudy.training.loop import _stops_early
 
 
 def source(dataset, arrays: np.ndarray) -> Source:
@@ -71,8 +80,8 @@ def test_a_meta_batch_is_what_the_settings_ask_for(numbered: Source, tiny: Setti
     classes = toys("text", classes=9, each=[8, 5, 8, 3, 8, 8, 8, 4, 8]).class_index
     shots = set()
     for seed in range(60):
-        tasks = draw_tasks([numbered], train, model, torch.Generator().manual_seed(seed))
-        assert len(tasks) == 3
+        tasks, counts = draw_tasks([numbered], train, model, seed, 0)
+        assert len(tasks) == 3 and counts == {"text": 3}
         for task in tasks:
             rows = [part[0, :, 0].long().tolist() for part in (task.support, task.query)]
             shot = len(rows[0]) // task.way
@@ -89,7 +98,7 @@ def test_a_meta_batch_is_what_the_settings_ask_for(numbered: Source, tiny: Setti
 def test_shots_shrink_to_what_a_dataset_holds(toys, tiny: Settings) -> None:
     small = source(toys("text", classes=4, each=4), np.zeros((16, 384), dtype=np.float32))
     train = tiny.train.model_copy(update={"shots": (5,)})
-    (task,) = draw_tasks([small], train, made(tiny, modalities=("text",)), torch.Generator().manual_seed(0))
+    (task,) = draw_tasks([small], train, made(tiny, modalities=("text",)), 0, 0)[0]
     assert task.support.shape[1] // task.way == 2  # 2 and 2 questions are the 4 that each class has
 
 
@@ -98,7 +107,7 @@ def test_a_dataset_too_small_for_a_task_does_not_take_the_place_of_others(toys, 
     good = source(toys("text", classes=4, each=4), np.zeros((16, 384), dtype=np.float32))
     model = made(tiny, modalities=("text",))
     for seed in range(20):
-        (task,) = draw_tasks([small, good], tiny.train, model, torch.Generator().manual_seed(seed))
+        (task,) = draw_tasks([small, good], tiny.train, model, seed, 0)[0]
         assert task.support.max() == 0
     with pytest.raises(QuickstudyError, match="meta_train: no task can be drawn"):
         meta_train(model, [small], [], tiny)
@@ -214,7 +223,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
     stopped_after(4, tiny, sources, tmp_path / "key")
     kept = (tmp_path / "key").read_bytes()
     broken = [sources[0], Source(sources[1].pool, np.full_like(sources[1].arrays, np.nan))]
-    with pytest.raises(QuickstudyError, match=r"the loss is nan at step 3\. Lower train\.learning_rate"):
+    with pytest.raises(
+        QuickstudyError, match=r"the loss is nan at step 3; the checkpoint of step 3 stays: .*key\. Lower train"
+    ):
         meta_train(made(tiny), broken, [], tiny, tmp_path / "key")
     assert (tmp_path / "key").read_bytes() == kept and len(list(tmp_path.iterdir())) == 1
 
@@ -223,6 +234,195 @@ def test_steps_that_are_too_large_are_told(sources: list[Source], tiny: Settings
     settings = changed(tiny, learning_rate=1e30, warmup=0.0, steps=20)
     with pytest.raises(QuickstudyError, match=r"the loss is (nan|inf) at step"):
         meta_train(made(settings), sources, [], settings)
+
+
+def test_a_loss_that_climbs_is_told_and_spoils_no_checkpoint(
+    sources: list[Source], tiny: Settings, tmp_path: Path
+) -> None:
+    settings = changed(tiny, steps=80, checkpoint_every=10, learning_rate=0.002)
+    told: list[float] = []
+
+    def climb(step: int, steps: int, text: str) -> None:
+        told.append(float(text.removeprefix("loss ")))
+        if step == 15:  # as a learning rate that is too high would do, but at a step that one knows
+            with torch.no_grad():
+                model.log_tau["image"].add_(8.0)
+                model.encoder("image").blocks[3][1].weight.mul_(torch.randn(16))
+
+    model = made(settings)
+    with pytest.raises(QuickstudyError, match=r"the training diverges: the loss has risen to .*, from .* at the start"):
+        meta_train(model, sources, [], settings, tmp_path / "key", climb)
+    with safe_open(tmp_path / "key", framework="pt") as file:
+        place = json.loads(file.metadata()["place"])
+    assert place["step"] == 10 and 15 <= len(told) < 80
+
+
+# Early stopping
+
+
+def looks(*scores: float) -> list[Look]:
+    return [Look(10 * (i + 1), 1.0, {"image": score, "text": math.nan}) for i, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    "scores, patience, stops",
+    [((0.5, 0.6), 1, False), ((0.6, 0.5), 1, True), ((0.6, 0.6), 1, True), ((0.6, 0.5), 2, False),
+     ((0.6, 0.5), 0, False), ((0.4, 0.6, 0.5, 0.59), 2, True), ((math.nan, math.nan), 2, False), ((), 1, False)],
+)  # fmt: skip
+def test_when_it_stops_early(scores, patience: int, stops: bool, tiny: Settings) -> None:
+    assert _stops_early(looks(*scores), changed(tiny, patience=patience).train) == stops
+
+
+def test_early_stopping_keeps_the_best_weights_also_after_a_stop(
+    sources: list[Source], tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = changed(tiny, steps=12, validate_every=2, checkpoint_every=3, patience=2)
+    scores = {2: 0.3, 4: 0.6, 6: 0.5, 8: 0.6, 10: 0.9, 12: 0.9}
+
+    def judge(model: MetaModel, held_out) -> dict[str, float]:
+        return {"image": scores[len(steps) - len(steps) % 2]}
+
+    monkeypatch.setattr("quickstudy.training.loop.validate", judge)
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+    steps: list[int] = [0]
+    model = made(settings)
+
+    def keep(done: int, total: int, text: str) -> None:
+        steps.append(done)
+        kept[done] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if stop_at == done:
+            raise KeyboardInterrupt
+
+    stop_at = 0
+    result = meta_train(model, sources, [], settings, None, keep)
+    assert (result.step, [look.step for look in result.curve]) == (4, [2, 4, 6, 8])
+    assert all(torch.equal(tensor, kept[4][name]) for name, tensor in model.state_dict().items())
+    whole = model
+    steps, stop_at, model = [0], 7, made(settings)
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(model, sources, [], settings, tmp_path / "key", keep)
+    steps, stop_at, model = list(range(7)), 0, made(settings, seed=9)  # goes on from step 6
+    again = meta_train(model, sources, [], settings, tmp_path / "key", keep)
+    assert_same_weights(whole, model)
+    assert again.step == 4
+    steps, model = [0], made(settings, seed=9)
+    assert meta_train(model, sources, [], settings, tmp_path / "key", keep).step == 4 and len(steps) == 1
+    assert_same_weights(whole, model)
+
+
+# Where it runs
+
+
+def test_parts_of_a_meta_batch_are_what_one_process_draws(sources: list[Source], tiny: Settings) -> None:
+    train = tiny.train.model_copy(update={"tasks": tiny.train.tasks.model_copy(update={"image": 3, "text": 2})})
+    model, met = made(tiny), [set(), set()]
+    for step in range(4):
+        whole, counts = draw_tasks(sources, train, model, 7, step)
+        parts = [draw_tasks(sources, train, model, 7, step, part, 2) for part in (0, 1)]
+        assert [found for _, found in parts] == [counts, counts] == [{"image": 3, "text": 2}] * 2
+        drawn = [task for tasks, _ in parts for task in tasks]
+        assert len(drawn) == len(whole) and min(len(tasks) for tasks, _ in parts) == 2
+        for task in whole:
+            assert any(torch.equal(task.query, other.query) for other in drawn if other.query.shape == task.query.shape)
+        for part, (tasks, _) in enumerate(parts):
+            met[part] |= {task.modality for task in tasks}
+    assert met == [{"image", "text"}] * 2
+
+
+TWO = """
+import json, sys, torch
+from pathlib import Path
+from quickstudy.config import Settings
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.tasks.episodes import Pool
+from quickstudy.training import Engine, Source, meta_train
+from safetensors.torch import load_file, save_file
+
+folder = Path(sys.argv[1])
+settings = Settings.model_validate_json((folder / "settings.json").read_text())
+arrays = load_file(folder / "arrays.safetensors")
+places = [arrays[name] for name in ("rows", "starts", "counts")]
+pool = Pool("texts", "text", *places, tuple(map(str, range(len(places[2])))))
+torch.manual_seed(0)
+model = MetaModel(settings.inputs, settings.model, ["text"])
+engine = Engine(settings.train)
+sources = [Source(pool, arrays["x"].numpy())]
+curve = meta_train(model, sources, sources, settings, folder / "checkpoint", engine=engine).curve
+save_file(model.state_dict(), folder / f"rank{engine.rank}of{engine.processes}")
+looks = json.dumps([[look.step, look.loss, look.accuracy] for look in curve])
+(folder / f"curve{engine.rank}of{engine.processes}.json").write_text(looks)
+"""
+
+
+def test_two_processes_train_as_one(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
+    settings = changed(tiny, steps=10, checkpoint_every=10, tasks=PerModality(image=0, audio=0, text=3))
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    pool = sources[1].pool
+    arrays = {"rows": pool.rows, "starts": pool.starts, "counts": pool.counts, "x": torch.from_numpy(sources[1].arrays)}
+    save_file(arrays, tmp_path / "arrays.safetensors")
+    (tmp_path / "two.py").write_text(TWO)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for start in ([*torchrun, "2"], []):
+        command = [sys.executable, *start, str(tmp_path / "two.py"), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "checkpoint").unlink()
+    one, *two = (load_file(tmp_path / name) for name in ("rank0of1", "rank0of2", "rank1of2"))
+    for name in one:
+        assert torch.equal(two[0][name], two[1][name])
+        torch.testing.assert_close(two[0][name], one[name], rtol=1e-4, atol=1e-6)
+    curves = [json.loads((tmp_path / f"curve{rank}.json").read_text()) for rank in ("0of1", "0of2", "1of2")]
+    assert curves[1] == curves[2] and [c[0] for c in curves[0]] == [c[0] for c in curves[1]]
+    assert [c[1] for c in curves[1]] == pytest.approx([c[1] for c in curves[0]], rel=1e-4)
+
+
+def test_bfloat16_trains_the_encoders_and_learns_as_well(sources: list[Source], tiny: Settings) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        settings = changed(tiny, steps=40, validate_every=40, precision=precision)
+        losses[precision] = meta_train(made(settings), sources, sources, settings).curve[-1].loss
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_one_line(sources: list[Source], tiny: Settings) -> None:
+    settings = changed(tiny, device="cuda")
+    with pytest.raises(
+        QuickstudyError, match=r"^train\.device: is cuda, but torch finds no such device here\. Say auto"
+    ):
+        meta_train(made(settings), sources, [], settings)
+
+
+def test_fewer_tasks_than_processes_is_one_line(sources, tiny: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(QuickstudyError, match=r"train\.tasks: a meta-batch has 4 tasks, fewer than the 5 processes"):
+        Engine(tiny.train)
+
+
+def test_what_each_step_tells(sources: list[Source], tiny: Settings) -> None:
+    told: list[dict[str, float]] = []
+    result = meta_train(made(tiny), sources, sources, tiny, record=lambda numbers: told.append(dict(numbers)))
+    assert [numbers["step"] for numbers in told] == [1, 2, 3, 4, 5, 6]
+    assert all(numbers["gradient_norm"] > 0 and numbers["tasks_per_second"] > 0 for numbers in told)
+    assert np.mean([numbers["loss"] for numbers in told[:2]]) == pytest.approx(result.curve[0].loss)
+    assert told[1]["validation_image"] == result.curve[0].accuracy["image"] and "validation_image" not in told[0]
+
+
+# A checkpoint
+
+
+def test_a_checkpoint_of_another_configuration_is_one_line(
+    sources: list[Source], tiny: Settings, tmp_path: Path
+) -> None:
+    stopped_after(4, tiny, sources, tmp_path / "key")
+    kept = (tmp_path / "key").read_bytes()
+    wide = tiny.model_copy(update={"model": tiny.model.model_copy(update={"width": 8})})
+    said = r"the checkpoint is of another training: its model\.width is 4, params\.yaml has 8\. Delete the file"
+    with pytest.raises(QuickstudyError, match=said):
+        meta_train(made(wide), sources, [], wide, tmp_path / "key")
+    assert (tmp_path / "key").read_bytes() == kept
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "foreign", "another model", "no curve"])
@@ -256,7 +456,7 @@ def test_no_space_for_a_checkpoint_leaves_the_old_one(
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("quickstudy.training.save_file", full)
+    monkeypatch.setattr("quickstudy.training.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         meta_train(made(tiny), sources, [], tiny, tmp_path / "key")
     assert (tmp_path / "key").read_bytes() == kept and len(list(tmp_path.iterdir())) == 1

@@ -20,6 +20,8 @@ DATA, CACHE = Path("data"), Path(".cache")
 TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build/meta_train")
 EVALUATE, CARD = Path("build/evaluate"), Path("build/card")
 KEPT_CHECKPOINTS = 3
+LIVE = "live.jsonl"
+"""In the cache: a line for each step of the training that runs, or ran last."""
 
 PANEL = "Stages (dvc.yaml calls these; `quickstudy run` brings them up to date)"
 
@@ -85,35 +87,85 @@ def tasks() -> None:
 
 
 def meta_train() -> None:
-    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train"""
-    from quickstudy.cli.progress import showing_progress
+    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train
+
+    With train.processes above 1 it starts that many of itself by torchrun. Over several machines start it by torchrun
+    on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m quickstudy
+    meta_train`, in project folders on a file system that they share.
+    """
+    import os
+
     from quickstudy.config import load_settings
-    from quickstudy.model.store import save_model, weights_digest
-    from quickstudy.training import meta_train, write_curve
 
     settings = load_settings()
+    if settings.train.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _in_processes(settings.train.processes, settings.train.threads)
+        return
+    import json
+
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.model.store import save_model, weights_digest
+    from quickstudy.training import Engine, meta_train, write_curve
+
     _set_threads(settings)
-    datasets = read_datasets()
-    with showing_progress() as progress:
-        training = prepare_training(settings, datasets, progress)
-        model = training.model
-        checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
+    engine = Engine(settings.train)
+    with engine.fabric.rank_zero_first(), showing_progress() as progress:  # what it computes, the others find cached
+        training = prepare_training(settings, read_datasets(), progress)
+    model = training.model
+    checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
+    CACHE.mkdir(exist_ok=True)
+    with showing_progress() as progress, (CACHE / LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live:
         result = meta_train(
             model, training.sources["train"], training.sources["validation"], settings, checkpoint,
-            lambda step, steps, text: progress("meta-train", step, steps),
+            (lambda step, steps, text: progress("meta-train", step, steps)) if engine.rank == 0 else None,
+            lambda numbers: print(json.dumps(numbers), file=live, flush=True), engine,
         )  # fmt: skip
+    if engine.rank:
+        return
     save_model(model, MODEL, training.lineage)
     META_TRAIN.mkdir(parents=True, exist_ok=True)
     write_curve(META_TRAIN / "curve.csv", result.curve)
-    last = result.curve[-1]
+    last = next(look for look in reversed(result.curve) if look.step <= result.step)
     metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
     metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
     write_json(META_TRAIN / "metrics.json", metrics)
-    write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": settings.train.steps,
+    write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": result.curve[-1].step,
                 "parameters": sum(p.numel() for p in model.parameters())})  # fmt: skip
     for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
         old.unlink()
-    print(f"{settings.train.steps} steps in {result.seconds:.0f} s, weights sha256 {weights_digest(MODEL)[:12]}…")
+    early = (
+        f", stopped early; the weights are those of step {result.step}" if result.step < settings.train.steps else ""
+    )
+    print(
+        f"{result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {weights_digest(MODEL)[:12]}…"
+    )
+
+
+def _in_processes(count: int, threads: int) -> None:
+    """This stage in so many processes on this machine, by torchrun. What they print is passed on."""
+    import os
+    import sys
+
+    from quickstudy.processes import stream
+
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if line.startswith("meta-train: ") or " steps in " in line:
+            print(line, flush=True)
+
+    code = stream(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m",
+         "quickstudy", "meta_train"],
+        Path.cwd(), tell, {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
+    )  # fmt: skip
+    if code:
+        told = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
+        if told:
+            raise QuickstudyError(told[0])
+        print("\n".join(lines[-40:]), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def evaluate_stage() -> None:
@@ -257,7 +309,7 @@ def _training_code() -> bytes:
     import quickstudy
 
     package = Path(quickstudy.__file__).parent
-    paths = sorted([*package.glob("model/**/*.py"), *package.glob("tasks/*.py"), package / "training.py"])
+    paths = sorted([*package.glob("model/**/*.py"), *package.glob("tasks/*.py"), *package.glob("training/*.py")])
     return b"".join(path.read_bytes() for path in paths)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from quickstudy.atomic import draft
 from quickstudy.data.dataset import Dataset
+from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders import Encoder
 
 VERSION = 1  # raise when a frozen front changes what it computes
@@ -48,7 +49,7 @@ def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], 
         array = encoder.prepare(dataset.raw())
         if progress is not None:
             progress(n, n)
-        return array
+        return _checked(array, dataset)
 
     def prepare(start: int) -> np.ndarray:
         return encoder.prepare(dataset.raw(slice(start, min(start + CHUNK, n))))
@@ -59,4 +60,15 @@ def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], 
             parts.append(part)
             if progress is not None:
                 progress(sum(map(len, parts)), n)
-    return np.concatenate(parts)
+    return _checked(np.concatenate(parts), dataset)
+
+
+def _checked(array: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Raises QuickstudyError where a number is none: one such example would spoil every task that it is in."""
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+    if bad.any():
+        raise QuickstudyError(
+            f"{bad.sum()} examples hold values that are no finite numbers", where=f"{dataset.name}, row {bad.argmax()}",
+            fix="Remove them from the source and import it again",
+        )  # fmt: skip
+    return array

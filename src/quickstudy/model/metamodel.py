@@ -30,7 +30,7 @@ class TaskBatch:
 
     def targets(self) -> tuple[Tensor, Tensor]:
         """int64 [B, N·K], [B, N·Q]: the class of each row."""
-        labels = torch.arange(self.way)
+        labels = torch.arange(self.way, device=self.support.device)
         b = len(self.support)
         support = labels.repeat_interleave(self.support.shape[1] // self.way).expand(b, -1)
         query = labels.repeat_interleave(self.query.shape[1] // self.way).expand(b, -1)
@@ -61,6 +61,8 @@ class MetaModel(nn.Module):
         # Without gradients nothing is kept, and what fits the processor's cache is much faster.
         chunks = [arrays] if torch.is_grad_enabled() else arrays.split(CHUNK)
         vectors = torch.cat([encoder(chunk) for chunk in chunks])
+        if vectors.dtype == torch.bfloat16:  # an encoder may round, a learner does not
+            vectors = vectors.float()
         return F.normalize(vectors, dim=-1) * (self.log_tau[modality] / 2).exp()
 
     def adapt(self, modality: Modality, support: Tensor, targets: Tensor, way: int) -> State:
@@ -92,10 +94,9 @@ class MetaModel(nn.Module):
         if not isinstance(self.learner, VectorLearner):
             return [self._answer(task) for task in tasks]
         supports, queries, targets = [], [], []
-        for task in tasks:
+        for task, vectors in zip(tasks, self._encode_together(tasks), strict=True):
             b, s, q = len(task.support), task.support.shape[1], task.query.shape[1]
-            rows = torch.cat([task.support.flatten(0, 1), task.query.flatten(0, 1)])
-            support, query = self.encode(task.modality, rows).split([b * s, b * q])
+            support, query = vectors.split([b * s, b * q])
             shot = s // task.way
             examples = torch.cat([support.view(b, task.way, shot, -1), query.view(b, task.way, q // task.way, -1)], 2)
             rolled = torch.cat([examples.roll(-turn, 2) for turn in range(min(turns, examples.shape[2]))])
@@ -103,9 +104,20 @@ class MetaModel(nn.Module):
             queries.append(rolled[:, :, shot:].flatten(1, 2))
             targets.append(task.targets()[0][:1].expand(len(rolled), -1))
         way = max(task.way for task in tasks)
-        logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), way)
+        with torch.autocast(supports[0].device.type, enabled=False):
+            logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), way)
         parts = logits.split([len(support) for support in supports])
         return [part[:, : task.query.shape[1], : task.way] for part, task in zip(parts, tasks, strict=True)]
+
+    def _encode_together(self, tasks: list[TaskBatch]) -> list[Tensor]:
+        """Of each entry the vectors of its support and then of its queries, [B·S + B·Q, D]; one pass a modality."""
+        vectors: dict[int, Tensor] = {}
+        for modality in dict.fromkeys(task.modality for task in tasks):
+            own = [place for place, task in enumerate(tasks) if task.modality == modality]
+            parts = [torch.cat([tasks[place].support.flatten(0, 1), tasks[place].query.flatten(0, 1)]) for place in own]
+            encoded = self.encode(modality, torch.cat(parts)).split([len(part) for part in parts])
+            vectors |= dict(zip(own, encoded, strict=True))
+        return [vectors[place] for place in range(len(tasks))]
 
     def _answer(self, task: TaskBatch) -> Tensor:
         state = self.adapt(task.modality, task.support, task.targets()[0], task.way)

@@ -84,22 +84,24 @@ class AudioEncoder(Encoder):
         n, _, bands, frames = mels.shape
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(n, generator=generator) * (high - low) + low
+            return torch.rand(n, generator=generator, device=mels.device) * (high - low) + low
 
-        zero = torch.zeros(n)
+        zero = torch.zeros(n, device=mels.device)
         in_time = torch.stack([uniform(0.8, 1.25), zero, uniform(-0.1, 0.1)], dim=1)
         in_frequency = torch.stack([zero, uniform(0.8, 1.2), uniform(-0.08, 0.08)], dim=1)
         grid = F.affine_grid(torch.stack([in_time, in_frequency], dim=1), [n, 1, bands, frames], align_corners=False)
         # Outside of the clip is silence, which is -SILENCE and not 0.
         x = F.grid_sample(mels.float() + SILENCE, grid, align_corners=False) - SILENCE
-        x = x + uniform(-0.4, 0.4)[:, None, None, None] * torch.linspace(-1, 1, bands)[:, None]
+        x = x + uniform(-0.4, 0.4)[:, None, None, None] * torch.linspace(-1, 1, bands, device=mels.device)[:, None]
         # Below -SILENCE noise is not heard: half of the clips stay as clean as they are when the model is asked.
-        noise = uniform(-3.0, -0.7)[:, None, None, None] + 0.25 * torch.randn(x.shape, generator=generator)
+        noise = uniform(-3.0, -0.7)[:, None, None, None] + 0.25 * torch.randn(
+            x.shape, generator=generator, device=mels.device
+        )
         x = torch.maximum(x, noise)  # of two sounds added, the louder one is nearly the sum, on a logarithmic scale
         for axis, length in ((2, bands), (3, frames)):
             width = uniform(-length / 10, length / 10)  # of half of the clips nothing
             start = uniform(0, 1) * (length - width)
-            place = torch.arange(length)
+            place = torch.arange(length, device=mels.device)
             hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
             x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None, :], -0.8)
         return x

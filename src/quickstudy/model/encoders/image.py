@@ -38,11 +38,11 @@ class ImageEncoder(Encoder):
         n = len(images)
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(n, generator=generator) * (high - low) + low
+            return torch.rand(n, generator=generator, device=images.device) * (high - low) + low
 
         angle = uniform(-0.15, 0.15)
         if way is not None:
-            turns = torch.randint(0, 4, (way,), generator=generator)
+            turns = torch.randint(0, 4, (way,), generator=generator, device=images.device)
             angle = angle + turns.repeat_interleave(n // way) * (torch.pi / 2)
         scale_x, scale_y, shear = uniform(0.85, 1.2), uniform(0.85, 1.2), uniform(-0.2, 0.2)
         cos, sin = angle.cos(), angle.sin()

@@ -78,8 +78,8 @@ class TokenEncoder(Encoder):
     def augment(self, tokens: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """int32 [n, L] → the same, each text without some of its tokens; half of the texts lose none, and none loses
         all."""
-        share = (torch.rand(len(tokens), 1, generator=generator) * 2 - 1) * DROPPED
-        kept = (torch.rand(tokens.shape, generator=generator) >= share) & (tokens != PADDING)
+        share = (torch.rand(len(tokens), 1, generator=generator, device=tokens.device) * 2 - 1) * DROPPED
+        kept = (torch.rand(tokens.shape, generator=generator, device=tokens.device) >= share) & (tokens != PADDING)
         kept = torch.where(kept.any(1, keepdim=True), kept, tokens != PADDING)
         order = (~kept).int().argsort(dim=1, stable=True)  # what is kept moves up, in its order
         return tokens.masked_fill(~kept, PADDING).gather(1, order)

@@ -1,0 +1,243 @@
+"""Meta-training: one loop over meta-batches that mix modalities, ways and shots.
+
+Exact by construction: what step t does depends on the seed, t and the weights alone, so that a run that was killed
+and resumed ends with the weights of one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from quickstudy.config import Settings, Train
+from quickstudy.data.dataset import Modality
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.learners import WeightLearner
+from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.tasks.episodes import sample
+from quickstudy.training.batches import Source, draw_tasks, gather
+from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
+from quickstudy.training.engine import Engine
+
+VALIDATION_EPISODES = 60
+FIRST = 10  # steps that say what an untrained model's loss is
+WORSE, DIVERGED = 1.5, 3.0  # times that loss: no checkpoint is written any more; the training stops
+
+
+@dataclass(frozen=True)
+class Result:
+    curve: list[Look]
+    seconds: float
+    """of training, over all the runs that it was spread over"""
+    step: int
+    """of the weights: the last one, or with early stopping the best look's"""
+
+
+def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1, count: int | None = None) -> Tensor:
+    """Mean over tasks of the cross-entropy of their queries, of all their turns (see `MetaModel.forward`), or of what
+    a learner that changes the encoder has in its place (see `WeightLearner.loss`).
+
+    Args:
+        count: what the sum is divided by, where these tasks are a part of a meta-batch of so many.
+    """
+    losses = []
+    if isinstance(model.learner, WeightLearner):
+        for task in tasks:
+            (targets, answers), encoder = task.targets(), model.encoder(task.modality)
+            losses.append(model.learner.loss(encoder, task.support, targets, task.query, answers, task.way))
+        return torch.stack(losses).sum() / (count or len(tasks))
+    for logits, task in zip(model(tasks, turns), tasks, strict=True):
+        answers = task.targets()[1][:1].expand(len(logits), -1)
+        losses.append(F.cross_entropy(logits.flatten(0, 1), answers.flatten()))
+    return torch.stack(losses).sum() / (count or len(tasks))
+
+
+def learning_rate(step: int, train: Train) -> float:
+    """Linear warm-up, then half a cosine to 0."""
+    warm = max(1, round(train.warmup * train.steps))
+    if step < warm:
+        return train.learning_rate * (step + 1) / warm
+    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, train.steps - warm)))
+
+
+@torch.inference_mode()
+def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, float]:
+    """Mean accuracy a modality on fixed 5-way 1-shot episodes of the meta-validation pools."""
+    model.eval()
+    result: dict[Modality, float] = {}
+    for modality in model.modalities:
+        hits = []
+        for source in sources:
+            way = min(5, source.pool.largest_way(6))
+            if source.pool.modality != modality or way < 2:
+                continue
+            generator = torch.Generator().manual_seed(0)
+            episodes = sample(source.pool, VALIDATION_EPISODES, way, 1, 5, generator)
+            support, query = (gather(source.arrays, part.flatten(1)) for part in (episodes.support, episodes.query))
+            device = next(model.parameters()).device
+            task = TaskBatch(modality, support.to(device), query.to(device), way)
+            hits.append((model([task])[0].argmax(-1) == task.targets()[1]).float().mean())
+        result[modality] = float(torch.stack(hits).mean()) if hits else math.nan
+    model.train()
+    return result
+
+
+def optimiser(model: MetaModel, train: Train) -> torch.optim.AdamW:
+    """AdamW at three paces: scalars and every α (of g, of its steps) learn ten times faster than weights and do not
+    decay; what begins pretrained (the projection of minilm's vectors) twenty times slower, without decay."""
+    scalars = [p for name, p in model.named_parameters() if p.ndim == 0 or name.endswith("alpha")]
+    encoders = [model.encoder(modality) for modality in model.modalities]
+    pretrained = [p for encoder in encoders if encoder.pretrained for p in encoder.parameters()]
+    known = {id(p) for p in [*scalars, *pretrained]}
+    weights = [p for p in model.parameters() if id(p) not in known]
+    return torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": train.weight_decay, "pace": 1.0},
+            {"params": scalars, "weight_decay": 0.0, "pace": 10.0},
+            {"params": pretrained, "weight_decay": 0.0, "pace": 0.05},
+        ]
+    )
+
+
+def meta_train(
+    model: MetaModel,
+    train_sources: Sequence[Source],
+    validation_sources: Sequence[Source],
+    settings: Settings,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    record: Callable[[Mapping[str, float]], None] | None = None,
+    engine: Engine | None = None,
+) -> Result:
+    """Train ``model`` in place.
+
+    Args:
+        checkpoint: file to resume from where it exists, and to write every ``checkpoint_every`` steps. Its name is
+            the caller's key of everything the run depends on.
+        progress: called with (step, steps, text) after each step.
+        record: called with a step's numbers by name: "step" and others.
+        engine: where it runs; by default as the settings say.
+
+    Raises:
+        QuickstudyError: the training diverges (the last good checkpoint stays), no task can be drawn, fewer tasks than
+            processes, or the checkpoint cannot be read or is another training's.
+    """
+    train = settings.train
+    engine = engine or Engine(train)
+    engine.setup(model)
+    sources, held_out = engine.place(train_sources), engine.place(validation_sources)
+    optimizer, place = optimiser(model, train), Place()
+    if checkpoint is not None and engine.share(checkpoint.exists()):
+        place = load_checkpoint(checkpoint, model, optimizer, settings)
+    saved = place.step
+    model.train()
+    started = time.monotonic() - place.seconds
+    while place.step < train.steps and not _stops_early(place.curve, train):
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(place.step, train) * group["pace"]
+        tasks, counts = draw_tasks(
+            sources, train, model, settings.seed, place.step, engine.rank, engine.processes, engine.device
+        )
+        _check_counts(counts, engine.processes)
+        with engine.autocast(model):
+            loss = meta_loss(model, tasks, train.turns, sum(counts.values()))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        loss = engine.add_up(model, loss, tasks, counts)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        _follow(place, loss.item(), norm.item(), checkpoint, saved)
+        optimizer.step()
+        place.step += 1
+        numbers = {
+            "step": place.step, "loss": loss.item(), "gradient_norm": norm.item(),
+            "learning_rate": learning_rate(place.step - 1, train),
+            "tasks_per_second": sum(counts.values()) / (time.monotonic() - began),
+        }  # fmt: skip
+        if place.step % train.validate_every == 0 or place.step == train.steps:
+            accuracy = engine.share(validate(model, held_out) if engine.rank == 0 else {})
+            place.curve.append(Look(place.step, float(np.mean(place.recent)), accuracy))
+            place.recent = []
+            if train.patience and _best(place.curve) == len(place.curve) - 1:
+                place.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            numbers |= {f"validation_{name}": value for name, value in accuracy.items() if value == value}
+        if record is not None and engine.rank == 0:
+            record(numbers)
+        if progress is not None:
+            progress(place.step, train.steps, f"loss {loss.item():.3f}")
+        due = place.step % train.checkpoint_every == 0 or place.step == train.steps or _stops_early(place.curve, train)
+        if checkpoint is not None and due and place.smooth <= WORSE * place.first:
+            place.seconds, saved = time.monotonic() - started, place.step
+            if engine.rank == 0:
+                save_checkpoint(checkpoint, model, optimizer, place, settings)
+    step = place.step
+    if place.best is not None:
+        model.load_state_dict(place.best)
+        step = place.curve[_best(place.curve)].step
+    model.to("cpu").eval()
+    return Result(place.curve, time.monotonic() - started, step)
+
+
+def _check_counts(counts: Mapping[Modality, int], processes: int) -> None:
+    if not counts:
+        raise QuickstudyError(
+            "no task can be drawn: no two classes of a dataset have the examples for one shot and train.query",
+            where="meta_train", fix="Lower train.query, raise train.tasks and train.examples, or import more data",
+        )  # fmt: skip
+    if sum(counts.values()) < processes:
+        raise QuickstudyError(
+            f"a meta-batch has {sum(counts.values())} tasks, fewer than the {processes} processes that share it",
+            where="train.tasks", fix="Raise train.tasks or start fewer processes",
+        )  # fmt: skip
+
+
+def _follow(place: Place, loss: float, norm: float, checkpoint: Path | None, saved: int) -> None:
+    """Take note of a step's loss, before it changes the weights.
+
+    Raises:
+        QuickstudyError: the loss or its gradient is no number, or the loss of late is far above that of the start.
+    """
+    place.recent.append(loss)
+    place.first = max(place.first, loss) if place.step < FIRST else place.first
+    place.smooth = 0.9 * place.smooth + 0.1 * loss if place.step else loss
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of the loss is {norm}"
+    elif place.smooth > DIVERGED * place.first:
+        what = f"the loss has risen to {place.smooth:.3g}, from {place.first:.3g} at the start"
+    else:
+        return
+    stays = f"; the checkpoint of step {saved} stays: {checkpoint}" if checkpoint is not None and saved else ""
+    raise QuickstudyError(
+        f"the training diverges: {what} at step {place.step}{stays}",
+        where="meta_train", fix="Lower train.learning_rate",
+    )  # fmt: skip
+
+
+def _best(curve: Sequence[Look]) -> int:
+    """The place in the curve of the best mean accuracy over modalities, the first of equals."""
+    scores = []
+    for look in curve:
+        known = [value for value in look.accuracy.values() if not math.isnan(value)]
+        scores.append(sum(known) / len(known) if known else -1.0)
+    return scores.index(max(scores))
+
+
+def _stops_early(curve: Sequence[Look], train: Train) -> bool:
+    """Whether so many looks (`train.patience`) came after the best one."""
+    return train.patience > 0 and len(curve) > 0 and len(curve) - 1 - _best(curve) >= train.patience
+
+
+def write_curve(path: Path, curve: Sequence[Look]) -> None:
+    """The curve as CSV: step, loss, and the meta-validation accuracy of each modality."""
+    modalities = sorted(curve[-1].accuracy)
+    lines = [",".join(["step", "loss", *modalities])]
+    for look in curve:
+        values = [look.loss, *(look.accuracy[modality] for modality in modalities)]  # type: ignore[index]
+        lines.append(",".join([str(look.step), *(f"{value:.5f}" for value in values)]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
