@@ -68,7 +68,7 @@ class Encoders(Section):
     image: Literal["conv4", "resnet12"]
     audio: Literal["cnn", "gru", "lstm"]
     text: Literal[
-        "minilm",
+        "minilm", "minilm-tuned",
         "bytes-cnn", "bytes-gru", "bytes-lstm", "bytes-transformer",
         "words-cnn", "words-gru", "words-lstm", "words-transformer",
     ]  # fmt: skip

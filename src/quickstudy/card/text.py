@@ -156,7 +156,7 @@ def _purpose(evidence: Evidence) -> list[str]:
 
 def _reads(text: Mapping[str, Any], encoder: str) -> str:
     """What it sees of a text."""
-    if encoder == "minilm":
+    if encoder.startswith("minilm"):
         sees, by = f"{text['max_tokens']} tokens", f"{plain(text['encoder'])}, which knows English best"
     elif encoder.startswith("bytes"):
         sees, by = f"{text['max_bytes']} bytes", "a network that knows the texts below alone"
@@ -299,7 +299,7 @@ def _scratch(evidence: Evidence) -> str:
 
 def _pretrained(evidence: Evidence) -> bool:
     """Whether texts are read by an encoder that began pretrained."""
-    return "text" in evidence.model["modalities"] and evidence.model["model"]["encoders"]["text"] == "minilm"
+    return "text" in evidence.model["modalities"] and evidence.model["model"]["encoders"]["text"].startswith("minilm")
 
 
 def _counts(values: Iterable[int]) -> str:

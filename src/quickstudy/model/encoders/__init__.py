@@ -9,6 +9,7 @@ from quickstudy.model.encoders.encoder import Encoder
 from quickstudy.model.encoders.image_conv4 import Conv4
 from quickstudy.model.encoders.image_resnet12 import ResNet12
 from quickstudy.model.encoders.text_minilm import MiniLM
+from quickstudy.model.encoders.text_minilm_tuned import TunedMiniLM
 from quickstudy.model.encoders.text_tokens import TokenEncoder
 
 __all__ = ["Encoder", "make_encoder"]
@@ -28,6 +29,8 @@ def make_encoder(modality: Modality, inputs: Inputs, shape: Model) -> Encoder:
             return SpectrogramRecurrent(inputs.audio, cell, *sizes)
         case "text", "minilm":
             return MiniLM(inputs.text, shape.dimension)
+        case "text", "minilm-tuned":
+            return TunedMiniLM(inputs.text, shape.dimension)
         case "text", name:
             unit, network = name.split("-")
             return TokenEncoder(inputs.text, unit, network, *sizes, shape.heads)

