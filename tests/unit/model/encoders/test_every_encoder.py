@@ -153,7 +153,8 @@ def test_unlike_fronts_never_share_a_cached_file(tiny: Settings, toys, tmp_path:
     shorter = inputs.model_copy(update={"text": inputs.text.model_copy(update={"max_bytes": 10})})
     keys: dict[str, str] = {}
     for name, settings in (
-        ("minilm", inputs), ("minilm", cut), ("minilm-tuned", inputs), ("minilm-tuned", cut), ("bytes-cnn", inputs), ("bytes-cnn", shorter),
+        ("minilm", inputs), ("minilm", cut), ("minilm-tuned", inputs), ("minilm-tuned", cut),
+        ("bytes-cnn", inputs), ("bytes-cnn", shorter),
         ("words-cnn", inputs), ("words-cnn", cut), ("words-cnn", fewer),
     ):  # fmt: skip
         encoder = make_encoder("text", settings, with_encoder(tiny, "text", name).model)
