@@ -116,6 +116,13 @@ class Train(Section):
     compile: bool
     threads: Annotated[int, Field(ge=0)]
 
+    @field_validator("processes")
+    @classmethod
+    def _have_tasks(cls, value: int, info: ValidationInfo) -> int:
+        if "tasks" in info.data and value > (tasks := sum(info.data["tasks"].model_dump().values())):
+            raise ValueError(f"a meta-batch has {tasks} tasks (train.tasks), fewer than processes to share it")
+        return value
+
 
 class Evaluate(Section):
     baselines: bool

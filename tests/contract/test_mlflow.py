@@ -8,7 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,77 @@ def train_again(root: Path, seed: int = 1) -> None:
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(re.sub(r"^seed: \d+", f"seed: {seed}", text, flags=re.MULTILINE))
     subprocess.run([sys.executable, "stage.py", "meta_train"], cwd=root, check=True, capture_output=True)
+
+
+# A training while it runs
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def live_runs(root: Path) -> list[Any]:
+    experiment = client(root).get_experiment_by_name(registry.NAME)
+    return client(root).search_runs([experiment.experiment_id], "tags.live = 'true'") if experiment else []
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "FOLLOW_SECONDS", 0.05)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+
+
+def test_a_training_is_seen_while_it_runs_and_its_run_becomes_that_of_the_version(ready: Path, quick: None) -> None:
+    live = ready / ".cache/live.jsonl"
+    live.parent.mkdir(exist_ok=True)
+    with registry.following(ready, live):
+        live.write_text('{"step": 1, "loss": 2.5, "validation_image": 0.5}\n{"step": 2, "lo')
+        (run,) = wait_for(lambda: [run for run in live_runs(ready) if "live/loss" in run.data.metrics])
+        assert run.info.status == "RUNNING" and run.data.metrics["live/loss"] == 2.5
+        with live.open("a") as file:
+            file.write('ss": 2.0}\n')
+        history = client(ready).get_metric_history
+        assert wait_for(lambda: len(history(run.info.run_id, "live/loss")) == 2)
+        wait_for(lambda: "system/cpu_utilization_percentage" in client(ready).get_run(run.info.run_id).data.metrics)
+    assert [(m.step, m.value) for m in history(run.info.run_id, "live/loss")] == [(1, 2.5), (2, 2.0)]
+    first = registry.register(ready)
+    assert first.run_id == run.info.run_id
+    done = client(ready).get_run(run.info.run_id)
+    assert done.info.status == "FINISHED" and done.info.run_name.startswith("train ")
+    assert "live/loss" in done.data.metrics and done.data.tags["model_key"] == registry.model_key(ready)
+    assert not registry.register(ready).logged and len(live_runs(ready)) == 1
+
+
+def test_what_mlflow_did_not_take_is_sent_later_and_a_failed_training_is_told(
+    ready: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, real, down = ready / "live.jsonl", registry._client, []
+
+    def unreachable(root: Path) -> Any:
+        if len(down) < 3:
+            down.append(1)
+            raise QuickstudyError("MLflow's store does not answer")
+        return real(root)
+
+    monkeypatch.setattr(registry, "_client", unreachable)
+    with pytest.raises(KeyboardInterrupt), registry.following(ready, live):
+        live.write_text('{"step": 1, "loss": 2.5}\n')
+        wait_for(lambda: len(down) == 3)
+        raise KeyboardInterrupt
+    (run,) = live_runs(ready)
+    assert run.info.status == "FAILED" and run.data.metrics["live/loss"] == 2.5 and "model_key" not in run.data.tags
+    assert registry.register(ready).run_id != run.info.run_id
+
+
+def test_without_a_training_there_is_no_live_run(ready: Path, quick: None) -> None:
+    (ready / "live.jsonl").write_text('{"step": 1, "loss": 2.5}\n')  # of the training before
+    with registry.following(ready, ready / "live.jsonl"):
+        time.sleep(0.3)
+    assert live_runs(ready) == []
 
 
 def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path) -> None:

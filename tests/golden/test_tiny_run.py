@@ -82,7 +82,7 @@ def sound(c: int, i: int) -> bytes:
 
 def steps_done(checkpoint: Path) -> int:
     with safe_open(checkpoint, framework="numpy") as file:
-        return int(file.metadata()["step"])
+        return int(json.loads(file.metadata()["place"])["step"])
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +136,8 @@ def test_a_second_project_ends_with_the_same_bytes(first: Path, tmp_path: Path, 
     pd.testing.assert_frame_equal(one.drop(columns="adapt_ms"), two.drop(columns="adapt_ms"))  # times differ
 
 
-def test_a_training_that_was_killed_ends_with_the_same_bytes(
-    first: Path, tmp_path: Path, params: dict[str, Any]
-) -> None:
-    root = lay_out(tmp_path / "killed", params)
-    shutil.copytree(first / "build/tasks", root / "build/tasks")
+def kill_in_training(root: Path) -> None:
+    """Start the training and kill -9 all of its session once it has a checkpoint."""
     process = start(root, "meta_train")
     checkpoints = root / ".cache/checkpoints"
     deadline = time.monotonic() + 120
@@ -151,9 +148,41 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(
     process.communicate()
     assert process.returncode == -signal.SIGKILL and not (root / "build/model").exists()
     (checkpoint,) = checkpoints.glob("*.safetensors")
-    done = steps_done(checkpoint)
-    assert 0 < done < STEPS  # it was in the middle of it
+    assert 0 < steps_done(checkpoint) < STEPS  # it was in the middle of it
 
+
+def test_a_training_that_was_killed_ends_with_the_same_bytes(
+    first: Path, tmp_path: Path, params: dict[str, Any]
+) -> None:
+    root = lay_out(tmp_path / "killed", params)
+    shutil.copytree(first / "build/tasks", root / "build/tasks")
+    kill_in_training(root)
     run(root, "meta_train")
     ours, theirs = (files(folder, *TRAINED) for folder in (first, root))
     assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
+
+
+def test_two_processes_that_were_killed_end_as_two_that_were_not(
+    first: Path, tmp_path: Path, params: dict[str, Any]
+) -> None:
+    params = copy.deepcopy(params)
+    params["train"]["processes"] = 2
+    whole, killed = (lay_out(tmp_path / name, params) for name in ("whole", "killed"))
+    kill_in_training(killed)
+    for root in (whole, killed):
+        run(root, "meta_train")
+    ours, theirs = (files(root, "model", "meta_train") for root in (whole, killed))
+    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
+    curve, alone = (pd.read_csv(root / "build/meta_train/curve.csv") for root in (whole, first))
+    assert curve["step"].tolist() == alone["step"].tolist()
+    # Each process norms its own tasks' batch, so that the weights are not those of one process; the learning is alike.
+    assert abs(curve["loss"].iloc[-1] - alone["loss"].iloc[-1]) < 0.3 * alone["loss"].iloc[-1]
+
+
+def test_more_processes_than_tasks_is_one_line(tmp_path: Path, params: dict[str, Any]) -> None:
+    params = copy.deepcopy(params)
+    params["train"]["processes"] = 5
+    process = start(lay_out(tmp_path / "many", params), "meta_train")
+    _, err = process.communicate()
+    said = "quickstudy: params.yaml: train.processes = 5: a meta-batch has 4 tasks (train.tasks), fewer than processes"
+    assert (process.returncode, err.strip()) == (2, said + " to share it")

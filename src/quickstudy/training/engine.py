@@ -32,7 +32,7 @@ class Engine:
         train: device, precision and compile are read.
 
     Raises:
-        QuickstudyError: a device that is not there, or fewer tasks in a meta-batch than processes.
+        QuickstudyError: a device that is not there.
     """
 
     def __init__(self, train: Train):
@@ -44,12 +44,6 @@ class Engine:
             raise QuickstudyError(
                 f"{here} processes on this machine, but torch finds {torch.cuda.device_count()} CUDA devices",
                 where="train.processes", fix="Start one process a GPU",
-            )  # fmt: skip
-        tasks = sum(train.tasks.model_dump().values())
-        if tasks < self.processes:
-            raise QuickstudyError(
-                f"a meta-batch has {tasks} tasks, fewer than the {self.processes} processes that share it",
-                where="train.tasks", fix="Raise train.tasks or start fewer processes",
             )  # fmt: skip
         self.fabric = Fabric(
             accelerator=device,
