@@ -5,7 +5,7 @@ from torch import Tensor
 
 from quickstudy.config import AudioInput
 from quickstudy.model.encoders.audio import AudioEncoder
-from quickstudy.model.encoders.blocks import ConvBlocks, Modulation, conv_block
+from quickstudy.model.encoders.blocks import ConvBlock, ConvBlocks, Modulation
 
 
 class SpectrogramCnn(AudioEncoder):
@@ -14,10 +14,10 @@ class SpectrogramCnn(AudioEncoder):
     def __init__(self, inputs: AudioInput, width: int, dimension: int):
         super().__init__(inputs)
         self.blocks = ConvBlocks(
-            conv_block(1, width // 2),
-            conv_block(width // 2, width * 3 // 4),
-            conv_block(width * 3 // 4, width * 3 // 2),
-            conv_block(width * 3 // 2, dimension, pool=False),
+            ConvBlock(1, width // 2),
+            ConvBlock(width // 2, width * 3 // 4),
+            ConvBlock(width * 3 // 4, width * 3 // 2),
+            ConvBlock(width * 3 // 2, dimension, pool=False),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -29,5 +29,5 @@ class SpectrogramCnn(AudioEncoder):
     def forward(self, mels: Tensor, modulation: Modulation | None = None) -> Tensor:
         """[n, 1, mels, frames] → [n, D]"""
         x = mels.float() if mels.dtype == torch.float16 else mels
-        x = self.blocks(x.contiguous(memory_format=torch.channels_last), modulation)
+        x = self.blocks(x, modulation)
         return x.amax(dim=(2, 3)) * 0.5 + x.mean(dim=(2, 3)) * 0.5

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.config import ImageInput
-from quickstudy.model.encoders.blocks import ConvBlocks, Modulation, conv_block
+from quickstudy.model.encoders.blocks import ConvBlock, ConvBlocks, Modulation
 from quickstudy.model.encoders.image import ImageEncoder, as_fractions
 
 
@@ -14,10 +14,10 @@ class Conv4(ImageEncoder):
     def __init__(self, inputs: ImageInput, width: int, dimension: int):
         super().__init__(inputs)
         self.blocks = ConvBlocks(
-            conv_block(inputs.channels, width // 2),
-            conv_block(width // 2, width),
-            conv_block(width, 2 * width),
-            conv_block(2 * width, dimension, pool=False),
+            ConvBlock(inputs.channels, width // 2),
+            ConvBlock(width // 2, width),
+            ConvBlock(width, 2 * width),
+            ConvBlock(2 * width, dimension, pool=False),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from quickstudy.model.encoders.blocks import known_statistics, statistics_of_patches
 from quickstudy.model.learners.learner import State, WeightLearner, class_sums
 
 ALPHA = 0.01  # of each weight, at the start
@@ -32,12 +33,15 @@ class Maml(WeightLearner):
         steps: gradient steps.
         second_order: in meta-training, follow how a step's gradient depends on the weights it was taken at. Otherwise
             it counts as a constant (first-order MAML), which takes less time.
+        way: where given, tasks have so many classes, and two things are as in the code of Finn et al.: the head starts
+            as a linear layer that is learned, and batch norms take the statistics of a task's queries, all together,
+            from these queries, and not from its support set.
     """
 
-    def __init__(self, dimension: int, encoders: nn.ModuleDict, steps: int, second_order: bool):
+    def __init__(self, dimension: int, encoders: nn.ModuleDict, steps: int, second_order: bool, way: int | None = None):
         super().__init__()
         self.steps, self.second_order = steps, second_order
-        self.own = nn.ModuleDict({modality: _Own(dimension, encoder) for modality, encoder in encoders.items()})
+        self.own = nn.ModuleDict({modality: _Own(dimension, encoder, way) for modality, encoder in encoders.items()})
         self._encoders = dict(encoders.items())  # to know them again; being in a plain dict they do not become ours
 
     @property
@@ -47,11 +51,12 @@ class Maml(WeightLearner):
 
     def adapt(self, encoder: nn.Module, support: Tensor, targets: Tensor, way: int) -> State:
         """encoder.NAME: [B, ...] of each weight; log_tau: [B]; head.weight: [B, N, D]; head.bias: [B, N]; and of each
-        batch norm what it measured on the support set last, norm.NUMBER.mean and norm.NUMBER.var: [B, C]"""
+        batch norm what it measured on the support set last, norm.NUMBER.mean and norm.NUMBER.var: [B, C]; with a
+        linear head none of these"""
         own = cast(_Own, next(self.own[modality] for modality, known in self._encoders.items() if known is encoder))
         start = {**encoder_weights(encoder), "log_tau": own.log_tau}
         alpha = {name: own.alphas[_alpha(name)] for name in (*start, "head.weight", "head.bias")}
-        return descend(encoder, start, own.shared, alpha, support, targets, way, self.steps, self.second_order)
+        return descend(encoder, start, own.head, alpha, support, targets, way, self.steps, self.second_order)
 
     def score(self, encoder: nn.Module, state: State, query: Tensor) -> Tensor:
         vectors, _ = read(encoder, state, query)
@@ -61,13 +66,21 @@ class Maml(WeightLearner):
 class _Own(nn.Module):
     """What is learned beside the weights of an encoder."""
 
-    def __init__(self, dimension: int, encoder: nn.Module):
+    def __init__(self, dimension: int, encoder: nn.Module, way: int | None):
         super().__init__()
-        self.shared = nn.Parameter(torch.zeros(dimension))
+        if way is None:
+            self.shared = nn.Parameter(torch.zeros(dimension))
+        else:
+            self.linear = nn.Linear(dimension, way)
         self.log_tau = nn.Parameter(torch.tensor(TAU).log())
         shapes = {name: tuple(weight.shape) for name, weight in encoder_weights(encoder).items()}
         shapes |= {"log_tau": (), "head.weight": (dimension,), "head.bias": ()}  # of the head the same for each class
         self.alphas = nn.ParameterDict({_alpha(n): nn.Parameter(torch.full(s, ALPHA)) for n, s in shapes.items()})
+
+    @property
+    def head(self) -> Tensor | nn.Linear:
+        """what it starts from, as `descend` takes it"""
+        return self.linear if hasattr(self, "linear") else self.shared
 
 
 def _alpha(name: str) -> str:
@@ -82,7 +95,7 @@ def encoder_weights(encoder: nn.Module) -> State:
 def descend(
     encoder: nn.Module,
     start: State,
-    shared: Tensor,
+    head: Tensor | nn.Linear,
     alpha: Mapping[str, Tensor],
     support: Tensor,
     targets: Tensor,
@@ -94,7 +107,8 @@ def descend(
 
     Args:
         start: the encoder's weights and log_tau, without a task dimension.
-        shared: [D], which the head's rows start with beside the class means.
+        head: [D], which its rows start with beside the class means; or a linear layer to start from, and no statistics
+            are wanted.
         alpha: for each of ``start``, and for head.weight and head.bias.
         support: [B, S, ...]
         targets: int64 [B, S]
@@ -110,11 +124,16 @@ def descend(
     with torch.inference_mode(False), torch.enable_grad():  # whoever asks, the steps need gradients
         support, targets = support.clone(), targets.clone()  # made in inference mode, they would have none
         state = {name: kept(weight.expand(len(support), *weight.shape)) for name, weight in start.items()}
-        vectors, norms = read(encoder, state, support)
+        linear = isinstance(head, nn.Linear)
+        vectors, norms = read(encoder, state, support, measure=steps == 0 and not linear)
         onehot, sums, count = class_sums(vectors, targets, way)
-        rows = shared + sums / count[..., None]
-        state |= {"head.weight": kept(2 * rows), "head.bias": kept(-rows.square().sum(-1))}
-        for _ in range(steps):
+        if isinstance(head, nn.Linear):
+            weight, bias = (each.expand(len(support), *each.shape) for each in (head.weight, head.bias))
+        else:
+            rows = head + sums / count[..., None]
+            weight, bias = 2 * rows, -rows.square().sum(-1)
+        state |= {"head.weight": kept(weight), "head.bias": kept(bias)}
+        for step in range(steps):
             # The gradient through the head is written out. The encoder's weights get theirs through the vectors alone:
             # the head was made of such vectors, but from there on it is a weight of its own.
             logits = vectors @ state["head.weight"].mT + state["head.bias"][:, None]
@@ -127,32 +146,36 @@ def descend(
             gradient |= {"head.weight": residual.mT @ vectors, "head.bias": residual.sum(1)}
             g = {name: -(slope if second_order else slope.detach()) for name, slope in gradient.items()}
             state = {name: kept(weight + alpha[name] * g[name]) for name, weight in state.items()}
-            vectors, norms = read(encoder, state, support)
+            last = step == steps - 1
+            if not (last and linear):
+                vectors, norms = read(encoder, state, support, measure=last)
         state |= norms
         return state if learning else {name: tensor.detach() for name, tensor in state.items()}
 
 
-def read(encoder: nn.Module, state: State, arrays: Tensor) -> tuple[Tensor, State]:
+def read(encoder: nn.Module, state: State, arrays: Tensor, measure: bool = False) -> tuple[Tensor, State]:
     """Each task's arrays [B, n, ...] by its own encoder → vectors [B, n, D], all of length √τ.
 
-    Batch norms take the statistics in ``state``, so that no array sees the others. Where it has none they measure the
-    arrays, task by task, and the second value is what they found.
+    Batch norms take the statistics in ``state``, so that no array sees the others. Where it has none they take those of
+    the arrays, task by task; the second value is these, if ``measure``.
     """
     weights = {name.removeprefix("encoder."): w for name, w in state.items() if name.startswith("encoder.")}
     norms = [state[name].flatten() for name in sorted(state) if name.startswith("norm.")]
     b = len(arrays)
     if b == 1:
-        vectors, found = _call(encoder, {name: weight[0] for name, weight in weights.items()}, norms, arrays[0])
+        alone = {name: weight[0] for name, weight in weights.items()}
+        vectors, found = _call(encoder, alone, norms, arrays[0], measure)
         vectors = vectors[None]
     elif _is_convolutional(encoder):
-        vectors, found = _call(encoder, weights, norms, arrays.transpose(0, 1).flatten(1, 2))
+        vectors, found = _call(encoder, weights, norms, arrays.transpose(0, 1).flatten(1, 2), measure)
         vectors = vectors.unflatten(1, (b, -1)).transpose(0, 1)
     else:
-        alone = [read(encoder, {n: t[i : i + 1] for n, t in state.items()}, arrays[i : i + 1]) for i in range(b)]
-        return torch.cat([v for v, _ in alone]), {n: torch.cat([found[n] for _, found in alone]) for n in alone[0][1]}
+        states = [{name: tensor[i : i + 1] for name, tensor in state.items()} for i in range(b)]
+        each = [read(encoder, own, arrays[i : i + 1], measure) for i, own in enumerate(states)]
+        return torch.cat([v for v, _ in each]), {n: torch.cat([found[n] for _, found in each]) for n in each[0][1]}
     vectors = F.normalize(vectors, dim=-1) * (state["log_tau"] / 2).exp()[:, None, None]
     names = [f"norm.{i:02}.{what}" for i in range(len(found) // 2) for what in ("mean", "var")]
-    return vectors, {name: each.unflatten(0, (b, -1)) for name, each in zip(names, found, strict=True)}
+    return vectors, {name: values.unflatten(0, (b, -1)) for name, values in zip(names, found, strict=True)}
 
 
 def _is_convolutional(encoder: nn.Module) -> bool:
@@ -161,25 +184,27 @@ def _is_convolutional(encoder: nn.Module) -> bool:
     return all(isinstance(layer, nn.Conv2d | nn.BatchNorm2d) for layer in layers)
 
 
-def _call(encoder: nn.Module, weights: State, norms: Sequence[Tensor], arrays: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _call(
+    encoder: nn.Module, weights: State, norms: Sequence[Tensor], arrays: Tensor, measure: bool
+) -> tuple[Tensor, list[Tensor]]:
     buffers = {name: buffer.clone() for name, buffer in encoder.named_buffers()}  # batch norms count how often they ran
-    with _TaskLayers(norms) as layers:
+    with _TaskLayers(norms, measure) as layers:
         return functional_call(encoder, weights | buffers, (arrays,)), layers.found
 
 
 class _TaskLayers(TorchFunctionMode):
     """Inside, a batch norm takes the next mean and variance of ``norms``, or, where there are none, those of what comes
-    in, and adds them to ``found``; never running averages. And the channels may hold tasks, [n, B·C, H, W], where
-    weights have a task dimension in front: a convolution is one with B groups.
+    in, and adds them to ``found`` if ``measure``; never running averages. And the channels may hold tasks,
+    [n, B·C, H, W], where weights have a task dimension in front: a convolution is one with B groups.
 
     So all tasks are one pass. It takes 0.72 (first order) and 0.85 (second order) of the time that torch.func.vmap
     takes, and 0.84 and 0.73 of one task after the other, for a meta-training step of Conv4-64, 28×28, 5-way 1-shot with
     15 queries, 16 tasks, two gradient steps, on two cores.
     """
 
-    def __init__(self, norms: Sequence[Tensor]):
+    def __init__(self, norms: Sequence[Tensor], measure: bool):
         super().__init__()
-        self.known, self.norms, self.found = bool(norms), list(norms), list[Tensor]()
+        self.known, self.norms, self.measure, self.found = bool(norms), list(norms), measure, list[Tensor]()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -187,24 +212,37 @@ class _TaskLayers(TorchFunctionMode):
             return self._conv2d(*args, **kwargs)
         if func is F.batch_norm:
             return self._batch_norm(*args, *kwargs.values())
+        if func is known_statistics:
+            return self._known_statistics(*args)
         return func(*args, **kwargs)
 
     def _conv2d(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
-    ) -> Tensor:
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:  # fmt: skip
         if weight.ndim == 5:
             groups, weight, bias = groups * len(weight), weight.flatten(0, 1), None if bias is None else bias.flatten()
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
+    def _known_statistics(self, x: Tensor, weight: Tensor, _norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+        if self.known:
+            return self.norms.pop(0), self.norms.pop(0)
+        if x.shape[1] > 1:
+            return None
+        mean, var = statistics_of_patches(x, weight)
+        self.found += [mean, var] if self.measure else []
+        return mean, var
+
     def _batch_norm(
         self, x: Tensor, _mean: Any, _var: Any, weight: Tensor, bias: Tensor, _training: Any, _momentum: Any, eps: float
     ) -> Tensor:
-        if self.known:
-            mean, var = self.norms.pop(0), self.norms.pop(0)
-        else:
-            var, mean = torch.var_mean(x, [d for d in range(x.ndim) if d != 1], correction=0)
-            self.found += [mean, var]
-        scale = weight.flatten() * (var + eps).rsqrt()
-        shift = bias.flatten() - mean * scale
-        to_channels = (-1, *[1] * (x.ndim - 2))
-        return torch.addcmul(shift.view(to_channels), x, scale.view(to_channels))
+        weight, bias = weight.flatten(), bias.flatten()
+        if not self.known and not self.measure:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+        to_channels, others = (-1, *[1] * (x.ndim - 2)), [d for d in range(x.ndim) if d != 1]
+        mean = self.norms.pop(0) if self.known else x.mean(others)
+        x = x - mean.view(to_channels)
+        var = self.norms.pop(0) if self.known else x.square().mean(others)
+        self.found += [] if self.known else [mean, var]
+        scale = weight * (var + eps).rsqrt()
+        return torch.addcmul(bias.view(to_channels), x, scale.view(to_channels))

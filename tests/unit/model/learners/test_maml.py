@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
 from quickstudy.model.encoders import make_encoder
+from quickstudy.model.encoders.blocks import ConvBlock
 from quickstudy.model.encoders.encoder import Encoder
 from quickstudy.model.learners import WeightLearner
 from quickstudy.model.learners.maml import Maml
@@ -101,6 +102,8 @@ def plain_network(encoder: Encoder, weights: dict[str, Tensor], x: Tensor, norms
         parent, _, last = name.rpartition(".")
         setattr(plain.get_submodule(parent), last, own[i])
         own[i].given = None if norms is None else norms[i]
+    for block in [each for each in plain.modules() if isinstance(each, ConvBlock)]:
+        block.forward = lambda x, _, layers=tuple(block): nn.Sequential(*layers)(x)  # one after the other
     return functional_call(plain, weights, (x,)), [norm.found for norm in own]
 
 
