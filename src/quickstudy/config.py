@@ -1,10 +1,12 @@
 """params.yaml, validated and frozen."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from quickstudy.errors import QuickstudyError
 
@@ -64,14 +66,39 @@ class Episodes(Section):
         return self.ways.get(dataset, self.way)
 
 
+# A folder, or a name of the Hugging Face hub or of timm and, where it is not the newest, its revision.
+PRETRAINED = re.compile(r"(?P<library>[a-z-]+):((\.{0,2}|~)/\S.*|[\w.-]+(/[\w.-]+)?(@[\w./-]+)?)")
+LIBRARIES = {
+    "image": ("timm", "transformers"), "audio": ("transformers",), "text": ("sentence-transformers", "transformers")
+}  # fmt: skip
+
+
 class Encoders(Section):
-    image: Literal["conv4", "resnet12"]
-    audio: Literal["cnn", "gru", "lstm"]
+    """One of the names, or LIBRARY:NAME of a pretrained model."""
+
+    image: Literal["conv4", "resnet12"] | str
+    audio: Literal["cnn", "gru", "lstm"] | str
     text: Literal[
         "minilm", "minilm-tuned",
         "bytes-cnn", "bytes-gru", "bytes-lstm", "bytes-transformer",
         "words-cnn", "words-gru", "words-lstm", "words-transformer",
-    ]  # fmt: skip
+    ] | str  # fmt: skip
+
+    @classmethod
+    def known(cls, modality: str) -> tuple[str, ...]:
+        """Names of the encoders that are not pretrained elsewhere."""
+        return get_args(get_args(cls.model_fields[modality].annotation)[0])
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_known_or_pretrained(cls, value: Any, info: ValidationInfo) -> Any:
+        modality = str(info.field_name)
+        found = PRETRAINED.fullmatch(value) if isinstance(value, str) else None
+        if value in cls.known(modality) or (found and found["library"] in LIBRARIES[modality]):
+            return value
+        names = ", ".join(repr(name) for name in cls.known(modality))
+        patterns = " or ".join(f"{library}:NAME" for library in LIBRARIES[modality])
+        raise PydanticCustomError("encoder", f"input should be {names} or, for a pretrained model, {patterns}")
 
 
 class Model(Section):

@@ -290,3 +290,8 @@ def test_the_encoders_are_named(build: Callable[..., Path], encoder: str, said: 
     text, _ = card(build(answers(), text_encoder=encoder))
     assert said in text and f"The encoders are conv4 for image and {encoder} for text." in text
     assert ("pretrained sentence encoder" in text) == ("MiniLM" in text) == encoder.startswith("minilm")
+
+
+def test_a_pretrained_encoder_is_named(build: Callable[..., Path]) -> None:
+    text, _ = card(build(answers(), text_encoder="transformers:a/b"))
+    assert "up to 64 tokens by transformers:a/b, frozen" in text and "pretrained sentence encoder" in text

@@ -121,19 +121,25 @@ def _glance(evidence: Evidence) -> list[str]:
 
 def _purpose(evidence: Evidence) -> list[str]:
     inputs, modalities = evidence.model["inputs"], evidence.model["modalities"]
+    encoders = evidence.model["model"]["encoders"]
     sees = []
-    if "image" in modalities:
+    if "image" in modalities and ":" in encoders["image"]:
+        sees.append(f"Images are seen in the size and the colours that {plain(encoders['image'])} was trained on.")
+    elif "image" in modalities:
         image = inputs["image"]
         tone = "grey" if image["channels"] == 1 else "colour"
         sees.append(f"Images become {image['size']} × {image['size']} pixels of {tone}: finer detail is lost.")
     if "audio" in modalities:
         audio = inputs["audio"]
+        at = f"at {audio['sample_rate']:,} Hz"
+        if ":" in encoders["audio"]:
+            at = f"at the rate that {plain(encoders['audio'])} was trained on"
         sees.append(
-            f"Recordings are heard at {audio['sample_rate']:,} Hz and for {audio['seconds']:g} s, around their "
+            f"Recordings are heard {at} and for {audio['seconds']:g} s, around their "
             "loudest part: what is higher or longer is lost."
         )
     if "text" in modalities:
-        sees.append(_reads(inputs["text"], evidence.model["model"]["encoders"]["text"]))
+        sees.append(_reads(inputs["text"], encoders["text"]))
     others = [name for name in ("image", "audio", "text") if name not in modalities]
     not_for = [
         "decisions about people, or any use where a wrong answer does harm, without a test on your own examples first",
@@ -158,7 +164,9 @@ def _reads(text: Mapping[str, Any], encoder: str) -> str:
     """What it sees of a text."""
     if encoder.startswith("minilm"):
         sees, by = f"{text['max_tokens']} tokens", f"{plain(text['encoder'])}, which knows English best"
-    elif encoder.startswith("bytes"):
+    elif ":" in encoder:
+        sees, by = f"{text['max_tokens']} tokens", f"{plain(encoder)}, frozen"
+    elif encoder.startswith("bytes-"):
         sees, by = f"{text['max_bytes']} bytes", "a network that knows the texts below alone"
     else:
         sees = f"{text['max_tokens']} words"
@@ -299,7 +307,8 @@ def _scratch(evidence: Evidence) -> str:
 
 def _pretrained(evidence: Evidence) -> bool:
     """Whether texts are read by an encoder that began pretrained."""
-    return "text" in evidence.model["modalities"] and evidence.model["model"]["encoders"]["text"].startswith("minilm")
+    encoder = evidence.model["model"]["encoders"]["text"]
+    return "text" in evidence.model["modalities"] and (encoder.startswith("minilm") or ":" in encoder)
 
 
 def _counts(values: Iterable[int]) -> str:

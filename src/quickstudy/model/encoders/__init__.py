@@ -1,5 +1,5 @@
 """Encoders: f_θ, chosen for each modality by `model.encoders` in params.yaml. ``MODALITY.py`` holds what the encoders
-of a modality share, ``MODALITY_*.py`` each of them."""
+of a modality share, ``MODALITY_*.py`` each of them, ``pretrained*.py`` any model of another library by its name."""
 
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
@@ -8,6 +8,7 @@ from quickstudy.model.encoders.audio_recurrent import SpectrogramRecurrent
 from quickstudy.model.encoders.encoder import Encoder
 from quickstudy.model.encoders.image_conv4 import Conv4
 from quickstudy.model.encoders.image_resnet12 import ResNet12
+from quickstudy.model.encoders.pretrained import Pretrained
 from quickstudy.model.encoders.text_minilm import MiniLM
 from quickstudy.model.encoders.text_minilm_tuned import TunedMiniLM
 from quickstudy.model.encoders.text_tokens import TokenEncoder
@@ -19,6 +20,8 @@ def make_encoder(modality: Modality, inputs: Inputs, shape: Model) -> Encoder:
     """An untrained encoder of a modality."""
     sizes = (shape.width, shape.dimension)
     match modality, dict(shape.encoders)[modality]:
+        case _, name if ":" in name:
+            return Pretrained(modality, name, inputs, shape.dimension)
         case "image", "conv4":
             return Conv4(inputs.image, *sizes)
         case "image", "resnet12":

@@ -52,9 +52,7 @@ class AudioEncoder(Encoder):
 
     def _clip(self, wave: np.ndarray) -> np.ndarray:
         """Cut around the middle of the energy, or pad, to ``samples``."""
-        energy = np.cumsum(wave.astype(np.float64) ** 2)
-        middle = int(np.searchsorted(energy, energy[-1] / 2))
-        start = middle - self.samples // 2
+        start = middle(wave) - self.samples // 2
         out = np.zeros(self.samples, dtype=np.float32)
         if len(wave) <= self.samples:  # the whole clip fits: keep all of it, its middle as near to ours as can be
             start = min(0, max(start, len(wave) - self.samples))
@@ -105,3 +103,9 @@ class AudioEncoder(Encoder):
             hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
             x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None, :], -0.8)
         return x
+
+
+def middle(wave: np.ndarray) -> int:
+    """[samples] → the sample that half of the recording's energy is before."""
+    energy = np.cumsum(wave.astype(np.float64) ** 2)
+    return int(np.searchsorted(energy, energy[-1] / 2))

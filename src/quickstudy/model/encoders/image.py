@@ -72,3 +72,8 @@ def as_fractions(images: Tensor) -> Tensor:
     """uint8 [n, C, S, S], or float in [0, 1] → float in [0, 1], laid out as convolutions like it."""
     x = images.float().div(255) if images.dtype == torch.uint8 else images
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def rgb(data: bytes) -> Image.Image:
+    """An image file → its pixels in colour, which grey ones have three times, as pretrained models were shown them."""
+    return Image.fromarray(decode_image(data)).convert("RGB")

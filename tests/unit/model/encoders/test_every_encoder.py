@@ -1,7 +1,7 @@
 """What holds for every encoder that can be named."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import joblib
 import numpy as np
@@ -21,7 +21,7 @@ from quickstudy.tasks.episodes import Pool, Suite
 from quickstudy.tasks.frozen import freeze
 from quickstudy.training import Source, meta_train, optimiser
 
-ALL = [(m, name) for m in MODALITIES for name in get_args(Encoders.model_fields[m].annotation)]
+ALL = [(m, name) for m in MODALITIES for name in Encoders.known(m)]
 TRAINED = [(modality, name) for modality, name in ALL if not name.startswith("minilm")]
 
 
