@@ -40,15 +40,15 @@ class AdaptLearner(VectorLearner):
         g, _ = self.attention(prototypes / length, unit, unit, key_padding_mask=~real, need_weights=False)
         prototypes = prototypes + self.alpha * length * g
 
-        # −∇ of the mean cross-entropy of the support set by the prototypes. It is divided by τ, the curvature, so that
-        # one step size fits every modality.
-        own_way = (~absent).sum(1)[:, None, None]
-        each = own_way / (real.sum(1)[:, None, None] * length.square())
+        # −∇ of the cross-entropy of the support set by the prototypes: the sum over classes of each one's mean, so that
+        # every class weighs the same, whatever its shots. It is divided by τ, the curvature, so that one step size fits
+        # every modality.
+        each = onehot @ (1 / count.clamp(min=1))[..., None] / length.square()  # [B, S, 1]; 0 where a row is padding
         for alpha in self.step_alpha:
             logits = nearest(prototypes.masked_fill(absent[..., None], torch.nan), support)
-            residual = onehot - logits.softmax(-1) * real[..., None]  # [B, S, N]
+            residual = (onehot - logits.softmax(-1)) * each  # [B, S, N]
             gradient = residual.transpose(1, 2) @ support - residual.sum(1)[..., None] * prototypes
-            prototypes = prototypes + alpha * each * gradient
+            prototypes = prototypes + alpha * gradient
         return {"prototypes": prototypes.masked_fill(absent[..., None], torch.nan)}
 
     def score(self, state: State, query: Tensor) -> Tensor:

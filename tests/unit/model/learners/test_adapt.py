@@ -19,15 +19,16 @@ def learner(steps: int = 3, alpha: float = 0.4, seed: int = 0) -> AdaptLearner:
 
 
 def reference(model: AdaptLearner, support: Tensor, targets: Tensor, queries: Tensor, way: int) -> Tensor:
-    """The same by loops and autograd: −∇ of the mean cross-entropy of the support set by the prototypes, in units of
-    way / 2τ, after the attention's correction."""
+    """The same by loops and autograd: −∇ of the mean over classes of their mean cross-entropy by the prototypes, in
+    units of way / 2τ, after the attention's correction."""
     prototypes = torch.stack([support[targets == n].mean(0) for n in range(way)])
     length = support[0].norm()
     g, _ = model.attention((prototypes / length)[None], (support / length)[None], (support / length)[None])
     prototypes = (prototypes + model.alpha * length * g[0]).detach()
     for alpha in model.step_alpha.tolist():
         prototypes.requires_grad_(True)
-        loss = F.cross_entropy(-torch.cdist(support, prototypes).square(), targets)
+        logits = -torch.cdist(support, prototypes).square()
+        loss = torch.stack([F.cross_entropy(logits[targets == n], targets[targets == n]) for n in range(way)]).mean()
         (gradient,) = torch.autograd.grad(loss, prototypes)
         prototypes = (prototypes - alpha * way / (2 * length**2) * gradient).detach()
     return torch.cdist(queries, prototypes).square().neg() + queries.square().sum(1, keepdim=True)
