@@ -107,3 +107,26 @@ def require_safetensors(folder: Path, get: str) -> None:
             fix=f"Take a revision of the model that has {WEIGHTS[0]}",
         )
     raise QuickstudyError(f"no {WEIGHTS[0]} in {folder}", fix=get)
+
+
+def cause(error: BaseException, name: str) -> str:
+    """What an error of a library comes from, in one line: transformers tells the place alone.
+
+    Args:
+        name: of the encoder.
+
+    Raises:
+        QuickstudyError: it comes from a torchvision that was built for another torch. All that imports it fails then,
+            and transformers does where it is installed.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    if "torchvision::" in said:  # "operator torchvision::nms does not exist"
+        raise QuickstudyError(
+            f"torchvision is installed, and is not the one that belongs to torch {torch.__version__} ({said})",
+            where=name,
+            fix="For a torch without CUDA: `pip install --force-reinstall --no-deps torchvision==0.28.0 --index-url "
+            "https://download.pytorch.org/whl/cpu`. Or remove torchvision: timm alone needs it",
+        ) from None
+    return said

@@ -13,18 +13,13 @@ from torch.nn import functional as F
 from quickstudy.config import Inputs
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.encoders.backbone import Backbone
+from quickstudy.model.encoders.backbone import Backbone, cause
 from quickstudy.model.encoders.pretrained_sentence_transformers import sentence_transformers_model
 from quickstudy.model.encoders.pretrained_timm import timm_model
 from quickstudy.model.encoders.pretrained_transformers import transformers_model
 from quickstudy.model.encoders.projection import ProjectedEncoder
 
 BATCH = 32
-UNFIT = "torchvision is installed, and is not the one that belongs to torch"
-FIT = (
-    "For a torch without CUDA: `pip install --force-reinstall --no-deps torchvision==0.28.0 --index-url "
-    "https://download.pytorch.org/whl/cpu`. Or remove torchvision: timm alone needs it"
-)
 
 
 class Pretrained(ProjectedEncoder):
@@ -86,11 +81,6 @@ def backbone(modality: Modality, name: str, inputs: Inputs) -> Backbone:
     except QuickstudyError as error:
         raise QuickstudyError(error.what, where=name, fix=error.fix) from None
     except Exception as error:  # what a library raises on a model that it cannot use is written nowhere
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = " ".join(str(cause).split())[:300].rstrip(".") or type(cause).__name__
-        if "torchvision::" in said:  # "operator torchvision::nms does not exist"
-            raise QuickstudyError(f"{UNFIT} {torch.__version__} ({said})", where=name, fix=FIT) from None
+        said = cause(error, name)
         raise QuickstudyError(f"{library} makes no vector of {modality} with it ({said})", where=name) from None
     return found

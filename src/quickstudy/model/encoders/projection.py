@@ -8,7 +8,7 @@ from quickstudy.model.encoders.encoder import Encoder
 
 
 class ProjectedEncoder(Encoder):
-    """Its front gives float32 [n, W] vectors of length 1; W, ``width``, is the frozen model's."""
+    """The front gives the frozen model's vectors, float32 [n, W], of length 1; W is ``width``."""
 
     pretrained = True
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch.nn import functional as F
 
 from quickstudy.config import TextInput
-from quickstudy.model.encoders.blocks import Modulation
-from quickstudy.model.encoders.encoder import Encoder
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.encoders.backbone import cause
+from quickstudy.model.encoders.projection import ProjectedEncoder
 
 WIDTH = 384
 BATCH = 64
@@ -42,7 +43,10 @@ def read_tokenizer(inputs: TextInput) -> Any:
 
 def read_bert(**options: Any) -> Any:
     """The pretrained network: ids and their mask → a vector for each token. In evaluation mode."""
-    from transformers import BertModel
+    try:
+        from transformers import BertModel
+    except ModuleNotFoundError as error:
+        raise QuickstudyError(cause(error, "minilm"), where="minilm") from None
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -50,21 +54,12 @@ def read_bert(**options: Any) -> Any:
     return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **options).eval()
 
 
-class MiniLM(Encoder):
+class MiniLM(ProjectedEncoder):
     """Reimers & Gurevych 2019 (Sentence-BERT), distilled by Wang et al. 2020 (MiniLM); frozen, then projected."""
 
-    pretrained = True
-
     def __init__(self, inputs: TextInput, dimension: int):
-        super().__init__()
+        super().__init__(WIDTH, dimension)
         self.inputs = inputs
-        self.project = nn.Linear(WIDTH, dimension, bias=False)
-        # Begin with what the sentence encoder says: as it is where D allows, else turned and cut, which keeps distances
-        # as well as D dimensions can.
-        if dimension == WIDTH:
-            nn.init.eye_(self.project.weight)
-        else:
-            nn.init.orthogonal_(self.project.weight)
 
     @property
     def front(self) -> str:
@@ -91,22 +86,5 @@ class MiniLM(Encoder):
                 mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[batch])[:, None]
                 hidden = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
                 mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-                out[batch] = nn.functional.normalize(mean, dim=1).numpy()
+                out[batch] = F.normalize(mean, dim=1).numpy()
         return out
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """of the projected vector, which a task may modulate"""
-        return (self.project.out_features,)
-
-    def forward(self, sentences: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """[n, 384] → [n, D]"""
-        vectors = self.project(sentences)
-        if modulation is None:
-            return vectors
-        ((gamma, beta),) = modulation
-        return gamma * vectors + beta
-
-    def augment(self, sentences: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
-        """Sentence vectors are taken as they are."""
-        return sentences

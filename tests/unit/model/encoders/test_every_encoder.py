@@ -172,8 +172,8 @@ def test_unlike_fronts_never_share_a_cached_file(tiny: Settings, toys, tmp_path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image": "vgg"}, "model.encoders.image = 'vgg': input should be 'conv4' or 'resnet12'"),
-        ({"audio": "conv4"}, "model.encoders.audio = 'conv4': input should be 'cnn', 'gru' or 'lstm'"),
+        ({"image": "vgg"}, "model.encoders.image = 'vgg': input should be 'conv4', 'resnet12' or, for a pretrained"),
+        ({"audio": "conv4"}, "model.encoders.audio = 'conv4': input should be 'cnn', 'gru', 'lstm' or, for"),
         ({"text": "bytes"}, "model.encoders.text = 'bytes': input should be 'minilm', 'minilm-tuned'"),
         ({"video": "cnn"}, "unknown parameter 'model.encoders.video'. Known here: image, audio, text"),
     ],
