@@ -1,6 +1,6 @@
 """One model over all modalities beside one model for each, trained alike on the starter data.
 
-    .venv/bin/python benchmarks/modalities.py [--seeds 2]
+    .venv/bin/python benchmarks/modalities.py [--seeds 2] [--steps 500]
 
 A step of the joint model has as many tasks of each modality as a step of that modality's own model, all take
 train.steps steps, and an encoder begins with the same weights in both. What they can gain from each other, or lose, is
@@ -37,8 +37,10 @@ def quiet(*_: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of each training; by default those of params.yaml")
     arguments = parser.parse_args()
     base = load_settings()
+    base = changed(base, "train.steps", arguments.steps or base.train.steps)
     datasets = {name: dataset for name, dataset in read_datasets().items() if name in STARTER}
     frozen = freeze_all(datasets.values(), base, "test")
     found: dict[tuple[str, str, int], dict[str, list[np.ndarray]]] = {}  # by modality, suite, shot: accuracies a seed

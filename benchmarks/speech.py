@@ -1,6 +1,6 @@
 """Real speech, meta-trained on synthetic words alone and with real words added.
 
-    .venv/bin/python benchmarks/speech.py [--datasets ../shared/datasets] [--seeds 2]
+    .venv/bin/python benchmarks/speech.py [--datasets ../shared/datasets] [--seeds 2] [--steps 500]
 
 Four trainings for each seed, audio alone, with everything else as in params.yaml: on the starter dataset words
 (espeak-ng), and with FSDD, with Arabic speech commands, or with both added. What is judged shares neither a word nor a
@@ -88,8 +88,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=PROJECT / "data", help="the starter data")
     parser.add_argument("--cache", type=Path, default=PROJECT / ".cache", help="of features and checkpoints")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of each training; by default those of params.yaml")
     arguments = parser.parse_args()
     base = load_settings(PROJECT / "params.yaml")
+    base = changed(base, "train.steps", arguments.steps or base.train.steps)
     words = read_dataset(arguments.data / "words")
     fsdd, arabic = real_words(arguments.datasets)
     pools, suites = split(fsdd, arabic, base)
