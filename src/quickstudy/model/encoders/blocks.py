@@ -103,9 +103,10 @@ def known_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     mean, var = statistics_of_patches(x, weight)
     with torch.no_grad():
         count = x.numel()
-        cast(Tensor, norm.num_batches_tracked).add_(1)
-        cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
-        cast(Tensor, norm.running_var).lerp_(var * (count / (count - 1)), cast(float, norm.momentum))
+        met = cast(Tensor, norm.num_batches_tracked).add_(1)
+        momentum = 1 / met.item() if norm.momentum is None else norm.momentum  # None: a mean over all batches
+        cast(Tensor, norm.running_mean).lerp_(mean, momentum)
+        cast(Tensor, norm.running_var).lerp_(var * (count / (count - 1)), momentum)
     return mean, var
 
 

@@ -56,6 +56,19 @@ def test_it_is_what_the_layers_are(inside: int, size: tuple[int, int], modulated
     assert int(blocks[0][1].num_batches_tracked) == (2 if training else 0)
 
 
+def test_running_averages_may_be_means_over_all_batches() -> None:
+    blocks = made_blocks(1, True)
+    for module in blocks.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # as torch has it
+    other = copy.deepcopy(blocks)
+    for x in torch.rand(3, 5, 1, 8, 8, dtype=torch.float64):
+        blocks(x), plain(other, x, None)
+    for (name, mine), their in zip(blocks.named_buffers(), other.buffers(), strict=True):
+        assert (mine - their).abs().max() < 1e-10, name
+
+
 @pytest.mark.parametrize("inside", [1, 3])
 def test_a_gradient_of_a_gradient(inside: int) -> None:
     blocks = made_blocks(inside, True)
