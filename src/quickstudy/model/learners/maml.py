@@ -144,8 +144,8 @@ def descend(
             )  # fmt: skip
             gradient = dict(zip(start, inside, strict=True))
             gradient |= {"head.weight": residual.mT @ vectors, "head.bias": residual.sum(1)}
-            g = {name: -(slope if second_order else slope.detach()) for name, slope in gradient.items()}
-            state = {name: kept(weight + alpha[name] * g[name]) for name, weight in state.items()}
+            minus_g = gradient if second_order else {name: slope.detach() for name, slope in gradient.items()}
+            state = {n: kept(torch.addcmul(weight, alpha[n], minus_g[n], value=-1)) for n, weight in state.items()}
             last = step == steps - 1
             if not (last and linear):
                 vectors, norms = read(encoder, state, support, measure=last)
@@ -163,7 +163,7 @@ def read(encoder: nn.Module, state: State, arrays: Tensor, measure: bool = False
     norms = [state[name].flatten() for name in sorted(state) if name.startswith("norm.")]
     b = len(arrays)
     if b == 1:
-        alone = {name: weight[0] for name, weight in weights.items()}
+        alone = {name: weight.squeeze(0) for name, weight in weights.items()}  # [0] would copy in the gradient
         vectors, found = _call(encoder, alone, norms, arrays[0], measure)
         vectors = vectors[None]
     elif _is_convolutional(encoder):

@@ -37,9 +37,9 @@ def made_encoder(settings: Settings, modality: Modality, name: str) -> Encoder:
     return make_encoder(modality, settings.inputs, settings.model.model_copy(update={"encoders": encoders})).double()
 
 
-def made_maml(modality: Modality, encoder: nn.Module, second_order: bool = False, steps: int = STEPS) -> Maml:
+def made_maml(modality: Modality, encoder: nn.Module, second_order: bool = False, way: int | None = None) -> Maml:
     """Away from its start, so that every part has its say."""
-    learner = Maml(D, nn.ModuleDict({modality: encoder}), steps, second_order).double()
+    learner = Maml(D, nn.ModuleDict({modality: encoder}), STEPS, second_order, way).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in learner.parameters():
@@ -164,6 +164,48 @@ def test_logits_and_meta_gradients_are_those_of_a_plain_loop(
         assert (mine - theirs).abs().max() < 1e-8
     # What shifts all vectors alike, before a batch norm, has none; there are few such weights.
     assert sum(bool(each.abs().max() > 1e-7) for each in gradients) > 0.9 * len(gradients)
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+@pytest.mark.parametrize(("modality", "name"), [("image", "conv4"), ("image", "resnet12"), ("text", "bytes-cnn")])
+def test_with_a_linear_head_it_is_that_of_the_paper(
+    tiny: Settings, modality: Modality, name: str, second_order: bool
+) -> None:
+    """Beside a loop: a head of its own, and queries normalised by their own statistics."""
+    encoder = made_encoder(tiny, modality, name)
+    learner = made_maml(modality, encoder, second_order, way=3)
+    support, targets, query, answers = some_tasks(modality, name)
+    own = learner.own[modality]
+    start = {f"encoder.{name}": weight for name, weight in encoder.named_parameters()}
+    start |= {"log_tau": own.log_tau, "head.weight": own.linear.weight, "head.bias": own.linear.bias}
+    leaves = [*encoder.parameters(), *learner.parameters()]
+
+    def answer(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        inside = {n.removeprefix("encoder."): w for n, w in weights.items() if n.startswith("encoder.")}
+        f, _ = plain_network(encoder, inside, x, None)
+        f = f / f.norm(dim=1, keepdim=True) * weights["log_tau"].exp().sqrt()
+        return f @ weights["head.weight"].T + weights["head.bias"]
+
+    losses = []
+    for i in range(3):
+        weights = start
+        for _ in range(STEPS):
+            loss = F.cross_entropy(answer(weights, support[i]), targets[i])
+            g = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            steps = [own.alphas[n.replace(".", "_") + "_alpha"] * (s if second_order else s.detach())
+                     for n, s in zip(weights, g, strict=True)]  # fmt: skip
+            weights = {n: w - step for (n, w), step in zip(weights.items(), steps, strict=True)}
+        losses.append(F.cross_entropy(answer(weights, query[i]), answers[i]))
+    loss = sum(losses) / 3
+    ours = learner.loss(encoder, support, targets, query, answers, 3)
+    one_by_one = [
+        learner.loss(encoder, *(each[i : i + 1] for each in (support, targets, query, answers)), 3) for i in range(3)
+    ]
+    assert abs(ours - loss) < 1e-9 and abs(sum(one_by_one) / 3 - loss) < 1e-9
+    gradients = torch.autograd.grad(loss, leaves)
+    for found in (ours, sum(one_by_one) / 3):
+        for mine, theirs in zip(torch.autograd.grad(found, leaves), gradients, strict=True):
+            assert (mine - theirs).abs().max() < 1e-8
 
 
 def test_the_second_order_makes_a_difference_to_the_gradient_alone(tiny: Settings) -> None:
