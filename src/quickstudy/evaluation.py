@@ -61,15 +61,18 @@ def evaluate(
         seed: of the untrained encoders.
 
     Returns:
-        columns suite, dataset, modality, novelty, way, shot, query, episode, method, accuracy, adapt_ms. ``adapt_ms``
-        is the time from a task's files to its state (of the first ``timed_episodes``) for the model, and the time of
-        fitting alone for the others.
+        columns suite, dataset, modality, novelty, way, shot, query, episode, method, accuracy, adapt_ms, nll.
+        ``adapt_ms`` is the time from a task's files to its state (of the first ``timed_episodes``) for the model, and
+        the time of fitting alone for the others. ``nll`` is the mean negative log likelihood of the queries' true
+        classes, in nats, for the model alone.
     """
     total = sum(block.count for block in frozen) * (3 if settings.baselines else 1)
     done = 0
     parts: list[pd.DataFrame] = []
 
-    def add(block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]]) -> None:
+    def add(
+        block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]], nll: Sequence[float] | None = None
+    ) -> None:
         way, shot, query = block.episodes.way, block.episodes.shot, block.episodes.query.shape[2]
         frame = pd.DataFrame(results, columns=["accuracy", "adapt_ms"])
         for name, value in (
@@ -78,6 +81,7 @@ def evaluate(
         ):  # fmt: skip
             frame[name] = value
         frame["episode"] = np.arange(len(frame))
+        frame["nll"] = math.nan if nll is None else nll
         parts.append(frame)
 
     for name in dict.fromkeys(block.dataset for block in frozen):
@@ -90,7 +94,7 @@ def evaluate(
             with torch.inference_mode():
                 read = model.encode(subject.dataset.modality, arrays)
         for block in blocks:
-            add(block.frozen, OURS, _ours(model, subject, block, read, rows, settings.timed_episodes))
+            add(block.frozen, OURS, *_ours(model, subject, block, read, rows, settings.timed_episodes))
             done += block.frozen.count
             progress(done, total)
         if settings.baselines:
@@ -105,7 +109,7 @@ def evaluate(
                 add(block.frozen, "scratch", _scratch(model, block, arrays, rows, settings, seed))
     frame = pd.concat(parts, ignore_index=True)
     order = ["suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method"]
-    return frame[[*order, "accuracy", "adapt_ms"]]
+    return frame[[*order, "accuracy", "adapt_ms", "nll"]]
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,12 @@ def _places(block: _Block, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor
 @torch.inference_mode()
 def _ours(
     model: MetaModel, subject: Subject, block: _Block, read: torch.Tensor, rows: np.ndarray, timed: int
-) -> list[tuple[float, float]]:
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Accuracy and time of each episode; negative log likelihood of each."""
     support, query = _places(block, rows)
     way = block.frozen.episodes.way
     accuracies: list[float] = []
+    nll: list[float] = []
     together = BLOCK if isinstance(model.learner, VectorLearner) else WEIGHT_BLOCK
     for start in range(0, len(support), together):
         s, q = support[start : start + together].flatten(1), query[start : start + together].flatten(1)
@@ -144,13 +150,14 @@ def _ours(
         else:
             (logits,) = model([task])
         accuracies += (logits.argmax(-1) == answers).double().mean(1).tolist()
+        nll += F.cross_entropy(logits.double().transpose(1, 2), answers, reduction="none").mean(1).tolist()
     times = [math.nan] * len(accuracies)
     for i in range(min(timed, len(times))):
         chosen = block.frozen.episodes.support[i]
         examples = subject.dataset.raw(chosen.flatten().numpy())
         labels = [str(n) for n in range(way) for _ in range(chosen.shape[1])]
         times[i] = adapt(model, block.frozen.modality, examples, labels, "").adapt_ms
-    return list(zip(accuracies, times, strict=True))
+    return list(zip(accuracies, times, strict=True)), nll
 
 
 @torch.inference_mode()

@@ -68,6 +68,7 @@ def of(frame: pd.DataFrame, block: FrozenEpisodes, method: str) -> pd.DataFrame:
 def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, frozen: list[FrozenEpisodes]) -> None:
     assert list(frame.columns) == [
         "suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method", "accuracy", "adapt_ms",
+        "nll",
     ]  # fmt: skip
     assert len(frozen) == 6 and set(frame["method"]) == set(METHODS)
     for block in frozen:
@@ -78,20 +79,26 @@ def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, froze
             assert about.to_numpy().tolist() == [[block.dataset, block.modality, block.novelty, block.episodes.way, 3]]
             timed = rows["adapt_ms"].notna().sum()
             assert timed == (2 if method in (OURS, "scratch") else 8)
+            assert rows["nll"].notna().all() if method == OURS else rows["nll"].isna().all()
     assert frame["accuracy"].between(0, 1).all() and (frame["adapt_ms"].dropna() > 0).all()
 
 
-def test_our_accuracy_is_that_of_adapting_and_asking_one_by_one(frame, model, subjects, frozen) -> None:
+def test_our_accuracy_and_likelihood_are_those_of_adapting_and_asking_one_by_one(
+    frame, model, subjects, frozen
+) -> None:
     seen = []
     for block in frozen:
         dataset = subjects[block.dataset].dataset
-        ours = of(frame, block, OURS)["accuracy"].tolist()
+        ours, nll = (of(frame, block, OURS)[column].tolist() for column in ("accuracy", "nll"))
         for i in range(0, 8, 3):
             support, query = block.episodes.support[i].flatten(), block.episodes.query[i].flatten()
             labels = [dataset.classes[dataset.class_index[row]] for row in support]
             state = adapt(model, block.modality, dataset.raw(support.numpy()), labels, "")
-            answers = [state.classes[n] for n in predict(model, state, dataset.raw(query.numpy())).argmax(1)]
+            probabilities = predict(model, state, dataset.raw(query.numpy()))
+            answers = [state.classes[n] for n in probabilities.argmax(1)]
             truth = [dataset.classes[dataset.class_index[row]] for row in query]
+            places = [state.classes.index(label) for label in truth]
+            assert nll[i] == pytest.approx(-np.log(probabilities[range(len(truth)), places]).mean(), rel=1e-4)
             hits = sum(answer == label for answer, label in zip(answers, truth, strict=True))
             assert ours[i] == pytest.approx(hits / len(truth))
             seen.append(ours[i])
