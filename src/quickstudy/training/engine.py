@@ -70,7 +70,7 @@ class Engine:
                     where="train.compile", fix="Say train.compile: false",
                 )  # fmt: skip
             for encoder in model.encoders.values():
-                encoder.compile(dynamic=True)
+                encoder.compile()  # torch finds out which sizes vary; told beforehand, its compiler fails (2.13)
 
     def place(self, sources: Sequence[Source]) -> list[Source]:
         """The sources with their arrays on the device, where those fit."""
