@@ -158,6 +158,26 @@ class Evaluate(Section):
     timed_episodes: Annotated[int, Field(ge=0)]
 
 
+Margin = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Gate(Section):
+    accuracy: Literal["superior", "non-inferior"]
+    margin: Margin
+    dataset_margin: Margin
+    dataset_margins: dict[str, Margin]
+    calibration_margin: Annotated[float, Field(ge=0)] | None
+    latency: Annotated[float, Field(ge=1)] | None
+    memory: Annotated[float, Field(ge=1)] | None
+    baselines: bool
+    over: Literal["datasets", "groups", "episodes"]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    looks: Positive
+
+    def margin_of(self, dataset: str) -> float:
+        return self.dataset_margins.get(dataset, self.dataset_margin)
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -168,6 +188,7 @@ class Settings(Section):
     model: Model
     train: Train
     evaluate: Evaluate
+    gate: Gate | None = None
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

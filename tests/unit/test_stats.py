@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import sem, t, ttest_ind, ttest_rel
+from scipy.stats import norm, sem, t, ttest_1samp, ttest_ind, ttest_rel
 
-from quickstudy.stats import OURS, beaten_by, mean_interval, paired_interval, stratified_interval
+from quickstudy.stats import (
+    OURS,
+    beaten_by,
+    estimate,
+    look_levels,
+    mean_interval,
+    paired_interval,
+    stratified_interval,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 30, 600])
@@ -103,3 +111,124 @@ def test_one_episode_has_no_interval_and_what_differs_cannot_be_paired() -> None
     for other in (np.zeros((1, 2)), np.zeros((2, 3)), np.zeros(3)):
         with pytest.raises(ValueError, match="cannot be paired"):
             paired_interval([same], [other])
+
+
+# Trees of episodes
+
+
+def tree(random: np.random.Generator, dataset: float, suite: float, n: int = 30, lead: tuple[int, ...] = ()) -> dict:
+    """Datasets of 1, 2 and 3 suites, 2 numbers of shots, n episodes; true means that differ so much."""
+    cells: dict = {}
+    for d in range(3):
+        of_dataset = random.normal(0, dataset, lead)
+        for s in range(d + 1):
+            mean = (of_dataset + random.normal(0, suite, lead))[..., None]
+            cells.setdefault(d, {})[s] = {shot: mean + random.normal(0, 0.1, (*lead, n)) for shot in (1, 5)}
+    return cells
+
+
+def test_a_tree_of_episodes_alone_is_the_stratified_interval() -> None:
+    cells = tree(np.random.default_rng(1), 0.1, 0.1)
+    flat, weights = [], []
+    for suites in cells.values():
+        for shots in suites.values():
+            flat += list(shots.values())
+            weights += [1 / 3 / len(suites) / 2] * 2
+    mean, half = stratified_interval(flat, weights)
+    assert estimate(cells).interval(0.025) == pytest.approx((mean - half, mean + half), abs=1e-12)
+    assert estimate(flat[0]).interval(0.1) == pytest.approx(t.interval(0.8, 29, flat[0].mean(), sem(flat[0])))
+
+
+def test_over_datasets_it_is_students_test_of_their_means() -> None:
+    cells = tree(np.random.default_rng(2), 0.5, 0.1)
+    means = [np.mean([[x.mean() for x in shots.values()] for shots in suites.values()]) for suites in cells.values()]
+    assert estimate(cells, (True, True)).interval(0.025) == pytest.approx(
+        ttest_1samp(means, 0).confidence_interval(0.95), abs=1e-12
+    )
+    # within the one dataset its suites are the sample
+    suites = [np.mean([x.mean() for x in shots.values()]) for shots in cells[2].values()]
+    assert estimate({2: cells[2]}, (True, True)).interval(0.025) == pytest.approx(
+        ttest_1samp(suites, 0).confidence_interval(0.95), abs=1e-12
+    )
+
+
+def test_datasets_that_agree_by_luck_leave_the_chance_of_their_episodes() -> None:
+    episodes = np.array([0.1, 0.3, 0.2, 0.4])
+    cells = {name: {"": {1: episodes}} for name in "abc"}
+    found = estimate(cells, (True,))
+    assert found.variance == pytest.approx(episodes.var(ddof=1) / 4 / 3) and found.freedom == 2
+
+
+def test_the_variance_is_that_of_the_bootstrap_which_resamples_the_datasets() -> None:
+    cells, random = tree(np.random.default_rng(3), 0.3, 0.1), np.random.default_rng(0)
+    means = []
+    for _ in range(4000):
+        chosen = [cells[d] for d in random.integers(3, size=3)]
+        means.append(np.mean([np.mean([[x.mean() for x in s.values()] for s in d.values()]) for d in chosen]))
+    # of k datasets the bootstrap finds (k − 1) / k of it
+    assert estimate(cells, (True, True)).variance == pytest.approx(np.var(means) * 3 / 2, rel=0.1)
+
+
+def test_many_trees_at_once_are_one_by_one() -> None:
+    cells = tree(np.random.default_rng(4), 0.1, 0.1, lead=(5,))
+    for chance in ((), (True, True), (False, True)):
+        together = estimate(cells, chance)
+        for i in range(5):
+            one = {d: {s: {k: x[i] for k, x in c.items()} for s, c in suites.items()} for d, suites in cells.items()}
+            alone = estimate(one, chance)
+            for name in ("mean", "variance", "freedom"):
+                assert getattr(together, name)[i] == pytest.approx(float(getattr(alone, name)), rel=1e-12)
+
+
+def test_one_value_is_of_unknown_variance() -> None:
+    cells = {"a": {"": {1: np.array([0.3])}}, "b": {"": {1: np.array([0.5, 0.6])}}}
+    assert math.isnan(estimate(cells).variance)
+    assert estimate(cells, (True,)).variance == pytest.approx(0.125**2)  # the datasets' means say what there is
+
+
+@pytest.mark.parametrize("unequal", [1, 4])
+def test_few_datasets_err_no_more_than_they_may(unequal: int) -> None:
+    random, pairs = np.random.default_rng(5), 20000
+    cells = {}
+    for d in range(5):
+        true = random.normal(0, 0.006 * (unequal if d == 0 else 1), pairs)[:, None]
+        cells[d] = {"": {1: true + random.normal(0, 0.01, (pairs, 50))}}
+    wrong = np.mean(estimate(cells, (True,)).interval(0.025)[0] > 0)
+    alone = np.mean(estimate(cells).interval(0.025)[0] > 0)
+    assert 0.005 < wrong < 0.028 and alone > 0.2  # as if only the episodes were chance
+
+
+# Looks
+
+
+def test_the_levels_are_the_published_ones() -> None:
+    # Reboussin, DeMets, Kim and Lan 2000, Controlled Clinical Trials 21: two-sided 0.05, five equal steps
+    bounds = norm.isf(look_levels((0.2, 0.4, 0.6, 0.8, 1.0), 0.025))
+    assert bounds == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
+    assert norm.isf(look_levels((0.5, 1.0), 0.025)) == pytest.approx([2.9626, 1.9686], abs=2e-4)
+    assert look_levels((1.0,), 0.025) == pytest.approx((0.025,))
+    assert look_levels((0.001, 0.0011, 1.0), 0.025)[-1] == pytest.approx(0.025, rel=1e-6)  # nothing was spent before
+
+
+@pytest.mark.parametrize("times", [(0.1, 0.5, 0.55, 1.0), (0.3, 0.6)])
+def test_all_looks_together_err_as_often_as_they_may(times: tuple[float, ...]) -> None:
+    random = np.random.default_rng(6)
+    steps = np.sqrt(np.diff([0, *times])) * random.normal(size=(200_000, len(times)))
+    z = steps.cumsum(1) / np.sqrt(times)
+    bounds = norm.isf(look_levels(times, 0.05))
+    spent = 2 * norm.sf(norm.isf(0.025) / np.sqrt(times[-1]))
+    assert (z > bounds).any(1).mean() == pytest.approx(spent, abs=0.0015)
+    assert spent == pytest.approx(0.05) if times[-1] == 1 else spent < 0.02
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.006])
+def test_looks_over_few_datasets_err_no_more_than_they_may(effect: float) -> None:
+    random, pairs, n = np.random.default_rng(7), 10000, 40
+    values = [random.normal(0, effect, pairs)[:, None] + random.normal(0, 0.03, (pairs, n)) for _ in range(5)]
+    looks = (10, 20, 30, 40)
+    wrong, at_every_look = np.zeros(pairs, bool), np.zeros(pairs, bool)
+    for n_, level in zip(looks, look_levels(tuple(x / n for x in looks), 0.025), strict=True):
+        found = estimate({d: {"": {1: x[:, :n_]}} for d, x in enumerate(values)}, (True,))
+        wrong |= found.interval(level)[0] > 0
+        at_every_look |= found.interval(0.025)[0] > 0
+    assert wrong.mean() < 0.028 and at_every_look.mean() > 1.5 * wrong.mean()
