@@ -113,7 +113,7 @@ class Rule:
             asked = f"at most ×{math.exp(-self.limit):.2f}"
         else:
             scale, digits = (100, 2) if self.unit == "points" else (1, 3)
-            gain, low, high = (f"{scale * x:+.{digits}f}" for x in (self.gain, self.low, self.high))
+            gain, low, high = (_signed(scale * x, digits) for x in (self.gain, self.low, self.high))
             figures = f"{gain} {self.unit} [{low}, {high}]"
             asked = f"above {scale * self.limit:+.{digits}f}" if self.limit else "above 0"
         return f"{self.name}: {figures}, {asked}: {self.state}"
@@ -416,13 +416,18 @@ def _clause(rule: Rule, champion: str | None) -> str:
     if rule.unit == "nats":
         may = f"may rise by {-rule.limit:.3f}"
         return (
-            f"its negative log likelihood differs by {-rule.gain:+.3f} ({-rule.high:+.3f} to {-rule.low:+.3f}; {may})"
+            f"its negative log likelihood differs by {_signed(-rule.gain, 3)} "
+            f"({_signed(-rule.high, 3)} to {_signed(-rule.low, 3)}; {may})"
         )
-    span = f"{100 * rule.low:+.1f} to {100 * rule.high:+.1f}"
+    span = f"{_signed(100 * rule.low, 1)} to {_signed(100 * rule.high, 1)}"
     may = f"; {-100 * rule.limit:.1f} may be lost" if rule.limit else ""
     against = f"the baseline {name}" if what == "baseline" else champion
     where = f" on {name}" if what == "dataset" else ""
-    return f"{100 * rule.gain:+.1f} points of accuracy over {against}{where} ({span}{may})"
+    return f"{_signed(100 * rule.gain, 1)} points of accuracy over {against}{where} ({span}{may})"
+
+
+def _signed(x: float, digits: int) -> str:
+    return f"{round(x, digits) + 0.0:+.{digits}f}"  # nothing is −0.0
 
 
 def _outlook(open_rules: Sequence[Rule]) -> str:
