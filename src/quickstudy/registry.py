@@ -4,11 +4,17 @@ Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artif
 
 A version counts as registered when it carries the tag ``registered``. Everything before that may be cut off at any
 point: a run that was not finished is closed as killed, and what is missing is done the next time.
+
+Aliases move in one function, ``_move``, which keeps the ledger (`quickstudy.ledger`). MLflow has no log to append to,
+but it numbers the versions of a model without gaps or repeats, whoever makes them: version N of the registered model
+``quickstudy-ledger`` is the ledger's line N, in a tag. So the ledger lies where the aliases lie, in the project's own
+store as in a server's.
 """
 
 import contextlib
 import csv
 import fcntl
+import getpass
 import hashlib
 import importlib
 import json
@@ -16,6 +22,7 @@ import logging
 import math
 import os
 import re
+import socket
 import sqlite3
 import tempfile
 import threading
@@ -23,12 +30,14 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
-from quickstudy import lineage, versions
+from quickstudy import ledger, lineage, versions
 from quickstudy.errors import QuickstudyError
+from quickstudy.ledger import Break, Entry, Ledger, Move
 
 NAME = "quickstudy"
 """Of the experiment and of the registered model."""
@@ -38,6 +47,19 @@ EVALUATION = "evaluation_key"
 REGISTERED = "registered"
 LIVE = "live"
 """Marks a run that holds a training as it went."""
+
+FILES = "model_files"
+"""Of a run and its version: the sha256 of each file of the model, as JSON."""
+
+LEDGER = f"{NAME}-ledger"
+ENTRY = "entry"
+LEDGER_END = "ledger_end"
+"""Of the registered model: the digest of the ledger's last line, or of an older one where a process was killed."""
+
+ALIASES = ("champion", "challenger", "previous")
+
+MOVE_SECONDS = 60.0
+"""How long a move on a server, where no lock says that its process lives, is taken to be under way."""
 
 FOLLOW_SECONDS, FOLLOW_PATIENCE = 2.0, 20.0  # between two looks at a training; for the last of its numbers
 
@@ -73,6 +95,8 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 
+# Of versions v: MLflow keeps the row of a version that was deleted.
+_NOT_DELETED = "v.current_stage != 'Deleted_Internal'"
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +149,7 @@ def registered(root: Path) -> Registration | None:
             f" JOIN model_version_tags k ON k.name = v.name AND k.version = v.version AND k.key = '{KEY}'"
             f" JOIN model_version_tags e ON e.name = v.name AND e.version = v.version AND e.key = '{EVALUATION}'"
             f" JOIN model_version_tags r ON r.name = v.name AND r.version = v.version AND r.key = '{REGISTERED}'"
-            f" WHERE v.name = ? AND k.value = ? AND e.value = ? AND v.current_stage != 'Deleted_Internal'",
+            f" WHERE v.name = ? AND k.value = ? AND e.value = ? AND {_NOT_DELETED}",
             NAME,
             key,
             _evaluation_key(root),
@@ -168,11 +192,11 @@ def register(root: Path) -> Registration:
             client.set_model_version_tag(NAME, found.version, "evaluation_run", run.info.run_id)
             client.set_model_version_tag(NAME, found.version, EVALUATION, _evaluation_key(root))
         if REGISTERED not in found.tags:
-            taken = client.get_registered_model(NAME).aliases
-            if str(found.version) not in {str(version) for version in taken.values()}:
-                client.set_registered_model_alias(
-                    NAME, "challenger" if "champion" in taken else "champion", found.version
-                )
+            aliases, version = _settled(root, client), int(found.version)
+            if version not in aliases.values():
+                alias = "challenger" if "champion" in aliases else "champion"
+                why = "a new model" if "champion" in aliases else "the first model"
+                _move(root, client, "register", [Move(alias, aliases.get(alias), version)], why)
             client.set_model_version_tag(NAME, found.version, REGISTERED, "true")
         return _registration(client, client.get_model_version(NAME, found.version), new=new, logged=logged)
 
@@ -185,7 +209,7 @@ def resolve(uri: str, root: Path) -> Path:
             keeps elsewhere is downloaded into ``.cache/models``.
 
     Raises:
-        QuickstudyError: there is no such model; says which there are.
+        QuickstudyError: there is no such model; says which there are. Or a file of it is not what was registered.
     """
     if not re.match(r"(models|runs|mlflow-artifacts|https?|s3|gs|file):", uri):
         folder = Path(uri)
@@ -197,11 +221,201 @@ def resolve(uri: str, root: Path) -> Path:
     match = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))", uri)
     if match and _is_local(root):
         _repair_moved(root)
-        where = _local_version(root, match["version"], match["alias"])
-        if where is None:
+        found = _local_version(root, match["version"], match["alias"])
+        if found is None:
             raise QuickstudyError("there is no such model", where=uri, fix=f"Known models: {_known(root)}")
-        return _model_inside(where, uri)
+        where, files = found
+        return _verified(_model_inside(where, uri), files, uri)
     return _download(uri, root)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What MLflow knows of a version of the model."""
+
+    number: int
+    aliases: tuple[str, ...]
+    created: str
+    """UTC, ISO 8601"""
+    run_id: str
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """of its training, and of its latest evaluation"""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{NAME}/{self.number}"
+
+
+def aliases(root: Path) -> dict[str, int]:
+    """Which version each alias stands at, now. Changes nothing."""
+    if _is_local(root):
+        rows = _query(root, "SELECT alias, version FROM registered_model_aliases WHERE name = ?", NAME)
+        return {alias: int(version) for alias, version in rows}
+    return _aliases(_client(root))
+
+
+def version(root: Path, name: str) -> Version:
+    """A version of the model, by its number or by an alias. Changes nothing.
+
+    Raises:
+        QuickstudyError: there is none of this name, it was not registered to its end, or its run was deleted.
+    """
+    name = name.removeprefix(f"models:/{NAME}").lstrip("/@")
+    number = name if name.isdecimal() else aliases(root).get(name)
+    if number is None:
+        raise QuickstudyError("no version has this alias", where=f"@{name}", fix=f"Known models: {_known(root)}")
+    where = f"models:/{NAME}/{number}"
+    found = _version_of_file(root, int(number)) if _is_local(root) else _version_of_server(root, int(number))
+    if found is None:
+        raise QuickstudyError("there is no such version", where=where, fix=f"Known models: {_known(root)}")
+    if isinstance(found, str):
+        raise QuickstudyError(
+            f"its run {found} was deleted",
+            where=where,
+            fix=f"Restore it (mlflow runs restore --run-id {found}), or take another version",
+        )
+    if REGISTERED not in found.tags:
+        raise QuickstudyError("its registration was cut off", where=where, fix="Complete it: quickstudy run")
+    return found
+
+
+def read_ledger(root: Path) -> Ledger:
+    """The ledger of promotions, with the lines at which it does not hold. A move that was cut off is settled first."""
+    found = _ledger(root)
+    if found.open is not None and not found.broken:
+        with _locked(root), contextlib.suppress(QuickstudyError):  # on a server: it is under way
+            _settled(root, _client(root))
+        found = _ledger(root)
+    return found
+
+
+def promote(
+    root: Path, number: int, *, against: int | None, why: str, evidence: Any = None, verb: ledger.Verb = "promote"
+) -> Entry:
+    """Make a version the champion; who was that becomes ``previous``. All of it or nothing, whenever it is cut off.
+
+    Args:
+        against: the champion that the decision was made against.
+        why: the reason, for the ledger.
+        evidence: the gate's, as JSON; None where a person decided without it.
+        verb: "rollback" where the ledger shall call it that.
+
+    Raises:
+        QuickstudyError: the champion is another one by now, the version cannot be served, or the ledger is broken.
+            Nothing was moved.
+    """
+    with _locked(root):
+        client = _client(root)
+        now = _settled(root, client)
+        champion = now.get("champion")
+        if champion != against:
+            raise QuickstudyError(
+                f"the champion has changed meanwhile, from {_called(against)} to {_called(champion)}{_by(root)}",
+                where=f"models:/{NAME}/{number}",
+                fix="Nothing was moved. Look at what it is now (quickstudy history) and decide again",
+            )
+        promotable(root, number, champion)
+        moves = [Move("champion", champion, number)]
+        if champion is not None:
+            moves.append(Move("previous", now.get("previous"), champion))
+        elif now.get("previous") == number:
+            moves.append(Move("previous", number, None))
+        if now.get("challenger") == number:
+            moves.append(Move("challenger", number, None))
+        return _move(root, client, verb, moves, why, evidence)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A version that shall take the champion's place."""
+
+    verb: ledger.Verb
+    version: int
+    champion: int | None
+
+    def __str__(self) -> str:
+        return f"version {self.version} instead of {_called(self.champion)}"
+
+
+def plan(root: Path, verb: ledger.Verb, name: str) -> Plan:
+    """What `promote` would do. Changes nothing but a move that was cut off, which is settled.
+
+    Args:
+        verb: "promote", or "rollback" with the name "previous".
+        name: number or alias of the version.
+
+    Raises:
+        QuickstudyError: it cannot; says why.
+    """
+    found = read_ledger(root)
+    if found.broken:
+        raise broken_ledger(found)
+    now = aliases(root)
+    if name in ("challenger", "previous") and name not in now:
+        raise QuickstudyError(
+            "nothing to roll back to: no version was champion before" if verb == "rollback" else "no version has it",
+            where=f"models:/{NAME}@{name}",
+            fix="Name a version: quickstudy promote VERSION. Those there are: quickstudy history",
+        )
+    number, champion = version(root, name).number, now.get("champion")
+    promotable(root, number, champion)
+    return Plan(verb, number, champion)
+
+
+def approved(plan: Plan, reason: str, approve: bool) -> None:
+    """Check that a person has said yes, and why.
+
+    Raises:
+        QuickstudyError: nobody has.
+    """
+    if not reason.strip() or not approve:
+        words = "promote {} --approve" if plan.verb == "promote" else "rollback"
+        raise QuickstudyError(
+            "a person's word needs a reason, for the ledger" if approve else f"{plan}: nobody has approved it",
+            where=f"models:/{NAME}/{plan.version}",
+            fix=f'Say why: quickstudy {words.format(plan.version)} --reason "…"',
+        )
+
+
+def promotable(root: Path, number: int, champion: int | None) -> None:
+    """Check that a version can take the place of the champion: it is there, whole, and another one.
+
+    Raises:
+        QuickstudyError: it is not.
+    """
+    found = version(root, str(number))
+    if number == champion:
+        raise QuickstudyError("is the champion already", where=found.uri, fix="Who made it that: quickstudy history")
+    resolve(found.uri, root)
+
+
+def accept_breaks(root: Path, why: str) -> tuple[Break, ...]:
+    """Let the lines stand at which the ledger does not hold, so that aliases can move again. They stay visible.
+
+    Returns:
+        the broken lines.
+
+    Raises:
+        QuickstudyError: there are none.
+    """
+    with _locked(root):
+        client, found = _client(root), _ledger(root)
+        if not found.broken:
+            raise QuickstudyError("the ledger is whole", where=LEDGER, fix="There is nothing to accept")
+        line = ledger.entry(
+            "accepted",
+            "accept",
+            before=found.last,
+            when=_now(),
+            who=_who(),
+            why=why,
+            accepts=[broken.number for broken in found.broken],
+        )
+        _append(client, line)
+        client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
+        return found.broken
 
 
 def prepare(root: Path) -> None:
@@ -399,6 +613,7 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
         path = folder / "lineage.json"
         own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # what the training says itself
         path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        client.set_tag(run.info.run_id, FILES, json.dumps(_file_digests(folder)))
         prediction = module._load_pyfunc(str(folder)).predict(example)  # a model that cannot answer is not registered
         # Left to itself, Model.log puts the model into the default experiment, whatever the run's is.
         logged = client.create_logged_model(
@@ -428,7 +643,8 @@ def _make_version(client: Any, run: Any, key: str) -> Any:
             NAME, description="One meta-trained model that adapts to a task it has never seen from a few examples."
         )
     model_id = run.outputs.model_outputs[-1].model_id
-    tags = {name: run.data.tags[name] for name in ("data_hash", "git_commit", "git_dirty") if name in run.data.tags}
+    wanted = ("data_hash", "git_commit", "git_dirty", FILES)
+    tags = {name: run.data.tags[name] for name in wanted if name in run.data.tags}
     return client.create_model_version(
         NAME,
         source=f"models:/{model_id}",
@@ -513,6 +729,230 @@ def _dvc_source(version: str) -> Any:
             return cls(source_dict["md5"])
 
     return DvcSource(version)
+
+
+# ---- aliases and their ledger
+
+
+def _aliases(client: Any) -> dict[str, int]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {alias: int(number) for alias, number in client.get_registered_model(NAME).aliases.items()}
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+
+
+def _ledger(root: Path) -> Ledger:
+    lines: list[tuple[int, str]]
+    if _is_local(root):
+        lines = _query(
+            root,
+            f"SELECT v.version, coalesce(t.value, '') FROM model_versions v LEFT JOIN model_version_tags t"
+            f" ON t.name = v.name AND t.version = v.version AND t.key = '{ENTRY}' WHERE v.name = ? ORDER BY v.version",
+            LEDGER,
+        )
+        ends = _query(root, "SELECT value FROM registered_model_tags WHERE name = ? AND key = ?", NAME, LEDGER_END)
+        return ledger.read(lines, ends[0][0] if ends else None)
+    from mlflow.exceptions import MlflowException
+
+    client = _client(root)
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(f"name = '{LEDGER}'", max_results=1000, page_token=token)
+        found += page
+        if not (token := page.token):
+            break
+    lines = sorted((int(line.version), line.tags.get(ENTRY, "")) for line in found)
+    try:
+        end = client.get_registered_model(NAME).tags.get(LEDGER_END)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        end = None
+    return ledger.read(lines, end)
+
+
+def _append(client: Any, line: Entry) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # it exists
+        client.create_registered_model(
+            LEDGER, description=f"No model: version N is line N of the ledger of {NAME}, in its tag {ENTRY}."
+        )
+    client.create_model_version(LEDGER, source="ledger:", tags={ENTRY: line.line}, await_creation_for=None)
+
+
+def _move(root: Path, client: Any, verb: ledger.Verb, moves: list[Move], why: str, evidence: Any = None) -> Entry:
+    """Move aliases, all or none; the first one decides. The only writer of aliases; the caller has settled the ledger
+    and holds the lock, which on a server others do not heed: there the ledger's order says who was first."""
+    who = _who()
+    intent = ledger.entry(
+        "intent", verb, before=_ledger(root).last, when=_now(), who=who, why=why, moves=moves, evidence=evidence
+    )
+    _append(client, intent)
+    if _ledger(root).last != intent.digest:
+        raise _too_late(root, moves[0])
+    _set_aliases(client, moves)
+    done = ledger.entry("done", verb, before=intent.digest, when=_now(), who=who, of=intent.digest)
+    _append(client, done)
+    after = _ledger(root)
+    if not after.holds(done.digest):  # this process was taken for dead
+        standing = after.standing()
+        _set_aliases(client, [Move(move.alias, None, standing.get(move.alias, move.origin)) for move in moves])
+        raise _too_late(root, moves[0])
+    client.set_registered_model_tag(NAME, LEDGER_END, done.digest)
+    return intent
+
+
+def _set_aliases(client: Any, moves: list[Move]) -> None:
+    for move in moves:
+        if move.target is not None:
+            client.set_registered_model_alias(NAME, move.alias, str(move.target))
+        else:
+            client.delete_registered_model_alias(NAME, move.alias)
+
+
+def _settled(root: Path, client: Any) -> dict[str, int]:
+    """The aliases, after a move that was cut off has been completed or struck. The caller holds the lock.
+
+    Raises:
+        QuickstudyError: the ledger is broken, or another process is at work.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = _ledger(root)
+    if found.broken:
+        raise broken_ledger(found)
+    if found.open is not None:
+        intent = found.open
+        age = (datetime.now(UTC) - datetime.fromisoformat(intent.when)).total_seconds()
+        if not _is_local(root) and age < MOVE_SECONDS:
+            raise QuickstudyError(
+                f"{intent.who} has been moving aliases for {age:.0f} s", where=LEDGER, fix="Try again in a minute"
+            )
+        decided = _aliases(client).get(intent.moves[0].alias) == intent.moves[0].target
+        if decided:
+            for move in intent.moves[1:]:
+                with contextlib.suppress(MlflowException):  # its version was deleted meanwhile
+                    _set_aliases(client, [move])
+        line = ledger.entry(
+            "done" if decided else "struck",
+            intent.verb,
+            before=intent.digest,
+            when=_now(),
+            who=_who(),
+            why="it was cut off, and is completed" if decided else "it was cut off before anything moved",
+            of=intent.digest,
+        )
+        _append(client, line)
+        client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
+    return _aliases(client)
+
+
+def broken_ledger(found: Ledger) -> QuickstudyError:
+    """What is wrong with a ledger, in a line."""
+    return QuickstudyError(
+        "; ".join(map(str, found.broken)),
+        where=f"models:/{LEDGER}",
+        fix='No alias moves until a person lets it stand: quickstudy history --accept --reason "…"',
+    )
+
+
+def _too_late(root: Path, move: Move) -> QuickstudyError:
+    return QuickstudyError(
+        f"another promotion came first{_by(root)}",
+        where=f"models:/{NAME}/{move.target}",
+        fix="This one moved nothing. Look at what it is now (quickstudy history) and decide again",
+    )
+
+
+def _by(root: Path) -> str:
+    """Who moved the champion last, and when."""
+    found = _ledger(root)
+    for number, state in reversed(found.states().items()):
+        entry = found.entries[number]
+        if state != "struck" and entry.moves[0].alias == "champion":
+            return f" ({entry.verb} of version {entry.moves[0].target} by {entry.who}, {entry.when})"
+    return ""
+
+
+def _called(number: int | None) -> str:
+    return "none" if number is None else f"version {number}"
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version_of_file(root: Path, number: int) -> Version | str | None:
+    """A version of the project's own store; the id of its run where that was deleted; None where it does not exist."""
+    rows = _query(
+        root,
+        f"SELECT v.run_id, v.creation_time, r.lifecycle_stage FROM model_versions v"
+        f" LEFT JOIN runs r ON r.run_uuid = v.run_id WHERE v.name = ? AND v.version = ? AND {_NOT_DELETED}",
+        NAME,
+        number,
+    )
+    if not rows:
+        return None
+    run_id, created, stage = rows[0]
+    if stage != "active":
+        return str(run_id)
+    tags = dict(_query(root, "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", NAME, number))
+    metrics: dict[str, float] = {}
+    for run in (run_id, tags.get("evaluation_run", run_id)):
+        metrics |= dict(_query(root, "SELECT key, value FROM latest_metrics WHERE run_uuid = ? AND NOT is_nan", run))
+    return Version(
+        number,
+        tuple(sorted(alias for alias, at in aliases(root).items() if at == number)),
+        datetime.fromtimestamp(created / 1000, UTC).isoformat(timespec="seconds"),
+        run_id,
+        tags,
+        dict(_query(root, "SELECT key, value FROM params WHERE run_uuid = ?", run_id)),
+        metrics,
+    )
+
+
+def _version_of_server(root: Path, number: int) -> Version | str | None:
+    from mlflow.exceptions import MlflowException
+
+    client = _client(root)
+    try:
+        found = client.get_model_version(NAME, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    runs = []
+    for run_id in (found.run_id, found.tags.get("evaluation_run", found.run_id)):
+        try:
+            runs.append(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return str(run_id)
+    if runs[0].info.lifecycle_stage != "active":
+        return str(found.run_id)
+    return Version(
+        number,
+        tuple(sorted(alias for alias, at in _aliases(client).items() if at == number)),
+        datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        found.run_id,
+        found.tags,
+        runs[0].data.params,
+        {**runs[0].data.metrics, **runs[1].data.metrics},
+    )
 
 
 # ---- a training while it runs
@@ -626,14 +1066,22 @@ def _using(uri: str) -> Iterator[None]:
 # ---- finding a model
 
 
-def _local_version(root: Path, version: str | None, alias: str | None) -> Path | None:
+def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[Path, str | None] | None:
+    """Where a version's files are, and their digests."""
     if alias is not None:
         rows = _query(root, "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?", NAME, alias)
         version = str(rows[0][0]) if rows else None
-    rows = _query(root, "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?", NAME, version)
+    rows = _query(
+        root,
+        f"SELECT v.storage_location, t.value FROM model_versions v LEFT JOIN model_version_tags t"
+        f" ON t.name = v.name AND t.version = v.version AND t.key = '{FILES}'"
+        f" WHERE v.name = ? AND v.version = ? AND {_NOT_DELETED}",
+        NAME,
+        version,
+    )
     if not rows or not rows[0][0]:
         return None
-    return Path(urllib.parse.unquote(urllib.parse.urlparse(rows[0][0]).path))
+    return Path(urllib.parse.unquote(urllib.parse.urlparse(rows[0][0]).path)), rows[0][1]
 
 
 def _model_inside(artifacts: Path, uri: str) -> Path:
@@ -646,6 +1094,31 @@ def _model_inside(artifacts: Path, uri: str) -> Path:
     return found[0].parent
 
 
+def _file_digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _verified(folder: Path, files: str | None, uri: str) -> Path:
+    """The folder, if its files are those that were registered. Versions of before there were digests have none."""
+    wanted: dict[str, str] = json.loads(files) if files else {}
+    there = _file_digests(folder) if files else {}
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) == there.get(name):
+            continue
+        what = "is missing" if name not in there else "was added" if name not in wanted else "was changed"
+        raise QuickstudyError(
+            f"{name} {what} since the model was registered (in {folder})",
+            where=uri,
+            fix="Restore the file from a backup of MLflow's artifacts, or take another version: quickstudy history",
+        )
+    return folder
+
+
 def _download(uri: str, root: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
@@ -656,7 +1129,9 @@ def _download(uri: str, root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _using(tracking_uri(root)):
-            return _model_inside(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))), uri)
+            files = _digests_of(root, uri)
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+            return _verified(_model_inside(path, uri), files, uri)
     except (MlflowException, OSError) as error:
         raise QuickstudyError(
             f"MLflow cannot give this model ({str(error).splitlines()[0]})",
@@ -665,9 +1140,29 @@ def _download(uri: str, root: Path) -> Path:
         ) from None
 
 
+def _digests_of(root: Path, uri: str) -> str | None:
+    """What MLflow keeps of the digests of a version's or a run's files."""
+    client = _client(root)
+    found: str | None = None
+    if match := re.fullmatch(rf"models:/{NAME}@([\w.-]+)", uri):
+        found = client.get_model_version_by_alias(NAME, match[1]).tags.get(FILES)
+    elif match := re.fullmatch(rf"models:/{NAME}/(\d+)", uri):
+        found = client.get_model_version(NAME, match[1]).tags.get(FILES)
+    elif match := re.fullmatch(r"runs:/(\w+)/model", uri):
+        found = client.get_run(match[1]).data.tags.get(FILES)
+    return found
+
+
 def _known(root: Path) -> str:
-    found = [f"models:/{NAME}@{alias}" for (alias,) in _query(root, "SELECT alias FROM registered_model_aliases")]
-    found += [f"models:/{NAME}/{version}" for (version,) in _query(root, "SELECT version FROM model_versions")]
+    """Some models that there are: all aliases, the newest versions, the one just built."""
+    aliases = _query(root, "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", NAME)
+    newest = _query(
+        root,
+        f"SELECT v.version FROM model_versions v WHERE v.name = ? AND {_NOT_DELETED} ORDER BY v.version DESC LIMIT 5",
+        NAME,
+    )
+    found = [f"models:/{NAME}@{alias}" for (alias,) in aliases]
+    found += [f"models:/{NAME}/{version}" for (version,) in newest]
     if (root / "build/model/model.safetensors").is_file():
         found.append("build/model")
     return ", ".join(found) if found else "none yet; make one: quickstudy run"

@@ -1,6 +1,7 @@
 """registry.py against the real MLflow on SQLite."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
+from quickstudy.ledger import Move
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -150,6 +152,8 @@ def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path
     folder = registry.resolve("models:/quickstudy@champion", ready)
     assert folder == registry.resolve("models:/quickstudy/1", ready)
     assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert json.loads(version.tags["model_files"]) == digests and "lineage.json" in digests
     lineage = json.loads((folder / "lineage.json").read_text())
     assert lineage["data_hash"] == "a" * 32 + ".dir" and lineage["trained_on"] == {"toy": ["one"]}
 
@@ -186,6 +190,8 @@ def test_a_second_model_challenges_and_a_new_evaluation_is_a_run(ready: Path) ->
     third = registry.register(ready)
     assert (third.version, third.aliases) == (3, ("challenger",))
     assert client(ready).get_model_version("quickstudy", "2").aliases == []
+    moves = [line.moves for line in registry.read_ledger(ready).entries.values() if line.kind == "intent"]
+    assert moves == [(Move("champion", None, 1),), (Move("challenger", None, 2),), (Move("challenger", 2, 3),)]
 
     metrics = ready / "build/evaluate/metrics.json"
     metrics.write_text(json.dumps({"digits": {"1-shot": {"accuracy": 0.7}}}))
