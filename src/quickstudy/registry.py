@@ -478,13 +478,20 @@ def _query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     """
     if not _database(root).exists():
         return []
-    with contextlib.closing(sqlite3.connect(f"{_database(root).as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-        try:
-            return connection.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # a process was killed while it created the database
-                return []
-            raise
+    try:
+        return _fetch(root, "ro", sql, values)
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # a process was killed while it created the database
+            return []
+        if "readonly" in str(error):  # one was killed while it wrote: only who may write can undo that
+            return _fetch(root, "rw", sql, values)
+        raise
+
+
+def _fetch(root: Path, mode: str, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    uri = f"{_database(root).as_uri()}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+        return connection.execute(sql, values).fetchall()
 
 
 def _repair_moved(root: Path) -> None:

@@ -163,6 +163,20 @@ def test_killed_before_any_step_all_or_nothing_has_moved(
     assert not outcomes[0] and outcomes[-1] and outcomes == sorted(outcomes)
 
 
+def test_a_process_killed_while_sqlite_wrote_blocks_nobody(three: Path) -> None:
+    code = (
+        "import os, signal, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1])\n"
+        "database.execute('PRAGMA cache_size = 1')\n"  # pages go to the file long before the commit
+        "database.execute('DELETE FROM registered_model_aliases')\n"
+        "database.executemany('INSERT INTO params VALUES (?, ?, ?)', [(str(i), 'x' * 500, '') for i in range(2000)])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(three / "mlruns/mlflow.db")])
+    assert (three / "mlruns/mlflow.db-journal").stat().st_size > 0
+    assert registry.aliases(three) == BEFORE
+
+
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(three: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mlflow import MlflowClient\nfrom quickstudy import registry\n"
