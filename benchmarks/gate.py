@@ -265,7 +265,6 @@ def main() -> None:
         measure(arguments.measure)
         return
     settings = load_settings(Path(__file__).parents[1] / "params.yaml")
-    assert settings.gate is not None
     started = time.perf_counter()
     print(f"{'scenario':52} {'PROMOTE %':>22} {'HOLD %':>7} {'REJECT %':>9} {'episodes':>9}")
     results = []

@@ -188,7 +188,7 @@ class Settings(Section):
     model: Model
     train: Train
     evaluate: Evaluate
-    gate: Gate | None = None
+    gate: Gate
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

@@ -50,6 +50,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("train", None, "train = None"),
     ("train.steps", ..., "parameter 'train.steps' is missing. Add it"),
     ("splits", ..., "parameter 'splits' is missing. Add it"),
+    ("gate", ..., "parameter 'gate' is missing. Add it"),
+    ("gate.accuracy", "better", "gate.accuracy = 'better': input should be 'superior' or 'non-inferior'"),
+    ("gate.latency", 0.5, "gate.latency = 0.5"),
+    ("gate.dataset_margins", {"words": 2}, "gate.dataset_margins.words = 2"),
 ]
 
 

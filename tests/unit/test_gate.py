@@ -20,7 +20,6 @@ N = 60
 
 @pytest.fixture
 def policy(tiny: Settings) -> Gate:
-    assert tiny.gate is not None
     return tiny.gate
 
 
