@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
 from quickstudy.durations import record_duration
 from quickstudy.errors import QuickstudyError
+from quickstudy.ledger import Entry
 from quickstudy.processes import stream
 
 STARTER = ("quickstudy", "data", "build")
@@ -195,6 +197,34 @@ def register(root: Path) -> Any:
         description="The model's version in MLflow",
     )
     return registration if registration.logged else Completed(name="Cached", message="registered", data=registration)
+
+
+@task(name="choose", task_run_name="choose", cache_policy=NO_CACHE)
+def choose(root: Path, verb: Any, name: str, against: int | None) -> registry.Plan:
+    """Which version shall take the place of which champion; it is there and whole."""
+    with step(root, "choose") as done:
+        plan = registry.plan(root, verb, name)
+        plan = plan if against is None else replace(plan, champion=against)
+        done.update(note=str(plan), version=plan.version)
+    return plan
+
+
+# Not tried again: what a failure has left half done, whoever comes next settles.
+@task(name="move", task_run_name="move", cache_policy=NO_CACHE)
+def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
+    """The aliases and the ledger."""
+    with step(root, "move") as done:
+        entry = registry.promote(
+            root, plan.version, against=plan.champion, why=reason, evidence=evidence, verb=plan.verb
+        )
+        note = ", ".join(str(move) for move in entry.moves)
+        done.update(note=note, version=plan.version)
+    create_markdown_artifact(
+        f"{entry.verb} by {entry.who}, {entry.when}: {note}\n\n> {entry.why}",
+        key="promotion",
+        description="Which aliases moved, and why",
+    )
+    return entry
 
 
 def show(root: Path, stage: versions.Stage) -> None:

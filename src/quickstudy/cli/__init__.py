@@ -24,9 +24,10 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, pipeline, stages, tasks
+    from quickstudy.cli import compare, data, pipeline, promotion, stages, tasks
 
     pipeline.register(app)
+    promotion.register(app)
     compare.register(app)
     tasks.register(app)
     app.add_typer(data.app, name="data")

@@ -8,13 +8,15 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from quickstudy.environment import apply_environment, find_project
 from quickstudy.errors import QuickstudyError
 
-LOG = Path(".cache") / "run.log"
+if TYPE_CHECKING:
+    from quickstudy.cli.display import Display
 
 
 def register(app: typer.Typer) -> None:
@@ -28,11 +30,10 @@ def run() -> None:
     """Bring everything up to date: data, tasks, training, evaluation, card, registration. What is done is skipped."""
     from rich.console import Console
 
-    from quickstudy import processes, registry, versions
-    from quickstudy.cli.display import Display
+    from quickstudy import registry, versions
     from quickstudy.cli.summary import accuracy_table, next_steps, step_times
 
-    root = _project()
+    root = project()
     console = Console()
     start = time.monotonic()
     stale, registration = versions.stale(root), registry.registered(root)
@@ -43,12 +44,35 @@ def run() -> None:
         console.print("Everything is up to date; nothing was trained or registered.", style="bold green")
         return
 
-    log_path = root / LOG
+    display = drive(root, ["-m", "flows.retrain"], "run.log")
+    done = display.last.get("register", {})
+    console.print()
+    if table := accuracy_table(root / "build/evaluate/table.csv"):
+        console.print(table)
+    _print_versions(console, root, done.get("version"), tuple(done.get("aliases", ())))
+    console.print(f"Times  {step_times(display.seconds, time.monotonic() - start)}", highlight=False)
+    console.print("\nNext:", style="bold")
+    console.print(next_steps(uncommitted=versions.committed_data_hash(root) != versions.data_hash(root)))
+
+
+def drive(root: Path, command: list[str], log_name: str) -> "Display":
+    """Run a flow in a process of its own, draw its progress and return what it told.
+
+    Raises:
+        QuickstudyError: a user's mistake ended it.
+        typer.Exit: something else did; the end of its log is on stderr.
+    """
+    from rich.console import Console
+
+    from quickstudy import processes
+    from quickstudy.cli.display import Display
+
+    log_path = root / ".cache" / log_name
     log_path.parent.mkdir(exist_ok=True)
     with log_path.open("w", encoding="utf-8") as log, Display(Console(stderr=True)) as display:
         display.wait_for("Prefect starts (half a minute the first time)")
         flow = processes.start(
-            [sys.executable, "-m", "flows.retrain"],
+            [sys.executable, *command],
             root,
             {"QUICKSTUDY_EVENTS": "1", **({"QUICKSTUDY_PROGRESS_SECONDS": "1"} if sys.stderr.isatty() else {})},
             interrupt="command",
@@ -67,17 +91,10 @@ def run() -> None:
         raise QuickstudyError(display.error)
     if code != 0:
         tail = "" if display.crash else "".join(log_path.read_text(errors="replace").splitlines(keepends=True)[-15:])
-        print(f"{tail}quickstudy: {display.crash or 'the flow ended early'} (all of it: {LOG})", file=sys.stderr)
+        shown = log_path.relative_to(root)
+        print(f"{tail}quickstudy: {display.crash or 'the flow ended early'} (all of it: {shown})", file=sys.stderr)
         raise typer.Exit(1)
-
-    done = display.last.get("register", {})
-    console.print()
-    if table := accuracy_table(root / "build/evaluate/table.csv"):
-        console.print(table)
-    _print_versions(console, root, done.get("version"), tuple(done.get("aliases", ())))
-    console.print(f"Times  {step_times(display.seconds, time.monotonic() - start)}", highlight=False)
-    console.print("\nNext:", style="bold")
-    console.print(next_steps(uncommitted=versions.committed_data_hash(root) != versions.data_hash(root)))
+    return display
 
 
 def plan() -> None:
@@ -90,7 +107,7 @@ def plan() -> None:
     from quickstudy.cli.summary import duration
     from quickstudy.durations import read_durations
 
-    root = _project()
+    root = project()
     stale, took = versions.stale(root), read_durations(root)
     if not stale and registry.registered(root) is None:
         stale["register"] = ("this model and its evaluation are not registered yet",)
@@ -121,7 +138,7 @@ def ui() -> None:
 
     from quickstudy import processes, registry
 
-    root = _project()
+    root = project()
     console = Console()
     registry.prepare(root)
     commands: dict[str, list[str]] = {}
@@ -179,7 +196,7 @@ def ui() -> None:
                 processes.stop(process)
 
 
-def _project() -> Path:
+def project() -> Path:
     """The project's root, its settings checked before anything is started."""
     from quickstudy.config import load_settings
 

@@ -1,0 +1,222 @@
+"""promote, rollback, history and diff: which version serves, since when, by whose word and why."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.errors import QuickstudyError
+
+LAST = 50
+"""How many moves `history` shows."""
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(promote)
+    app.command()(rollback)
+    app.command()(history)
+    app.command()(diff)
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="Its number or alias.")] = "challenger",
+    approve: Annotated[bool, typer.Option("--approve", help="You decide, whatever the evidence.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Make a version of the model the champion; who was that becomes @previous."""
+    _move("promote", version, reason, approve)
+
+
+def rollback(reason: Reason = "") -> None:
+    """Make @previous the champion again; the two change places."""
+    _move("rollback", "previous", reason, approve=True)
+
+
+def history(
+    everything: Annotated[bool, typer.Option("--all", help=f"Not only the last {LAST} moves.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every line of the ledger, as it is stored.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Let the broken lines stand, so that aliases can move again.")
+    ] = False,
+    reason: Reason = "",
+) -> None:
+    """Which version was champion when, by whom and why; says where the ledger is broken."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from quickstudy import registry
+    from quickstudy.cli.pipeline import project
+
+    root = project()
+    console = Console()
+    if accept:
+        if not reason.strip():
+            raise QuickstudyError("a broken line needs a reason to stand", where="--accept", fix='Say --reason "…"')
+        for broken in registry.accept_breaks(root, reason):
+            console.print(f"{broken}: it stands from now on", highlight=False, soft_wrap=True)
+        return
+    ledger, aliases = registry.read_ledger(root), registry.aliases(root)
+    moved_elsewhere = {
+        alias: version
+        for alias, version in ledger.standing().items()
+        if alias in registry.ALIASES and aliases.get(alias) != version
+    }
+    if as_json:
+        states = ledger.states()
+        lines = [
+            {"line": number, **json.loads(entry.line), **({"state": states[number]} if number in states else {})}
+            for number, entry in ledger.entries.items()
+        ]
+        breaks = [
+            {"line": found.number, "what": found.what, "accepted": found.number in ledger.accepted}
+            for found in ledger.breaks
+        ]
+        print(json.dumps({"aliases": aliases, "lines": lines, "breaks": breaks}, indent=1, ensure_ascii=False))
+    else:
+        table = Table(box=None, padding=(0, 1))
+        for heading in ("when (UTC)", "who", "what", "aliases", "gate", "why"):
+            table.add_column(heading, overflow="fold")
+        broken_lines = {found.number for found in ledger.breaks}
+        moved = list(ledger.states().items())
+        shown = moved if everything else moved[-LAST:]
+        for number, state in shown:
+            entry = ledger.entries[number]
+            moves = "\n".join(map(str, entry.moves)) if state == "done" else "nothing moved: cut off"
+            if number in broken_lines:
+                moves += "\nthis line was edited"
+            table.add_row(
+                entry.when[:19].replace("T", " "),
+                Text(entry.who),
+                entry.verb,
+                Text(moves, style="red" if number in broken_lines else "" if state == "done" else "dim"),
+                Text(_gate(entry.verb, entry.evidence)),
+                Text(entry.why),
+            )
+        if table.row_count:
+            console.print(table)
+        else:
+            console.print("No alias has moved yet.")
+        if len(shown) < len(moved):
+            console.print(f"{len(moved) - len(shown)} moves before these: quickstudy history --all", highlight=False)
+        for found in ledger.breaks:
+            if found.number in ledger.accepted:
+                console.print(f"{found}; a person lets it stand", style="yellow", highlight=False, soft_wrap=True)
+        now = ", ".join(f"@{alias} {aliases[alias]}" for alias in registry.ALIASES if alias in aliases)
+        console.print(f"Now: {now or 'no version has an alias'}", highlight=False, soft_wrap=True)
+        for alias, version in moved_elsewhere.items():
+            line = f"@{alias} was moved by another tool: the ledger says {version or 'none'}"
+            console.print(line, style="yellow", highlight=False, soft_wrap=True)
+    if ledger.broken:
+        raise registry.broken_ledger(ledger)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A version: its number or alias.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Two versions side by side: data, code, parameters and metrics, what differs first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from quickstudy import registry
+    from quickstudy.cli.pipeline import project
+
+    root = project()
+    versions = [registry.version(root, name) for name in (a, b)]
+    made = [
+        {
+            "created": version.created,
+            "data": version.tags.get("data_hash", ""),
+            "code": version.tags.get("git_commit", "")
+            + (" + changes.patch" if version.tags.get("git_dirty") == "true" else ""),
+        }
+        for version in versions
+    ]
+    parts: dict[str, list[tuple[str, Any, Any]]] = {
+        "made": _pairs(*made),
+        "parameters": _pairs(*(version.parameters for version in versions)),
+        "metrics": _pairs(*(version.metrics for version in versions)),
+    }
+    if as_json:
+        rows = {part: [{"name": name, "a": x, "b": y} for name, x, y in pairs] for part, pairs in parts.items()}
+        print(json.dumps({"a": versions[0].uri, "b": versions[1].uri, **rows}, indent=1, ensure_ascii=False))
+        return
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("")
+    for version in versions:
+        names = "".join(f" @{alias}" for alias in version.aliases)
+        table.add_column(f"version {version.number}{names}", overflow="fold")
+    table.add_column("difference", justify="right")
+    same = 0
+    for part in ("made", "parameters"):
+        for name, x, y in parts[part]:
+            if x == y:
+                same += part == "parameters"
+            table.add_row(Text(name), Text(str(x)), Text(str(y))) if x != y or part == "made" else None
+    intervals = [version.metrics for version in versions]
+    for name, x, y in parts["metrics"]:
+        if name.endswith((".ci95", ".episodes")):  # an interval stands beside its accuracy
+            continue
+        cells = [_figure(name, value, metrics) for value, metrics in zip((x, y), intervals, strict=True)]
+        difference = f"{y - x:+.4g}" if x is not None and y is not None else ""
+        table.add_row(Text(name.removeprefix("evaluate/")), *map(Text, cells), Text(difference))
+    console = Console()
+    console.print(table)
+    if same:
+        console.print(f"{same} parameters are the same in both.", highlight=False)
+
+
+def _move(verb: str, version: str, reason: str, approve: bool) -> None:
+    from rich.console import Console
+
+    from quickstudy import registry
+    from quickstudy.cli.pipeline import drive, project
+
+    root = project()
+    # A mistake is told before Prefect starts; the flow looks again.
+    plan = registry.plan(root, "rollback" if verb == "rollback" else "promote", version)
+    registry.approved(plan, reason, approve)
+    before = registry.aliases(root)
+    # The number, not the alias: what was looked at is what is promoted.
+    words = [verb, *([str(plan.version), "--approve"] if verb == "promote" else []), "--reason", reason]
+    words += ["--against", str(plan.champion)] if plan.champion is not None else []
+    drive(root, ["-m", "flows.promote", *words], "promote.log")
+    after = registry.aliases(root)
+    console = Console()
+    for alias in registry.ALIASES:
+        if before.get(alias) != after.get(alias):
+            was, now = (f"version {at[alias]}" if alias in at else "none" for at in (before, after))
+            console.print(f"@{alias}  {was} → {now}", highlight=False)
+
+
+def _gate(verb: str, evidence: Any) -> str:
+    if isinstance(evidence, dict) and "answer" in evidence:
+        return str(evidence["answer"])
+    return "" if verb == "register" else "not asked: a person's word"
+
+
+def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
+    """(name, value in a, value in b), what differs first; among numbers the largest difference first."""
+    pairs = [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
+
+    def rank(pair: tuple[str, Any, Any]) -> tuple[bool, float]:
+        _, x, y = pair
+        numbers = isinstance(x, int | float) and isinstance(y, int | float)
+        return x == y, -abs(y - x) if numbers else 0.0
+
+    return sorted(pairs, key=rank)
+
+
+def _figure(name: str, value: float | None, metrics: Any) -> str:
+    if value is None:
+        return "–"
+    interval = metrics.get(name.removesuffix("accuracy") + "ci95") if name.endswith(".accuracy") else None
+    if interval is not None:
+        return f"{100 * value:.1f} ± {100 * interval:.1f} %"
+    return f"{value:.4g}"
