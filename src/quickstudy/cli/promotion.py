@@ -1,6 +1,7 @@
 """promote, rollback, history and diff: which version serves, since when, by whose word and why."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -141,7 +142,7 @@ def diff(
     parts: dict[str, list[tuple[str, Any, Any]]] = {
         "made": _pairs(*made),
         "parameters": _pairs(*(version.parameters for version in versions)),
-        "metrics": _pairs(*(version.metrics for version in versions)),
+        "metrics": _pairs(*(_results(version.metrics) for version in versions)),
     }
     if as_json:
         rows = {part: [{"name": name, "a": x, "b": y} for name, x, y in pairs] for part, pairs in parts.items()}
@@ -211,6 +212,11 @@ def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
         return x == y, -abs(y - x) if numbers else 0.0
 
     return sorted(pairs, key=rank)
+
+
+def _results(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what a training told as it went: that says how it went, not what came of it."""
+    return {name: value for name, value in metrics.items() if not name.startswith(("live/", "system/"))}
 
 
 def _figure(name: str, value: float | None, metrics: Any) -> str:
