@@ -8,7 +8,6 @@ python -m flows.promote rollback --reason "…"
 
 import argparse
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("version", nargs="?", default="challenger")
             command.add_argument("--approve", action="store_true")
     asked = parser.parse_args(arguments)
-    try:
-        if asked.verb == "promote":
-            promote(asked.version, asked.reason, asked.approve, asked.against)
-        else:
-            rollback(asked.reason, asked.against)
-    except KeyboardInterrupt as error:
-        return steps.fail(error)
-    except Exception as error:
-        code = steps.fail(error)
-        if code == 1:
-            traceback.print_exc()
-        return code
-    return 0
+    if asked.verb == "promote":
+        return steps.main(lambda: promote(asked.version, asked.reason, asked.approve, asked.against))
+    return steps.main(lambda: rollback(asked.reason, asked.against))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Without ``PREFECT_API_URL`` Prefect runs its server inside, for as long as the f
 """
 
 import sys
-import traceback
 from pathlib import Path
 
 from prefect import flow
@@ -42,16 +41,7 @@ def retrain(project: str | None = None) -> Registration:
 
 
 def main() -> int:
-    try:
-        retrain()
-    except KeyboardInterrupt as error:
-        return steps.fail(error)
-    except Exception as error:
-        code = steps.fail(error)
-        if code == 1:
-            traceback.print_exc()
-        return code
-    return 0
+    return steps.main(retrain)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from prefect.tasks import Task
 
 from quickstudy import registry, versions
 from quickstudy.cli.display import COUNT
+from quickstudy.cli.stages import LIVE
 from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
 from quickstudy.durations import record_duration
@@ -30,9 +32,6 @@ from quickstudy.ledger import Entry
 from quickstudy.processes import stream
 
 STARTER = ("quickstudy", "data", "build")
-
-LIVE = Path(".cache") / "live.jsonl"
-"""What the stage meta_train tells of each step while it runs."""
 
 LAST_DATA = Path(".cache") / "data_version"
 """The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
@@ -316,6 +315,20 @@ def _about_version(registration: registry.Registration) -> str:
     if registration.new:
         return f"new {names}"
     return f"{names} is this model; its new evaluation is a run of its own" if registration.logged else names
+
+
+def main(flow: Callable[[], Any]) -> int:
+    """Run a flow as a process of its own and return its exit code; a bug leaves its traceback."""
+    try:
+        flow()
+    except KeyboardInterrupt as error:
+        return fail(error)
+    except Exception as error:
+        code = fail(error)
+        if code == 1:
+            traceback.print_exc()
+        return code
+    return 0
 
 
 def fail(error: BaseException) -> int:

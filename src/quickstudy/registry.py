@@ -592,13 +592,17 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in _metrics(root).items()]
     metrics += [Metric(name, value, now, step) for name, step, value in _curve(root)]
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    _log_metrics(client, run_id, metrics)
     card = root / "build/card/card.md"
     if card.exists():
         client.log_batch(run_id, tags=[RunTag("mlflow.note.content", card.read_text(encoding="utf-8")[:5000])])
     client.set_terminated(run_id)
     return client.get_run(run_id)
+
+
+def _log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
+    for start in range(0, len(metrics), 1000):  # MLflow takes no more at once
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
 def _live_run(client: Any, experiment: str, key: str) -> str | None:
@@ -1024,8 +1028,7 @@ class _Follower:
             numbers = json.loads(line)
             step = int(numbers.pop("step"))
             metrics += [Metric(f"live/{name}", value, now, step) for name, value in numbers.items()]
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+        _log_metrics(self.client, self.run_id, metrics)
         self.read += len(text)
 
     def _start(self) -> None:

@@ -20,8 +20,8 @@ DATA, CACHE = Path("data"), Path(".cache")
 TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build/meta_train")
 EVALUATE, CARD = Path("build/evaluate"), Path("build/card")
 KEPT_CHECKPOINTS = 3
-LIVE = "live.jsonl"
-"""In the cache: a line for each step of the training that runs, or ran last."""
+LIVE = CACHE / "live.jsonl"
+"""A line for each step of the training that runs, or ran last."""
 
 PANEL = "Stages (dvc.yaml calls these; `quickstudy run` brings them up to date)"
 
@@ -114,7 +114,7 @@ def meta_train() -> None:
     model = training.model
     checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
     CACHE.mkdir(exist_ok=True)
-    with showing_progress() as progress, (CACHE / LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live:
+    with showing_progress() as progress, (LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live:
         result = meta_train(
             model, training.sources["train"], training.sources["validation"], settings, checkpoint,
             (lambda step, steps, text: progress("meta-train", step, steps)) if engine.rank == 0 else None,

@@ -140,8 +140,9 @@ def meta_train(
     started = time.monotonic() - place.seconds
     while place.step < train.steps and not _stops_early(place.curve, train):
         began = time.monotonic()
+        rate = learning_rate(place.step, train)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(place.step, train) * group["pace"]
+            group["lr"] = rate * group["pace"]
         tasks, counts = draw_tasks(
             sources, train, model, settings.seed, place.step, engine.rank, engine.processes, engine.device
         )
@@ -152,12 +153,12 @@ def meta_train(
         loss.backward()
         loss = engine.add_up(model, loss, tasks, counts)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        _follow(place, loss.item(), norm.item(), checkpoint, saved)
+        lost, slope = torch.stack([loss, norm]).tolist()  # a GPU is waited for once a step
+        _follow(place, lost, slope, checkpoint, saved)
         optimizer.step()
         place.step += 1
         numbers = {
-            "step": place.step, "loss": loss.item(), "gradient_norm": norm.item(),
-            "learning_rate": learning_rate(place.step - 1, train),
+            "step": place.step, "loss": lost, "gradient_norm": slope, "learning_rate": rate,
             "tasks_per_second": sum(counts.values()) / (time.monotonic() - began),
         }  # fmt: skip
         if place.step % train.validate_every == 0 or place.step == train.steps:
@@ -170,7 +171,7 @@ def meta_train(
         if record is not None and engine.rank == 0:
             record(numbers)
         if progress is not None:
-            progress(place.step, train.steps, f"loss {loss.item():.3f}")
+            progress(place.step, train.steps, f"loss {lost:.3f}")
         due = place.step % train.checkpoint_every == 0 or place.step == train.steps or _stops_early(place.curve, train)
         if checkpoint is not None and due and place.smooth <= WORSE * place.first:
             place.seconds, saved = time.monotonic() - started, place.step
