@@ -30,6 +30,7 @@ from sqlalchemy import Engine, event
 
 from quickstudy import registry
 from quickstudy.ledger import Move
+from quickstudy.registry import promotions, store
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -65,7 +66,7 @@ def make_store(root: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(bytes([number]) * 1000)
         digests = {"model.safetensors": hashlib.sha256(bytes([number]) * 1000).hexdigest()}
-        tags = {registry.REGISTERED: "true", registry.FILES: json.dumps(digests)}
+        tags = {store.REGISTERED: "true", store.FILES: json.dumps(digests)}
         client.create_model_version(registry.NAME, folder.parents[1].as_uri(), run, tags=tags)
     for alias, number in BEFORE.items():
         client.set_registered_model_alias(registry.NAME, alias, str(number))
@@ -100,7 +101,7 @@ def faults(root: Path, verb: str, saved: bytes, kill_at: int) -> tuple[list[str]
         found.append(f"champion {seen} after the kill")
     if forked(lambda: registry.read_ledger(root)) != 0:
         found.append("the ledger was not settled")
-    aliases, ledger = registry.aliases(root), registry._ledger(root)
+    aliases, ledger = registry.aliases(root), promotions.ledger_now(root)
     if aliases not in (BEFORE, after):
         found.append(f"aliases {aliases}")
     if aliases.get("champion") != seen:
@@ -176,7 +177,7 @@ def fill(root: Path, versions: int) -> None:
             run = f"{number:032x}"
             insert("runs", {**run_row, "run_uuid": run, "name": run})
             insert("model_versions", {**template, "version": number, "run_id": run})
-            for key, value in ((registry.REGISTERED, "true"), ("data_hash", run), ("git_commit", run)):
+            for key, value in ((store.REGISTERED, "true"), ("data_hash", run), ("git_commit", run)):
                 tag = {"name": registry.NAME, "version": number, "key": key, "value": value}
                 insert("model_version_tags", {**tag, "workspace": template["workspace"]})
             for index in range(60):
@@ -184,7 +185,7 @@ def fill(root: Path, versions: int) -> None:
             for index in range(150):
                 metric = {"key": f"evaluate/suite{index}.1-shot.accuracy", "value": index / number, "timestamp": 0}
                 insert("latest_metrics", {**metric, "step": 0, "is_nan": 0, "run_uuid": run})
-        insert("registered_models", {"name": registry.LEDGER, "creation_time": 0, "last_updated_time": 0})
+        insert("registered_models", {"name": promotions.LEDGER, "creation_time": 0, "last_updated_time": 0})
         last, line, champion = ledger.START, 0, 1
         evidence = {"answer": "PROMOTE", "rules": [{"name": f"rule {i}", "gain": 0.01 * i} for i in range(20)]}
         for number in range(4, versions + 1):
@@ -200,8 +201,8 @@ def fill(root: Path, versions: int) -> None:
                 last = done.digest
                 for entry in (intent, done):
                     line += 1
-                    insert("model_versions", {**template, "name": registry.LEDGER, "version": line, "run_id": None})
-                    tag = {"name": registry.LEDGER, "version": line, "key": registry.ENTRY, "value": entry.line}
+                    insert("model_versions", {**template, "name": promotions.LEDGER, "version": line, "run_id": None})
+                    tag = {"name": promotions.LEDGER, "version": line, "key": promotions.ENTRY, "value": entry.line}
                     insert("model_version_tags", {**tag, "workspace": template["workspace"]})
 
 

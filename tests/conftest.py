@@ -76,8 +76,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The registry stores models with the loader of tests/toy, which needs no trained weights."""
     toy = REPOSITORY / "tests/toy"
     monkeypatch.syspath_prepend(str(toy))
-    monkeypatch.setattr("quickstudy.registry.LOADER", "served.loader")
-    monkeypatch.setattr("quickstudy.registry.CODE", toy / "served")
+    monkeypatch.setattr("quickstudy.registry.runs.LOADER", "served.loader")
+    monkeypatch.setattr("quickstudy.registry.runs.CODE", toy / "served")
     yield
 
 

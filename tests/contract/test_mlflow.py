@@ -69,7 +69,7 @@ def live_runs(root: Path) -> list[Any]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "FOLLOW_SECONDS", 0.05)
+    monkeypatch.setattr(registry.live, "FOLLOW_SECONDS", 0.05)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
 
 
@@ -97,7 +97,7 @@ def test_a_training_is_seen_while_it_runs_and_its_run_becomes_that_of_the_versio
 def test_what_mlflow_did_not_take_is_sent_later_and_a_failed_training_is_told(
     ready: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, real, down = ready / "live.jsonl", registry._client, []
+    live, real, down = ready / "live.jsonl", registry.store.client, []
 
     def unreachable(root: Path) -> Any:
         if len(down) < 3:
@@ -105,7 +105,7 @@ def test_what_mlflow_did_not_take_is_sent_later_and_a_failed_training_is_told(
             raise QuickstudyError("MLflow's store does not answer")
         return real(root)
 
-    monkeypatch.setattr(registry, "_client", unreachable)
+    monkeypatch.setattr(registry.store, "client", unreachable)
     with pytest.raises(KeyboardInterrupt), registry.following(ready, live):
         live.write_text('{"step": 1, "loss": 2.5}\n')
         wait_for(lambda: len(down) == 3)

@@ -16,6 +16,7 @@ import pytest
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.ledger import Move
+from quickstudy.registry import promotions
 
 
 def client(root: Path) -> Any:
@@ -88,6 +89,7 @@ import json, os, sys
 from pathlib import Path
 from mlflow import MlflowClient
 from quickstudy import registry
+from quickstudy.registry import promotions
 
 root, number, verb = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 database = root / "mlruns/mlflow.db"
@@ -129,7 +131,7 @@ while code:
     between = registry.aliases(root)
     assert code in (0, 9), n
     assert forked(lambda: registry.read_ledger(root)) == 0, n
-    found = registry._ledger(root)
+    found = promotions.ledger_now(root)
     rows.append({"step": n, "code": code, "between": between, "after": registry.aliases(root),
                  "open": found.open is not None, "breaks": len(found.breaks), "states": list(found.states().values())})
     again = forked(lambda: registry.promote(root, number, against=1, why="again", verb=verb)) if n % 3 == 0 else None
@@ -180,9 +182,10 @@ def test_a_process_killed_while_sqlite_wrote_blocks_nobody(three: Path) -> None:
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(three: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mlflow import MlflowClient\nfrom quickstudy import registry\n"
+        "from quickstudy.errors import QuickstudyError\n"
         "print('ready', flush=True)\nsys.stdin.readline()\n"
         "try: registry.promote(Path('.'), int(sys.argv[1]), against=1, why='a race')\n"
-        "except registry.QuickstudyError as error: print(error)\n"
+        "except QuickstudyError as error: print(error)\n"
         "else: print('won')\n"
     )
     running = [
@@ -271,7 +274,7 @@ def test_a_move_under_way_elsewhere_is_left_alone_and_one_taken_for_dead_yields(
         registry.promote(one, 3, against=1, why="better")
     assert refused and registry.aliases(one) == AFTER
 
-    monkeypatch.setattr(registry, "MOVE_SECONDS", -1.0)
+    monkeypatch.setattr(promotions, "MOVE_SECONDS", -1.0)
     with (
         just_before(
             "set_registered_model_alias", lambda: registry.promote(other, 2, against=3, why="quicker") and None
@@ -296,10 +299,10 @@ def edit_line(root: Path, number: int) -> None:
 
 def refused(root: Path, match: str, number: int = 3, against: int | None = 1) -> None:
     """One clear line, and nothing moved."""
-    before = registry.aliases(root), registry._ledger(root)
+    before = registry.aliases(root), promotions.ledger_now(root)
     with pytest.raises(QuickstudyError, match=match) as error:
         registry.promote(root, number, against=against, why="a try")
-    assert "\n" not in str(error.value) and (registry.aliases(root), registry._ledger(root)) == before
+    assert "\n" not in str(error.value) and (registry.aliases(root), promotions.ledger_now(root)) == before
 
 
 def test_what_cannot_serve_is_not_promoted(three: Path) -> None:

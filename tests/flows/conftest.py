@@ -39,9 +39,9 @@ def with_flows(project: Path) -> Path:
     toy = REPOSITORY / "tests/toy"
     with (project / "flows/__init__.py").open("a") as file:
         file.write(
-            "import sys\nfrom pathlib import Path\nfrom quickstudy import registry\n"
+            "import sys\nfrom pathlib import Path\nfrom quickstudy.registry import runs\n"
             f"sys.path.append({str(toy)!r})\n"
-            f"registry.LOADER, registry.CODE = 'served.loader', Path({str(toy / 'served')!r})\n"
+            f"runs.LOADER, runs.CODE = 'served.loader', Path({str(toy / 'served')!r})\n"
             "from flows import steps\nsteps.STARTER = ('true',)\n"
         )
     return project

@@ -12,6 +12,7 @@ from prefect.settings import PREFECT_API_URL
 from flows import promote as flow
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
+from quickstudy.registry import store
 
 pytestmark = pytest.mark.usefixtures("prefect", "served")
 
@@ -96,6 +97,6 @@ def test_promote_roll_back_and_read_about_it(
     run = registry.version(root, "2").run_id
     code, out, err = answer(root, "diff", "1", "2", "--json")
     assert code == 0 and {"name": "seed", "a": "0", "b": "1"} in json.loads(out)["parameters"]
-    registry._client(root).delete_run(run)
+    store.client(root).delete_run(run)
     code, out, err = answer(root, "rollback", "--reason", "slow again")
     assert (code, out) == (2, "") and f"models:/quickstudy/2: its run {run} was deleted" in err

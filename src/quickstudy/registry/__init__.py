@@ -1,0 +1,41 @@
+"""What MLflow remembers: runs, models, versions and aliases. The only importer of mlflow, and only where it is needed.
+
+Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artifacts in ``mlruns/artifacts``.
+"""
+
+from quickstudy.registry.live import following
+from quickstudy.registry.models import Version, aliases, resolve, version
+from quickstudy.registry.promotions import (
+    Plan,
+    accept_breaks,
+    approved,
+    broken_ledger,
+    plan,
+    promote,
+    read_ledger,
+)
+from quickstudy.registry.runs import Registration, model_key, register, registered
+from quickstudy.registry.store import ALIASES, NAME, prepare, tracking_uri
+
+__all__ = [
+    "ALIASES",
+    "NAME",
+    "Plan",
+    "Registration",
+    "Version",
+    "accept_breaks",
+    "aliases",
+    "approved",
+    "broken_ledger",
+    "following",
+    "model_key",
+    "plan",
+    "prepare",
+    "promote",
+    "read_ledger",
+    "register",
+    "registered",
+    "resolve",
+    "tracking_uri",
+    "version",
+]

@@ -1,0 +1,274 @@
+"""Versions of the model: which there are, where their files lie, whether those are what was registered."""
+
+import hashlib
+import json
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.registry import store
+from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED
+
+
+@dataclass(frozen=True)
+class Version:
+    """What MLflow knows of a version of the model."""
+
+    number: int
+    aliases: tuple[str, ...]
+    created: str
+    """UTC, ISO 8601"""
+    run_id: str
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """of its training, and of its latest evaluation"""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{NAME}/{self.number}"
+
+
+def aliases(root: Path) -> dict[str, int]:
+    """Which version each alias stands at, now. Changes nothing."""
+    if store.is_local(root):
+        rows = store.query(root, "SELECT alias, version FROM registered_model_aliases WHERE name = ?", NAME)
+        return {alias: int(version) for alias, version in rows}
+    return aliases_of(store.client(root))
+
+
+def aliases_of(client: Any) -> dict[str, int]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {alias: int(number) for alias, number in client.get_registered_model(NAME).aliases.items()}
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+
+
+def version(root: Path, name: str) -> Version:
+    """A version of the model, by its number or by an alias. Changes nothing.
+
+    Raises:
+        QuickstudyError: there is none of this name, it was not registered to its end, or its run was deleted.
+    """
+    name = name.removeprefix(f"models:/{NAME}").lstrip("/@")
+    number = name if name.isdecimal() else aliases(root).get(name)
+    if number is None:
+        raise QuickstudyError("no version has this alias", where=f"@{name}", fix=f"Known models: {known(root)}")
+    where = f"models:/{NAME}/{number}"
+    found = _version_of_file(root, int(number)) if store.is_local(root) else _version_of_server(root, int(number))
+    if found is None:
+        raise QuickstudyError("there is no such version", where=where, fix=f"Known models: {known(root)}")
+    if isinstance(found, str):
+        raise QuickstudyError(
+            f"its run {found} was deleted",
+            where=where,
+            fix=f"Restore it (mlflow runs restore --run-id {found}), or take another version",
+        )
+    if REGISTERED not in found.tags:
+        raise QuickstudyError("its registration was cut off", where=where, fix="Complete it: quickstudy run")
+    return found
+
+
+def resolve(uri: str, root: Path) -> Path:
+    """The folder of a model on this machine.
+
+    Args:
+        uri: ``models:/quickstudy@champion``, ``models:/quickstudy/3``, ``runs:/RUN/model`` or a folder. What MLflow
+            keeps elsewhere is downloaded into ``.cache/models``.
+
+    Raises:
+        QuickstudyError: there is no such model; says which there are. Or a file of it is not what was registered.
+    """
+    if not re.match(r"(models|runs|mlflow-artifacts|https?|s3|gs|file):", uri):
+        folder = Path(uri)
+        if not (folder / "model.safetensors").is_file():
+            raise QuickstudyError(
+                "is no model folder (no model.safetensors)", where=uri, fix=f"Known models: {known(root)}"
+            )
+        return folder
+    match = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))", uri)
+    if match and store.is_local(root):
+        store.repair_moved(root)
+        found = _local_version(root, match["version"], match["alias"])
+        if found is None:
+            raise QuickstudyError("there is no such model", where=uri, fix=f"Known models: {known(root)}")
+        where, files = found
+        return _verified(_model_inside(where, uri), files, uri)
+    return _download(uri, root)
+
+
+def known(root: Path) -> str:
+    """Some models that there are: all aliases, the newest versions, the one just built."""
+    aliases = store.query(root, "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", NAME)
+    newest = store.query(
+        root,
+        f"SELECT v.version FROM model_versions v WHERE v.name = ? AND {NOT_DELETED} ORDER BY v.version DESC LIMIT 5",
+        NAME,
+    )
+    found = [f"models:/{NAME}@{alias}" for (alias,) in aliases]
+    found += [f"models:/{NAME}/{version}" for (version,) in newest]
+    if (root / "build/model/model.safetensors").is_file():
+        found.append("build/model")
+    return ", ".join(found) if found else "none yet; make one: quickstudy run"
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _version_of_file(root: Path, number: int) -> Version | str | None:
+    """A version of the project's own store; the id of its run where that was deleted; None where it does not exist."""
+    rows = store.query(
+        root,
+        f"SELECT v.run_id, v.creation_time, r.lifecycle_stage FROM model_versions v"
+        f" LEFT JOIN runs r ON r.run_uuid = v.run_id WHERE v.name = ? AND v.version = ? AND {NOT_DELETED}",
+        NAME,
+        number,
+    )
+    if not rows:
+        return None
+    run_id, created, stage = rows[0]
+    if stage != "active":
+        return str(run_id)
+    tags = dict(
+        store.query(root, "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", NAME, number)
+    )
+    metrics: dict[str, float] = {}
+    for run in (run_id, tags.get("evaluation_run", run_id)):
+        metrics |= dict(
+            store.query(root, "SELECT key, value FROM latest_metrics WHERE run_uuid = ? AND NOT is_nan", run)
+        )
+    return Version(
+        number,
+        tuple(sorted(alias for alias, at in aliases(root).items() if at == number)),
+        datetime.fromtimestamp(created / 1000, UTC).isoformat(timespec="seconds"),
+        run_id,
+        tags,
+        dict(store.query(root, "SELECT key, value FROM params WHERE run_uuid = ?", run_id)),
+        metrics,
+    )
+
+
+def _version_of_server(root: Path, number: int) -> Version | str | None:
+    from mlflow.exceptions import MlflowException
+
+    client = store.client(root)
+    try:
+        found = client.get_model_version(NAME, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    runs = []
+    for run_id in (found.run_id, found.tags.get("evaluation_run", found.run_id)):
+        try:
+            runs.append(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return str(run_id)
+    if runs[0].info.lifecycle_stage != "active":
+        return str(found.run_id)
+    return Version(
+        number,
+        tuple(sorted(alias for alias, at in aliases_of(client).items() if at == number)),
+        datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        found.run_id,
+        found.tags,
+        runs[0].data.params,
+        {**runs[0].data.metrics, **runs[1].data.metrics},
+    )
+
+
+def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[Path, str | None] | None:
+    """Where a version's files are, and their digests."""
+    if alias is not None:
+        rows = store.query(
+            root, "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?", NAME, alias
+        )
+        version = str(rows[0][0]) if rows else None
+    rows = store.query(
+        root,
+        f"SELECT v.storage_location, t.value FROM model_versions v LEFT JOIN model_version_tags t"
+        f" ON t.name = v.name AND t.version = v.version AND t.key = '{FILES}'"
+        f" WHERE v.name = ? AND v.version = ? AND {NOT_DELETED}",
+        NAME,
+        version,
+    )
+    if not rows or not rows[0][0]:
+        return None
+    return Path(urllib.parse.unquote(urllib.parse.urlparse(rows[0][0]).path)), rows[0][1]
+
+
+def _model_inside(artifacts: Path, uri: str) -> Path:
+    """The model's folder inside what MLflow stored: data/NAME, as its loader gets it."""
+    found = sorted(artifacts.glob("data/*/model.safetensors"))
+    if not found:
+        raise QuickstudyError(
+            f"its files are not in {artifacts}", where=uri, fix="Restore mlruns/, or train: quickstudy run"
+        )
+    return found[0].parent
+
+
+def _verified(folder: Path, files: str | None, uri: str) -> Path:
+    """The folder, if its files are those that were registered. Versions of before there were digests have none."""
+    wanted: dict[str, str] = json.loads(files) if files else {}
+    there = file_digests(folder) if files else {}
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) == there.get(name):
+            continue
+        what = "is missing" if name not in there else "was added" if name not in wanted else "was changed"
+        raise QuickstudyError(
+            f"{name} {what} since the model was registered (in {folder})",
+            where=uri,
+            fix="Restore the file from a backup of MLflow's artifacts, or take another version: quickstudy history",
+        )
+    return folder
+
+
+def _download(uri: str, root: Path) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    folder = root / ".cache" / "models" / hashlib.sha256(f"{store.tracking_uri(root)} {uri}".encode()).hexdigest()[:16]
+    store.client(root)
+    import mlflow.artifacts
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with store.using(store.tracking_uri(root)):
+            files = _digests_of(root, uri)
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+            return _verified(_model_inside(path, uri), files, uri)
+    except (MlflowException, OSError) as error:
+        raise QuickstudyError(
+            f"MLflow cannot give this model ({str(error).splitlines()[0]})",
+            where=uri,
+            fix=f"Known models: {known(root)}",
+        ) from None
+
+
+def _digests_of(root: Path, uri: str) -> str | None:
+    """What MLflow keeps of the digests of a version's or a run's files."""
+    client = store.client(root)
+    found: str | None = None
+    if match := re.fullmatch(rf"models:/{NAME}@([\w.-]+)", uri):
+        found = client.get_model_version_by_alias(NAME, match[1]).tags.get(FILES)
+    elif match := re.fullmatch(rf"models:/{NAME}/(\d+)", uri):
+        found = client.get_model_version(NAME, match[1]).tags.get(FILES)
+    elif match := re.fullmatch(r"runs:/(\w+)/model", uri):
+        found = client.get_run(match[1]).data.tags.get(FILES)
+    return found

