@@ -216,7 +216,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     client.log_text(run_id, lineage.to_json(record), "lineage.json")
     if record["git_dirty"] and (patch := versions.patch(root)):
         client.log_text(run_id, patch, "changes.patch")
-    for name in ("params.yaml", "dvc.lock"):
+    for name in ("params.yaml", "data.dvc", "dvc.lock", "requirements.lock"):
         if (root / name).exists():
             client.log_artifact(run_id, str(root / name))
     for folder in ("tasks", "meta_train", "evaluate", "card"):
