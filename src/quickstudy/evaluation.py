@@ -61,18 +61,22 @@ def evaluate(
         seed: of the untrained encoders.
 
     Returns:
-        columns suite, dataset, modality, novelty, way, shot, query, episode, method, accuracy, adapt_ms, nll.
-        ``adapt_ms`` is the time from a task's files to its state (of the first ``timed_episodes``) for the model, and
-        the time of fitting alone for the others. ``nll`` is the mean negative log likelihood of the queries' true
-        classes, in nats, for the model alone.
+        columns suite, dataset, modality, novelty, way, shot, query, episode, method, accuracy, adapt_ms, nll,
+        answers, confidences.
+        ``adapt_ms`` is the time from a task's files to what answers its queries: for the model (of the first
+        ``timed_episodes``) and for training from scratch; for scikit-learn it is the time of fitting alone.
+        For the model alone: ``nll`` is the mean negative log likelihood of the queries' true classes, in nats;
+        ``answers`` uint16 [N·Q] the class that each query was given and ``confidences`` float32 [N·Q] its probability,
+        to a thousandth, query after query, class by class as the episode has them.
     """
     total = sum(block.count for block in frozen) * (3 if settings.baselines else 1)
     done = 0
     parts: list[pd.DataFrame] = []
 
     def add(
-        block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]], nll: Sequence[float] | None = None
-    ) -> None:
+        block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]],
+        told: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:  # fmt: skip
         way, shot, query = block.episodes.way, block.episodes.shot, block.episodes.query.shape[2]
         frame = pd.DataFrame(results, columns=["accuracy", "adapt_ms"])
         for name, value in (
@@ -81,7 +85,9 @@ def evaluate(
         ):  # fmt: skip
             frame[name] = value
         frame["episode"] = np.arange(len(frame))
-        frame["nll"] = math.nan if nll is None else nll
+        frame["nll"] = told["nll"] if told else math.nan
+        for name in ("answers", "confidences"):
+            frame[name] = pd.Series(told[name] if told else [None] * len(frame), dtype=object)
         parts.append(frame)
 
     for name in dict.fromkeys(block.dataset for block in frozen):
@@ -106,10 +112,10 @@ def evaluate(
                 progress(min(done, total), total)
         for block in blocks:
             if settings.scratch_episodes:
-                add(block.frozen, "scratch", _scratch(model, block, arrays, rows, settings, seed))
+                add(block.frozen, "scratch", _scratch(model, subject, block, arrays, rows, settings, seed))
     frame = pd.concat(parts, ignore_index=True)
     order = ["suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method"]
-    return frame[[*order, "accuracy", "adapt_ms", "nll"]]
+    return frame[[*order, "accuracy", "adapt_ms", "nll", "answers", "confidences"]]
 
 
 @dataclass(frozen=True)
@@ -134,12 +140,12 @@ def _places(block: _Block, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor
 @torch.inference_mode()
 def _ours(
     model: MetaModel, subject: Subject, block: _Block, read: torch.Tensor, rows: np.ndarray, timed: int
-) -> tuple[list[tuple[float, float]], list[float]]:
-    """Accuracy and time of each episode; negative log likelihood of each."""
+) -> tuple[list[tuple[float, float]], dict[str, list[Any]]]:
+    """Accuracy and time of each episode; nll, answers and confidences of each."""
     support, query = _places(block, rows)
     way = block.frozen.episodes.way
     accuracies: list[float] = []
-    nll: list[float] = []
+    told: dict[str, list[Any]] = {"nll": [], "answers": [], "confidences": []}
     together = BLOCK if isinstance(model.learner, VectorLearner) else WEIGHT_BLOCK
     for start in range(0, len(support), together):
         s, q = support[start : start + together].flatten(1), query[start : start + together].flatten(1)
@@ -149,15 +155,19 @@ def _ours(
             logits = model.learner(task.support, targets, task.query, way)
         else:
             (logits,) = model([task])
-        accuracies += (logits.argmax(-1) == answers).double().mean(1).tolist()
-        nll += F.cross_entropy(logits.double().transpose(1, 2), answers, reduction="none").mean(1).tolist()
+        given = logits.argmax(-1)
+        accuracies += (given == answers).double().mean(1).tolist()
+        logs = logits.double().log_softmax(-1)  # [B, N·Q, N]
+        told["nll"] += (-logs.gather(-1, answers.expand_as(given)[..., None])[..., 0]).mean(1).tolist()
+        told["answers"] += list(given.numpy().astype(np.uint16))
+        told["confidences"] += list(logs.amax(-1).exp().numpy().round(3).astype(np.float32))
     times = [math.nan] * len(accuracies)
     for i in range(min(timed, len(times))):
         chosen = block.frozen.episodes.support[i]
         examples = subject.dataset.raw(chosen.flatten().numpy())
         labels = [str(n) for n in range(way) for _ in range(chosen.shape[1])]
         times[i] = adapt(model, block.frozen.modality, examples, labels, "").adapt_ms
-    return list(zip(accuracies, times, strict=True)), nll
+    return list(zip(accuracies, times, strict=True)), told
 
 
 @torch.inference_mode()
@@ -204,8 +214,11 @@ def _baselines(
 
 
 def _scratch(
-    model: MetaModel, block: _Block, arrays: torch.Tensor, rows: np.ndarray, settings: Evaluate, seed: int
-) -> list[tuple[float, float]]:
+    model: MetaModel, subject: Subject, block: _Block, arrays: torch.Tensor, rows: np.ndarray, settings: Evaluate,
+    seed: int,
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Accuracy and time of each episode. As ours, the time begins with the files of the support set: the frozen front
+    reads them, whoever learns from what it makes of them."""
     support, query = _places(block, rows)
     results = []
     for i in range(min(settings.scratch_episodes, len(support))):
@@ -215,12 +228,19 @@ def _scratch(
         targets, answers = (labels[0] for labels in task.targets())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + i)
-            results.append(
-                train_from_scratch(
-                    encoder, model.shape.dimension, s, targets, q, answers, task.way, settings.scratch_steps
-                )
+            accuracy, trained = train_from_scratch(
+                encoder, model.shape.dimension, s, targets, q, answers, task.way, settings.scratch_steps
             )
+        results.append((accuracy, _read_ms(model, subject, block.frozen, i) + trained))
     return results
+
+
+def _read_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode: int) -> float:
+    """Milliseconds that the frozen front takes to read an episode's support set from its files."""
+    examples = subject.dataset.raw(frozen.episodes.support[episode].flatten().numpy())
+    started = time.perf_counter()
+    model.encoder(frozen.modality).prepare(examples)
+    return (time.perf_counter() - started) * 1000
 
 
 def train_from_scratch(

@@ -1,6 +1,7 @@
 """Evaluation: every number is counted again, in another way, from the files."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def of(frame: pd.DataFrame, block: FrozenEpisodes, method: str) -> pd.DataFrame:
 def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, frozen: list[FrozenEpisodes]) -> None:
     assert list(frame.columns) == [
         "suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method", "accuracy", "adapt_ms",
-        "nll",
+        "nll", "answers", "confidences",
     ]  # fmt: skip
     assert len(frozen) == 6 and set(frame["method"]) == set(METHODS)
     for block in frozen:
@@ -79,7 +80,8 @@ def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, froze
             assert about.to_numpy().tolist() == [[block.dataset, block.modality, block.novelty, block.episodes.way, 3]]
             timed = rows["adapt_ms"].notna().sum()
             assert timed == (2 if method in (OURS, "scratch") else 8)
-            assert rows["nll"].notna().all() if method == OURS else rows["nll"].isna().all()
+            for column in ("nll", "answers", "confidences"):
+                assert rows[column].notna().all() if method == OURS else rows[column].isna().all()
     assert frame["accuracy"].between(0, 1).all() and (frame["adapt_ms"].dropna() > 0).all()
 
 
@@ -99,6 +101,10 @@ def test_our_accuracy_and_likelihood_are_those_of_adapting_and_asking_one_by_one
             truth = [dataset.classes[dataset.class_index[row]] for row in query]
             places = [state.classes.index(label) for label in truth]
             assert nll[i] == pytest.approx(-np.log(probabilities[range(len(truth)), places]).mean(), rel=1e-4)
+            row = of(frame, block, OURS).iloc[i]
+            drawn = list(dict.fromkeys(labels))  # an episode numbers its classes as they were drawn
+            assert [drawn[n] for n in row["answers"]] == answers
+            assert row["confidences"] == pytest.approx(probabilities.max(1), abs=0.00051)
             hits = sum(answer == label for answer, label in zip(answers, truth, strict=True))
             assert ours[i] == pytest.approx(hits / len(truth))
             seen.append(ours[i])
@@ -151,6 +157,21 @@ def test_progress_ends_at_the_total(model, subjects, frozen) -> None:
     assert [done for done, _ in told] == sorted(done for done, _ in told) and told[-1] == (3 * 48, 3 * 48)
 
 
+def test_the_time_of_training_from_scratch_begins_with_the_files_as_ours_does(model, subjects, frozen, monkeypatch):
+    encoder = model.encoder("image")
+    front = encoder.prepare
+
+    def slow(raw):
+        time.sleep(0.05)
+        return front(raw)
+
+    monkeypatch.setattr(encoder, "prepare", slow)
+    settings = Evaluate(baselines=False, scratch_episodes=1, scratch_steps=1, timed_episodes=1)
+    frame = evaluate(model, subjects, [frozen[0]], settings, SEED)
+    assert frame["modality"].eq("image").all() and frame["adapt_ms"].notna().sum() == 2
+    assert (frame["adapt_ms"].dropna() >= 50).all()
+
+
 def test_training_from_scratch_learns_a_task_that_can_be_learned(tiny: Settings, toys) -> None:
     dataset = toys("image", classes=3, each=12)
     torch.manual_seed(0)
@@ -179,7 +200,10 @@ def test_the_summary_is_the_mean_with_students_interval(frame: pd.DataFrame, fro
 
 def test_what_is_written(frame: pd.DataFrame, tmp_path: Path) -> None:
     write_evaluation(tmp_path / "out", frame)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "episodes.parquet"), frame)
+    read = pd.read_parquet(tmp_path / "out" / "episodes.parquet")
+    pd.testing.assert_frame_equal(read, frame)
+    ours = read[read["method"] == OURS].iloc[0]
+    assert (ours["answers"].dtype, ours["confidences"].dtype) == (np.uint16, np.float32)  # small on disk
     table = pd.read_csv(tmp_path / "out" / "table.csv")
     assert ",".join(table.columns) == "suite,modality,novelty,way,shot,method,episodes,accuracy,ci95,adapt_ms"
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
