@@ -178,6 +178,14 @@ class Gate(Section):
         return self.dataset_margins.get(dataset, self.dataset_margin)
 
 
+class Drift(Section):
+    significance: Share
+    auc: Annotated[float, Field(ge=0.5, le=1)]
+    examples: Positive
+    fewest: Annotated[int, Field(ge=2)]
+    permutations: Annotated[int, Field(ge=19)]
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -189,6 +197,7 @@ class Settings(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    drift: Drift
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

@@ -138,7 +138,8 @@ def gaussian_kernel(vectors: np.ndarray) -> np.ndarray:
     squares = np.maximum(lengths[:, None] + lengths - 2 * vectors @ vectors.T, 0)
     np.fill_diagonal(squares, 0)
     width = float(np.median(squares[np.triu_indices(len(vectors), 1)]))
-    return np.exp(-squares / (2 * width or 1.0))
+    kernel: np.ndarray = np.exp(-squares / (2 * width or 1.0))
+    return kernel
 
 
 def mmd_test(
@@ -264,7 +265,8 @@ def _nearest(x: np.ndarray, y: np.ndarray, own: np.ndarray, other: np.ndarray) -
     """Of each row of x the distance to the nearest row of y that is of another unit."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
     squares[own[:, None] == other] = np.inf
-    return np.sqrt(np.maximum(squares.min(1), 0))
+    distances: np.ndarray = np.sqrt(np.maximum(squares.min(1), 0))
+    return distances
 
 
 def _auc(scores: np.ndarray, positive: np.ndarray) -> float:

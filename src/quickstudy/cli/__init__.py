@@ -24,12 +24,13 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, pipeline, promotion, stages, tasks
+    from quickstudy.cli import compare, data, drift, pipeline, promotion, stages, tasks
 
     pipeline.register(app)
     promotion.register(app)
     compare.register(app)
     tasks.register(app)
+    drift.register(app)
     app.add_typer(data.app, name="data")
     stages.register(app)
 

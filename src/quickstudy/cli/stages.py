@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset
     from quickstudy.model.metamodel import MetaModel
+    from quickstudy.reference import Known
     from quickstudy.training import Source
 
 DATA, CACHE = Path("data"), Path(".cache")
@@ -105,12 +106,14 @@ def meta_train() -> None:
 
     from quickstudy.cli.progress import showing_progress
     from quickstudy.model.store import save_model, weights_digest
+    from quickstudy.reference import write_reference
     from quickstudy.training import Engine, meta_train, write_curve
 
     _set_threads(settings)
     engine = Engine(settings.train)
     with engine.fabric.rank_zero_first(), showing_progress() as progress:  # what it computes, the others find cached
-        training = prepare_training(settings, read_datasets(), progress)
+        datasets = read_datasets()
+        training = prepare_training(settings, datasets, progress)
     model = training.model
     checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
     CACHE.mkdir(exist_ok=True)
@@ -123,6 +126,7 @@ def meta_train() -> None:
     if engine.rank:
         return
     save_model(model, MODEL, training.lineage)
+    write_reference(MODEL, remembered(model, datasets, training.sources["train"], settings.drift.examples))
     META_TRAIN.mkdir(parents=True, exist_ok=True)
     write_curve(META_TRAIN / "curve.csv", result.curve)
     last = next(look for look in reversed(result.curve) if look.step <= result.step)
@@ -256,6 +260,22 @@ def prepare_training(settings: "Settings", datasets: "dict[str, Dataset]", progr
     groups = {name: sorted(set(_trained_groups(datasets[name], settings))) for name in learned}
     lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
     return Training(model, sources, key, lineage)
+
+
+def remembered(
+    model: "MetaModel", datasets: "dict[str, Dataset]", learned: "list[Source]", examples: int
+) -> "list[Known]":
+    """What a trained model remembers of each dataset, to tell drift by; ``learned`` is what it was trained on."""
+    import numpy as np
+
+    from quickstudy.reference import remember
+
+    known = []
+    for name, dataset in datasets.items():
+        own = [source for source in learned if source.pool.dataset == name]
+        rows = np.concatenate([np.empty(0, np.int64), *(source.pool.rows.numpy() for source in own)])
+        known.append(remember(model, dataset, rows, own[0].arrays if own else None, examples))
+    return known
 
 
 def read_datasets() -> "dict[str, Dataset]":
