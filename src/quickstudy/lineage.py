@@ -14,7 +14,13 @@ from quickstudy import versions
 from quickstudy.config import load_settings
 
 # The packages whose arithmetic ends up in the weights and the numbers.
-NUMERIC = ("torch", "numpy", "scipy", "scikit-learn", "transformers", "pyarrow", "pandas", "pillow", "soundfile")
+NUMERIC = (
+    "torch", "lightning-fabric", "numpy", "scipy", "scikit-learn", "transformers", "pyarrow", "pandas", "pillow",
+    "soundfile",
+)  # fmt: skip
+
+FEATURES = Path(".cache") / "features"
+"""Where a stage keeps what the frozen fronts of the encoders made of the datasets."""
 
 
 class Lineage(TypedDict):
@@ -24,15 +30,19 @@ class Lineage(TypedDict):
     git_branch: str | None
     git_dirty: bool
     git_changed: list[str]
+    git_left_out: list[str]
     data_hash: str | None
     dvc_lock_hash: str | None
     requirements_lock_hash: str | None
     stages: dict[str, str]
+    features: dict[str, str]
     parameters: dict[str, Any]
     python: str
     platform: str
     cpu: str
+    cpu_capability: str
     cpu_threads: int
+    threads: int
     device: str
     packages: dict[str, str]
 
@@ -42,30 +52,72 @@ def record(root: Path) -> Lineage:
 
     Returns:
         hashes of files are sha256 in hex, ``data_hash`` and the outputs under ``stages`` are DVC's md5; ``git_dirty``
-        leaves out data.dvc and dvc.lock, which a run writes itself; ``parameters`` are those of params.yaml with dotted
-        names. ``device`` is what torch would compute on here.
+        leaves out data.dvc and dvc.lock, which a run writes itself; ``git_left_out`` are the changed files that are
+        too large for the patch; ``features`` are hashes of arrays that the training read; ``parameters`` are those of
+        params.yaml with dotted names. ``device`` is what torch would compute on here, with ``threads`` threads and at
+        most the instructions of ``cpu_capability``.
 
     Raises:
         QuickstudyError: no git repository, or params.yaml is not valid.
     """
-    code = versions.code_state(root)
+    code, parameters = versions.code_state(root), load_settings(root / "params.yaml").model_dump(mode="json")
     return Lineage(
         git_commit=code.commit,
         git_branch=code.branch,
         git_dirty=bool(code.changed),
         git_changed=list(code.changed),
+        git_left_out=list(versions.left_out(root)) if code.changed else [],
         data_hash=versions.data_hash(root),
         dvc_lock_hash=file_hash(root / "dvc.lock"),
         requirements_lock_hash=file_hash(root / "requirements.lock"),
         stages=versions.lock_hashes(root),
-        parameters=versions.flatten(load_settings(root / "params.yaml").model_dump(mode="json")),
+        features=feature_hashes(root),
+        parameters=versions.flatten(parameters),
+        **machine(parameters["train"]["threads"]),
+    )
+
+
+class Machine(TypedDict):
+    """The part of a `Lineage` that is not of the project."""
+
+    python: str
+    platform: str
+    cpu: str
+    cpu_capability: str
+    cpu_threads: int
+    threads: int
+    device: str
+    packages: dict[str, str]
+
+
+def machine(threads: int = 0) -> Machine:
+    """This machine and the packages here.
+
+    Args:
+        threads: of torch, as ``train.threads`` sets them.
+    """
+    # Importing torch takes seconds; whoever asks in a process that has not done so gets it now.
+    import torch
+
+    return Machine(
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=_cpu(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
         cpu_threads=os.cpu_count() or 1,
+        threads=threads or torch.get_num_threads(),
         device=_device(),
         packages=_packages(),
     )
+
+
+def feature_hashes(root: Path) -> dict[str, str]:
+    """Name of a file in ``.cache/features`` → sha256, of each dataset's latest: an encoder's name is not in it, its
+    content is (see `quickstudy.model.features`)."""
+    latest: dict[str, Path] = {}
+    for path in sorted((root / FEATURES).glob("*-*.npy"), key=lambda path: path.stat().st_mtime):
+        latest[path.name.rpartition("-")[0]] = path
+    return {path.name: file_hash(path) or "" for _, path in sorted(latest.items())}
 
 
 def to_json(lineage: Lineage) -> str:
@@ -75,7 +127,8 @@ def to_json(lineage: Lineage) -> str:
 def file_hash(path: Path) -> str | None:
     """sha256 of a file in hex; None where it does not exist."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
 
@@ -99,7 +152,6 @@ def _cpu() -> str:
 
 
 def _device() -> str:
-    # Importing torch takes seconds; whoever asks in a process that has not done so gets it now.
     import torch
 
     if torch.cuda.is_available():

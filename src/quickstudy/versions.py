@@ -3,10 +3,14 @@
 The command line, because in-process DVC lets a stage's output bypass whoever wants to read it. A call costs a second.
 """
 
+import configparser
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -22,6 +26,9 @@ Outcome = Literal["ran", "up to date", "restored"]
 
 # Files that a run itself rewrites: they say what was built, not what it was built with.
 WRITTEN_BY_RUNS = ("dvc.lock", "data.dvc")
+
+LARGEST = 10_000_000
+"""Bytes of a file that git does not track, above which a patch leaves it out."""
 
 _CHATTER = (
     "Running stage ",
@@ -98,7 +105,7 @@ def stages(root: Path) -> tuple[Stage, ...]:
         name: tuple(
             other
             for other in entries
-            if other != name and any(_overlap(dep, out) for dep in _paths(entry, "deps") for out in outs[other])
+            if other != name and any(overlap(dep, out) for dep in _paths(entry, "deps") for out in outs[other])
         )
         for name, entry in entries.items()
     }
@@ -133,7 +140,7 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
     lock = _lock(root)
     for stage in stages(root):
         reasons = _why_stage(root, stage, status.get(stage.name, []), lock.get(stage.name))
-        if "data" in found and any(_overlap(dep, "data") for dep in stage.deps):
+        if "data" in found and any(overlap(dep, "data") for dep in stage.deps):
             reasons.append("data changed")
         reasons += [f"after {name}" for name in stage.after if name in found]
         if reasons:
@@ -141,13 +148,23 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
+def repro(
+    root: Path,
+    stage: str,
+    on_line: Callable[[str], None],
+    *,
+    anew: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Outcome:
     """Bring one stage up to date; those before it are taken as they are. A stage that fails leaves its former outputs.
 
     Whatever ends this call, a signal or an exception in ``on_line`` included, the stage's processes are then gone.
 
     Args:
         on_line: gets each line that the stage prints, while it runs.
+        anew: run it whatever DVC knows of it, and put nothing into DVC's cache; dvc.lock gets the hashes all the same.
+            (With ``--no-run-cache`` alone DVC still restores what dvc.lock names.)
+        env: variables beside those of this process.
 
     Raises:
         QuickstudyError: the stage told the user what is wrong and ended with exit code 2.
@@ -161,13 +178,14 @@ def repro(root: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
         if line and not line.startswith(_CHATTER):
             on_line(line)
 
-    code = processes.stream([*_DVC, "repro", "--single-item", stage], root, listen)
+    how = ["--force", "--no-run-cache", "--no-commit"] if anew else []
+    code = processes.stream([*_DVC, "repro", "--single-item", *how, stage], root, listen, env)
     text = "\n".join(lines)
     if code == 0:
         if f"Stage '{stage}' is cached - skipping run" in text:
             return "restored"
         return "ran" if f"Running stage '{stage}'" in text else "up to date"
-    if stage in _lock(root):  # DVC deleted the former outputs when the stage started
+    if stage in _lock(root) and not anew:  # DVC deleted the former outputs when the stage started
         _run([*_DVC, "checkout", "--quiet", "--force", stage], root)
     mistakes = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
     if mistakes and text.rstrip().endswith("exited with 2"):
@@ -212,10 +230,19 @@ def add_data(root: Path) -> str:
     return version
 
 
+def cache_folder(root: Path) -> Path:
+    """Where DVC's cache of this clone is."""
+    return (root / _dvc(root, "cache", "dir").strip()).resolve()
+
+
 def in_cache(root: Path, version: str) -> bool:
-    """Whether DVC's cache in this clone knows the files of a version of the data."""
-    folder = Path(_dvc(root, "cache", "dir").strip())
-    return (root / folder / "files" / "md5" / version[:2] / version[2:]).exists()
+    """Whether DVC's cache in this clone holds all files of a version of the data."""
+    files = cache_folder(root) / "files" / "md5"
+    try:
+        listed = json.loads((files / version[:2] / version[2:]).read_text(encoding="utf-8"))
+        return all((files / entry["md5"][:2] / entry["md5"][2:]).exists() for entry in listed)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def checkout_data(root: Path) -> None:
@@ -226,6 +253,21 @@ def checkout_data(root: Path) -> None:
 def has_remote(root: Path) -> bool:
     """Whether a default DVC remote is configured."""
     return bool(_run([*_DVC, "config", "core.remote"], root).stdout.strip())
+
+
+def in_remote(root: Path) -> bool:
+    """Whether the default DVC remote holds all files of the version that data.dvc names; the cache lacks some.
+
+    Raises:
+        RemoteFailed: it cannot be reached.
+    """
+    done = _run([*_DVC, "status", "--cloud", "--json", "data.dvc"], root)
+    if done.returncode != 0:
+        _raise_known(done.stderr, root)
+        raise RemoteFailed(f"the DVC remote does not answer: {done.stderr.removeprefix('ERROR: ')}", where=root)
+    states = json.loads(done.stdout or "{}")
+    # Where neither has the list of the files, DVC knows of none and only warns.
+    return bool(states) and "missing" not in states.values() and "neither locally nor on remote" not in done.stderr
 
 
 def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
@@ -249,6 +291,20 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
         )
 
 
+def locked(path: Path) -> dict[str, Any]:
+    """Stage → its command, dependencies, parameters and outputs, of a dvc.lock; empty where there is none.
+
+    Raises:
+        QuickstudyError: it cannot be read.
+    """
+    try:
+        return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {})
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        raise QuickstudyError("is not readable", where=path, fix="Restore it: git checkout dvc.lock") from None
+
+
 def lock_hashes(root: Path) -> dict[str, str]:
     """Path of every stage output → its hash in dvc.lock."""
     return {out["path"]: out["md5"] for stage in _lock(root).values() for out in stage.get("outs", []) if "md5" in out}
@@ -260,23 +316,145 @@ def code_state(root: Path) -> Code:
     Raises:
         QuickstudyError: git is not installed or this is no repository.
     """
-    changed = tuple(
-        line[3:]
-        for line in _git(root, "status", "--porcelain", "--untracked-files=normal").splitlines()
-        if line[3:] not in WRITTEN_BY_RUNS
-    )
+    entries = iter(_git(root, "status", "--porcelain", "-z", "--untracked-files=normal").split("\0"))
+    changed = []
+    for entry in entries:
+        if entry[:1] in ("R", "C"):  # the name before it was renamed follows
+            changed.append(next(entries))
+        changed.append(entry[3:])
     commit = _run(["git", "rev-parse", "--verify", "HEAD"], root)
     branch = _run(["git", "symbolic-ref", "--short", "HEAD"], root)
     return Code(
         commit=commit.stdout.strip() or None if commit.returncode == 0 else None,
         branch=branch.stdout.strip() or None if branch.returncode == 0 else None,
-        changed=changed,
+        changed=tuple(name for name in changed if name and name not in WRITTEN_BY_RUNS),
     )
 
 
 def patch(root: Path) -> str:
-    """What differs from the last commit in the tracked files, as git writes it; empty without a commit."""
-    return _run(["git", "diff", "HEAD", "--", ".", *(f":!{name}" for name in WRITTEN_BY_RUNS)], root).stdout
+    """What differs from the last commit, as git writes it: also binary files and those that git does not track yet.
+
+    What git ignores, what runs write and files of `left_out` are not in it. Empty without a commit. Neither the index
+    nor git's objects change. What git's own settings would change of it (colours, prefixes, filters of text) does not
+    count; it can be applied by `apply_patch` to the commit.
+    """
+    if _run(["git", "rev-parse", "--verify", "HEAD"], root).returncode != 0:
+        return ""
+    without = [f":(exclude,literal){name}" for name in (*WRITTEN_BY_RUNS, *left_out(root))]
+    with tempfile.TemporaryDirectory() as scratch:
+        index, objects, binary = (Path(scratch, name) for name in ("index", "objects", "attributes"))
+        objects.mkdir()
+        binary.write_text("* binary\n")
+        env = {
+            "GIT_INDEX_FILE": str(index),
+            "GIT_OBJECT_DIRECTORY": str(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": json.dumps(str(_git_path(root, "objects"))),
+        }
+        own = _git_path(root, "index")
+        if own.exists():
+            index.write_bytes(own.read_bytes())  # with what it knows of the files, which are then not read again
+        else:
+            _bytes(["git", "read-tree", "HEAD"], root, env)
+        _bytes(["git", "add", "--all", "--", ".", *without], root, env)
+        shape = ["--cached", "--binary", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"]
+        diff = ["diff", *shape, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", ".", *without]
+        try:
+            return _bytes(["git", *diff], root, env).decode()
+        except UnicodeDecodeError:  # text of another encoding: as if it were binary, which is written in ASCII
+            return _bytes(["git", "-c", f"core.attributesFile={binary}", *diff], root, env).decode()
+
+
+def left_out(root: Path) -> tuple[str, ...]:
+    """Files that git neither tracks nor ignores and that are too large for a patch."""
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    return tuple(name for name in names if name and (root / name).is_file() and _size(root / name) > LARGEST)
+
+
+def patched(patch: bytes) -> frozenset[str]:
+    """The files that a patch of this module's touches, relative to the repository."""
+    found = re.findall(rb'^diff --git (?:a/(.*) b/\1|"a/(.*)" "b/\2")$', patch, re.MULTILINE)
+    return frozenset((plain or _unquoted(quoted)).decode(errors="replace") for plain, quoted in found)
+
+
+def has_commit(root: Path, commit: str) -> bool:
+    """Whether this clone has a commit."""
+    return _run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], root).returncode == 0
+
+
+def add_worktree(root: Path, folder: Path, commit: str) -> Path:
+    """The files of a commit in a folder of their own, beside the user's working copy, which is not touched.
+
+    DVC there has this clone's remotes, and its cache is this clone's.
+
+    Returns:
+        the project's folder in it: ``folder``, or one below where the project is not the whole repository.
+
+    Raises:
+        QuickstudyError: git refuses.
+    """
+    # Hooks are the user's, for their working copy: `dvc install` makes one that checks out the data.
+    _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--force", "--detach", str(folder), commit)
+    project = folder / _git(root, "rev-parse", "--show-prefix").strip()
+    config = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    config.optionxform = str  # type: ignore[method-assign,assignment]
+    for name in ("config", "config.local"):
+        path = root / ".dvc" / name
+        part = configparser.RawConfigParser(strict=False, allow_no_value=True)
+        part.optionxform = str  # type: ignore[method-assign,assignment]
+        part.read(path, encoding="utf-8")
+        for section in part.sections():
+            url = part.get(section, "url", fallback=None)
+            if url and not re.match(r"\w+://", url) and not Path(url).is_absolute():
+                part.set(section, "url", str((path.parent / url).resolve()))
+        config.read_dict(part)
+    config.read_dict({"cache": {"dir": str(cache_folder(root))}})
+    (project / ".dvc").mkdir(exist_ok=True)
+    with (project / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+        config.write(file)
+    return project
+
+
+def remove_worktree(root: Path, folder: Path) -> None:
+    """Remove what `add_worktree` made, in whatever state it is, and what git remembers of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _git(root, "worktree", "prune")
+
+
+def apply_patch(folder: Path, patch: bytes) -> None:
+    """Change the files of a worktree as a patch says.
+
+    Raises:
+        QuickstudyError: it does not fit.
+    """
+    try:
+        _bytes(["git", "apply", "--binary", "--whitespace=nowarn", "-"], folder, stdin=patch)
+    except QuickstudyError as error:
+        raise QuickstudyError(f"the recorded patch does not fit its commit ({error.what})") from None
+
+
+def set_data(root: Path, version: str) -> None:
+    """Let data.dvc name a version of the data, and forget what dvc.lock says: nothing has run here yet."""
+    out = {"md5": version, "hash": "md5", "path": "data"}
+    (root / "data.dvc").write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
+    (root / "dvc.lock").unlink(missing_ok=True)
+
+
+def hash_data(root: Path) -> str:
+    """The version of data/ as it is now, into data.dvc; DVC's cache gets nothing.
+
+    Raises:
+        QuickstudyError: DVC refuses.
+    """
+    _dvc(root, "add", "--no-commit", "data")
+    version = data_hash(root)
+    assert version is not None
+    return version
+
+
+def overlap(a: str, b: str) -> bool:
+    """Whether one of two paths is the other or lies in it."""
+    one, other = Path(a).parts, Path(b).parts
+    return one[: len(other)] == other or other[: len(one)] == one
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -301,19 +479,8 @@ def _paths(entry: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
     return tuple(str(item if isinstance(item, str) else next(iter(item))) for item in items)
 
 
-def _overlap(dep: str, out: str) -> bool:
-    a, b = Path(dep).parts, Path(out).parts
-    return a[: len(b)] == b or b[: len(a)] == a
-
-
 def _lock(root: Path) -> dict[str, Any]:
-    path = root / "dvc.lock"
-    try:
-        return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {})
-    except FileNotFoundError:
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        raise QuickstudyError("is not readable", where=path, fix="Restore it: git checkout dvc.lock") from None
+    return locked(root / "dvc.lock")
 
 
 def _why_data(root: Path, status: Mapping[str, Any]) -> str | None:
@@ -342,7 +509,7 @@ def _why_stage(root: Path, stage: Stage, entries: list[Any], locked: Mapping[str
         for path, state in entry.get("changed deps", {}).items():
             if path.endswith("params.yaml"):
                 reasons += _why_params(root, stage, locked)
-            elif _overlap(path, "data") or not any(_overlap(path, out) for out in _outs_before(root, stage)):
+            elif overlap(path, "data") or not any(overlap(path, out) for out in _outs_before(root, stage)):
                 reasons.append(f"{path} {'is missing' if state == 'deleted' else 'changed'}")
         for path, state in entry.get("changed outs", {}).items():
             reasons.append(f"{path} {'is missing' if state == 'deleted' else 'was changed by hand'}")
@@ -374,6 +541,35 @@ def _run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
         )
     except FileNotFoundError:
         raise QuickstudyError(f"{command[0]} is not installed", fix=f"Install {command[0]}") from None
+
+
+def _bytes(command: list[str], root: Path, env: Mapping[str, str] | None = None, stdin: bytes | None = None) -> bytes:
+    """As `_run`, for what is not text."""
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, input=stdin, env={**os.environ, **(env or {})}, check=False
+    )
+    if done.returncode != 0:
+        raise QuickstudyError(done.stderr.decode(errors="replace").strip().removeprefix("error: "), where=root)
+    return done.stdout
+
+
+def _git_path(root: Path, name: str) -> Path:
+    return (root / _git(root, "rev-parse", "--git-path", name).strip()).resolve()
+
+
+def _size(path: Path) -> int:
+    return path.stat(follow_symlinks=False).st_size
+
+
+def _unquoted(name: bytes) -> bytes:
+    """As git writes unusual names: \"…\" with escapes of C."""
+    escapes = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+    def plain(found: "re.Match[bytes]") -> bytes:
+        what = found[1]
+        return bytes([int(what, 8)]) if what.isdigit() else escapes.get(what, what)
+
+    return re.sub(rb"\\([0-7]{3}|.)", plain, name)
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -1,0 +1,147 @@
+"""Build a registered model again from what was recorded of it, beside the working copy, and say whether it is the same.
+
+quickstudy reproduce 3              # starts this in a process of its own and draws its progress
+python -m flows.reproduce 3         # the same with Prefect's own log
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+
+from flows import steps
+from quickstudy import reproduce as rebuild
+from quickstudy import versions
+from quickstudy.cli.display import COUNT
+from quickstudy.config import load_settings
+from quickstudy.environment import find_project
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[dict[str, Any]]:
+    """As `flows.steps.step`; how long it took is not what the same step of a run would take."""
+    steps.tell(step=name, state="start")
+    start = time.monotonic()
+    done: dict[str, Any] = {"outcome": "ran"}
+    yield done
+    steps.tell(step=name, state="done", seconds=time.monotonic() - start, **done)
+
+
+# A rebuild starts from nothing: no step is taken from what an earlier one has left.
+@task(name="record", task_run_name="record", cache_policy=NO_CACHE)
+def read(root: Path, uri: str) -> rebuild.Recipe:
+    """What was recorded of the model."""
+    with step("record") as done:
+        recipe = rebuild.read(root, uri)
+        done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
+    return recipe
+
+
+@task(name="worktree", task_run_name="worktree", cache_policy=NO_CACHE)
+def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
+    """The code of its commit, with its patch, and where its data can come from."""
+    with step("worktree") as done:
+        project, source = rebuild.prepare(root, recipe)
+        rebuild.check_code(project, recipe)
+        done["note"] = f"commit {recipe.commit[:10]}{' with the recorded patch' if recipe.patch else ''}"
+    return project, source
+
+
+@task(
+    name="data",
+    task_run_name="data",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=10,
+    retry_condition_fn=steps.a_retry_can_help,
+)
+def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
+    """Its data."""
+    with step("data") as done:
+        listen = steps.listener("data")
+        rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if COUNT.search(line) else None)
+        done["note"] = f"version {recipe.data[:8]}, {source if source.startswith('built') else f'from {source}'}"
+    return recipe.data
+
+
+@task(cache_policy=NO_CACHE)
+def build(project: Path, recipe: rebuild.Recipe, stage: versions.Stage) -> str | None:
+    """A stage of its dvc.yaml, run anew. How it failed, where it did."""
+    with step(stage.name) as done:
+        failure = rebuild.build(project, recipe, stage, steps.listener(stage.name))
+        done["note"] = failure or ""
+    return failure
+
+
+@task(name="verdict", task_run_name="verdict", cache_policy=NO_CACHE)
+def judge(
+    root: Path, project: Path, recipe: rebuild.Recipe, source: rebuild.Source, failure: str | None, started: float
+) -> rebuild.Verdict:
+    """Is it the same?"""
+    with step("verdict") as done:
+        listen = steps.listener("verdict")
+        verdict = rebuild.judge(
+            root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure, started,
+            lambda count, total: listen(f"answers: {count:,} of {total:,}"),
+        )  # fmt: skip
+        done.update(note=f"{verdict.answer}: {verdict.why}", answer=verdict.answer, run_id=verdict.run_id)
+    listed = "".join(f"\n- {line}" for line in (*verdict.where, *verdict.environment, *verdict.notes))
+    create_markdown_artifact(
+        f"**{verdict.answer}**: `{verdict.uri}` built again at commit `{verdict.commit}`; {verdict.why}.\n{listed}",
+        key="reproduce",
+        description="Whether the rebuilt model is the registered one",
+    )
+    return verdict
+
+
+@flow(name="reproduce", persist_result=False)
+def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
+    """Build a model again, in a worktree of its commit.
+
+    Args:
+        uri: a version, an alias or a run.
+        project: its folder; by default the one around the current folder.
+
+    Raises:
+        QuickstudyError: it cannot be rebuilt; says why.
+        versions.StageFailed: a stage was killed.
+    """
+    root, started = find_project(Path(project) if project else None), time.monotonic()
+    with rebuild.alone(root):
+        read_state = read(root, uri, return_state=True)
+        recipe = read_state.result()
+        prepared = prepare(root, recipe, return_state=True, wait_for=[read_state])
+        worktree, source = prepared.result()
+        last: State[Any] = fetch(worktree, recipe, source, return_state=True, wait_for=[prepared])
+        last.result()
+        failure: str | None = None
+        for stage in rebuild.needed(worktree):
+            run = build.with_options(name=stage.name, task_run_name=stage.name)
+            last = run(worktree, recipe, stage, return_state=True, wait_for=[last])
+            failure = last.result()
+            if failure:
+                get_run_logger().warning("%s", failure)
+                break
+        verdict: rebuild.Verdict = judge(
+            root, worktree, recipe, source, failure, started, return_state=True, wait_for=[last]
+        ).result()
+    return verdict
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
+    parser.add_argument("uri", help="a version, an alias or a run")
+    asked = parser.parse_args(arguments)
+    return steps.main(lambda: reproduce(asked.uri))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""reproduce and lineage: build a registered model again; show what it was made of."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quickstudy.reproduce import Recipe, Source, Verdict
+
+Uri = Annotated[
+    str,
+    typer.Argument(
+        metavar="URI",
+        help="A version (3), an alias (champion), models:/quickstudy/3 or a run (runs:/ID).",
+        show_default=False,
+    ),
+]
+
+COLOURS = {"IDENTICAL": "bold green", "EQUIVALENT": "bold green", "DIFFERENT": "bold red"}
+SHOWN = 12
+"""How many differences of the packages and the stages are listed on the terminal."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    uri: Uri,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it can be rebuilt, and from what.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON, on stdout.")] = False,
+) -> None:
+    """Build a registered model again from its record, and say whether it is the same.
+
+    In a git worktree at the recorded commit, with the recorded data and parameters; your working copy is not touched.
+
+    IDENTICAL: the weights have the same bits. EQUIVALENT: other bits, but both models answer the same episodes alike,
+    within the bound of params.yaml (reproduce). DIFFERENT: neither; says from where on.
+
+    Exit code 0: identical or equivalent; 1: different; 2: it cannot be rebuilt, and why.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from quickstudy import reproduce as rebuild
+    from quickstudy.cli.pipeline import drive, project
+
+    root = project()
+    console = Console(stderr=as_json)
+    # What cannot be rebuilt is told before Prefect starts; the flow looks again.
+    with rebuild.alone(root):
+        recipe = rebuild.read(root, uri)
+        worktree, source = rebuild.prepare(root, recipe)
+        if check:
+            rebuild.check_code(worktree, recipe)
+            found = _checked(recipe, source, rebuild.elsewhere(recipe, worktree))
+    if check:
+        if as_json:
+            print(json.dumps(found, indent=1, ensure_ascii=False))
+        else:
+            _show_check(console, found)
+        return
+    # The run, not the alias: what was looked at is what is rebuilt.
+    display = drive(root, ["-m", "flows.reproduce", f"runs:/{recipe.record.run_id}"], "reproduce.log")
+    verdict = rebuild.read_verdict(root, display.last["verdict"]["run_id"])
+    if as_json:
+        print(json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
+    else:
+        _show(console, verdict)
+    if verdict.answer == "DIFFERENT":
+        raise typer.Exit(1)
+
+
+def _checked(recipe: "Recipe", source: "Source", environment: list[str]) -> dict[str, object]:
+    return {
+        "uri": recipe.uri,
+        "run_id": recipe.record.run_id,
+        "commit": recipe.commit,
+        "patch": recipe.patch is not None,
+        "data": recipe.data,
+        "data_from": source,
+        "threads": recipe.threads,
+        "weights": recipe.files["model.safetensors"],
+        "environment": environment,
+        "notes": list(recipe.notes),
+    }
+
+
+def _show_check(console: "Console", found: dict[str, object]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    patch = " with the recorded patch" if found["patch"] else ""
+    for name, what in (
+        ("model", f"{found['uri']}, run {found['run_id']}"),
+        ("code", f"commit {found['commit']}{patch}"),
+        ("data", f"version {found['data']}, {found['data_from']}"),
+        ("threads", found["threads"] or "not recorded"),
+        ("weights", f"sha256 {found['weights']}"),
+    ):
+        table.add_row(name, Text(str(what), overflow="fold"))
+    console.print(table)
+    _list(console, "Differs here, so that the bits may:", found["environment"])
+    _list(console, "Note:", found["notes"])
+    console.print(f"It can be rebuilt: quickstudy reproduce {found['uri']}", style="bold green", highlight=False)
+
+
+def _show(console: "Console", verdict: "Verdict") -> None:
+    from rich.text import Text
+
+    from quickstudy.cli.summary import duration
+
+    line = Text(verdict.answer, style=COLOURS[verdict.answer])
+    line += Text(f"  {verdict.uri}, built again from commit {verdict.commit[:10]} in {duration(verdict.seconds)}")
+    console.print(line, soft_wrap=True)
+    console.print(f"{verdict.why[:1].upper()}{verdict.why[1:]}.", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Weights  registered {verdict.recorded_weights}", highlight=False, soft_wrap=True)
+    console.print(f"         rebuilt    {verdict.rebuilt_weights or 'none'}", highlight=False, soft_wrap=True)
+    for name, gap in sorted(verdict.gaps.items(), key=lambda item: -abs(item[1].mean)):
+        console.print(f"  {name:<16} {gap}", highlight=False, markup=False)
+    _list(console, "What differs from the record, in the order in which it was made:", verdict.where)
+    _list(console, "How this machine differs from the recorded one:", verdict.environment)
+    if verdict.answer != "IDENTICAL" and not verdict.environment:
+        console.print("Nothing recorded of the machine and its packages differs here.")
+    _list(console, "Note:", verdict.notes)
+    console.print(f"Kept in {verdict.folder}: verdict.json, build/", highlight=False, soft_wrap=True)
+    console.print(f"Next: {verdict.next}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _list(console: "Console", title: str, lines: object) -> None:
+    assert isinstance(lines, list | tuple)
+    if not lines:
+        return
+    console.print(title)
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more (--json)", highlight=False)
