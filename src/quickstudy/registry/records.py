@@ -53,10 +53,10 @@ def recorded(root: Path, uri: str) -> Recorded:
     if match is None:
         if uri.startswith("runs:"):
             raise QuickstudyError("names no run", where=uri, fix="Say runs:/ID; `quickstudy ui` shows the runs")
-        version = models.version(root, uri)
-        found = _run(root, version.run_id, version.number, version.aliases)
+        asked = models.version(root, uri)
+        found = _run(root, asked.run_id, asked.number, asked.aliases)
         if found is None:
-            raise _deleted(version.run_id, version.uri)
+            raise _deleted(asked.run_id, asked.uri)
         return found
     number = _version_of_run(root, match[1])
     version = None if number is None else models.version(root, str(number))
