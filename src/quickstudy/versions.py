@@ -381,6 +381,13 @@ def has_commit(root: Path, commit: str) -> bool:
     return _run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], root).returncode == 0
 
 
+def about_commit(root: Path, commit: str) -> tuple[str, str] | None:
+    """When it was made (ISO 8601) and the first line of its message; None where this clone does not have it."""
+    shown = _run(["git", "show", "--no-patch", "--no-color", "--format=%cI%x00%s", f"{commit}^{{commit}}"], root)
+    when, _, subject = shown.stdout.strip().partition("\0")
+    return (when, subject) if shown.returncode == 0 else None
+
+
 def add_worktree(root: Path, folder: Path, commit: str) -> Path:
     """The files of a commit in a folder of their own, beside the user's working copy, which is not touched.
 

@@ -1,6 +1,7 @@
 """reproduce and lineage: build a registered model again; show what it was made of."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,7 @@ SHOWN = 12
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(reproduce)
+    app.command()(lineage)
 
 
 def reproduce(
@@ -74,6 +76,50 @@ def reproduce(
         _show(console, verdict)
     if verdict.answer == "DIFFERENT":
         raise typer.Exit(1)
+
+
+def lineage(
+    uri: Uri,
+    as_json: Annotated[bool, typer.Option("--json", help="All that was recorded, as JSON.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw it into a .png or .svg file too.")
+    ] = None,
+) -> None:
+    """What a model was made of and what became of it.
+
+    data → tasks → parameters → code → environment → run → version → promotions
+    """
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from quickstudy.chain.links import chain
+    from quickstudy.cli.pipeline import project
+
+    root = project()
+    links = chain(root, uri)
+    last = (
+        links[-1].values if links[-1].name == "run" else next(link for link in links if link.name == "version").values
+    )
+    name = str(last.get("uri") or f"runs:/{last['run_id']}")
+    if picture is not None:
+        from quickstudy.chain.picture import write_picture
+
+        write_picture(links, picture, f"Lineage of {name}")
+    if as_json:
+        print(json.dumps({link.name: link.values for link in links}, indent=1, ensure_ascii=False))
+        return
+    tree = Tree(Text(name, style="bold"))
+    for link in links:
+        branch = tree.add(Text.assemble((f"{link.name:<12}", "cyan"), (link.title, "bold")))
+        for fact, value in link.facts:
+            branch.add(Text.assemble((f"{fact}  " if fact else "", "dim"), value))
+    console = Console()
+    console.print(tree, highlight=False)
+    if picture is not None:
+        console.print(f"Drawn into {picture}", highlight=False, soft_wrap=True)
+    if links[-1].name == "promotions" and links[-1].values["broken"]:
+        console.print("The ledger of promotions is broken: quickstudy history", style="yellow", highlight=False)
 
 
 def _checked(recipe: "Recipe", source: "Source", environment: list[str]) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The chain that leads to a model: data → tasks → parameters → code → environment → run → version → promotions."""
