@@ -186,6 +186,12 @@ class Drift(Section):
     permutations: Annotated[int, Field(ge=19)]
 
 
+class Reproduce(Section):
+    bound: Share
+    dataset_bound: Share
+    episodes: Annotated[int, Field(ge=2)]
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -198,6 +204,7 @@ class Settings(Section):
     evaluate: Evaluate
     gate: Gate
     drift: Drift
+    reproduce: Reproduce
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

@@ -24,10 +24,11 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, drift, pipeline, promotion, stages, tasks
+    from quickstudy.cli import compare, data, drift, pipeline, promotion, rebuild, stages, tasks
 
     pipeline.register(app)
     promotion.register(app)
+    rebuild.register(app)
     compare.register(app)
     tasks.register(app)
     drift.register(app)
