@@ -10,7 +10,7 @@ come from all meta-test alphabets. Every vector is of one example alone, with th
 that no answer depends on the other queries; "moved" is the mean vector of an image and of four copies of it that are
 moved by a pixel.
 
-It resumes where it was stopped, prints a table and adds its results to benchmarks/results/omniglot.json. About 20
+It resumes where it was stopped, prints a table and adds its results to benchmarks/results/omniglot.json. About 40
 minutes of one core.
 """
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--datasets", type=Path, default=PROJECT / "../shared/datasets")
     parser.add_argument("--split", choices=["alphabets", "characters"], default="alphabets")
     parser.add_argument("--dimension", type=int, default=384, help="D of the encoder's vectors")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--cache", type=Path, default=PROJECT / ".cache", help="of features and checkpoints")
     parser.add_argument("--validation", action="store_true", help="judge on meta-validation, and write nothing")
     arguments = parser.parse_args()
