@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -34,3 +35,26 @@ def test_files_that_a_run_writes_do_not_make_the_code_dirty(project: Path) -> No
     assert not record["git_dirty"]
     assert record["data_hash"] == "0123.dir"
     assert record["dvc_lock_hash"] == lineage.file_hash(project / "dvc.lock")
+
+
+def test_of_the_features_the_latest_of_each_dataset_are_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / lineage.FEATURES
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("some-image-aa.npy", "words-bb.npy", "words-cc.npy")):
+        (folder / name).write_bytes(name.encode())
+        os.utime(folder / name, (1000 - age, 1000 - age))
+    (folder / "words-dd.npyx1.part").touch()
+    expected = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("some-image-aa.npy", "words-bb.npy")}
+    assert lineage.feature_hashes(tmp_path) == expected
+
+
+def test_the_machine_tells_what_the_bits_depend_on() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert (lineage.machine()["threads"], lineage.machine(threads=2)["threads"]) == (3, 2)
+    finally:
+        torch.set_num_threads(before)
+    assert lineage.machine()["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
