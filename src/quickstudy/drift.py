@@ -74,7 +74,8 @@ class Distance:
     """share of the new examples that are farther from what was learned than 95% of what was learned is from the rest:
     0.05 by chance"""
     novelty: np.ndarray
-    """of each new example [n]: its distance to the nearest known one of another unit, over that 95% quantile"""
+    """of each new example [n]: its distance to the nearest known one, over that 95% quantile. Known ones have their own
+    unit left out, as no new class, script or speaker has another of its own there; but where each new unit is known"""
 
     @property
     def deciding(self) -> Test:
@@ -128,7 +129,8 @@ def measure(reference: Sample, new: Sample, policy: Policy, seed: int, least: fl
         tests.append(Test(kind, len(ours), len(theirs), shared, math.sqrt(max(square, 0.0)), p))
         numbered.append(units)
     auc = witness_auc(kernel, np.stack(numbered), is_new)
-    novelty = _novelty(reference, new, kinds[-1] if kinds else EXAMPLE)
+    strange = [units for units, test in zip(numbered, tests, strict=True) if test.shared < test.units]
+    novelty = _novelty(reference.vectors, new.vectors, strange)
     return Distance(tuple(tests), skipped, auc, float((novelty > 1).mean()), novelty)
 
 
@@ -250,22 +252,27 @@ def _numbered(reference: Sample, new: Sample, kind: str) -> np.ndarray:
     return np.unique(np.array(names), return_inverse=True)[1].reshape(-1)
 
 
-def _novelty(reference: Sample, new: Sample, kind: str) -> np.ndarray:
-    """[len(new)]: see `Distance.novelty`."""
-    units = _numbered(reference, new, kind)
-    known, asked = units[: len(reference)], units[len(reference) :]
-    x = reference.vectors.astype(np.float64)
-    usual = _nearest(x, x, known, known)
-    quantile = float(np.quantile(usual[np.isfinite(usual)], 0.95))
-    nearest = _nearest(new.vectors.astype(np.float64), x, asked, known)
-    return nearest / (quantile or 1.0)
+def _novelty(reference: np.ndarray, new: np.ndarray, strange: list[np.ndarray]) -> np.ndarray:
+    """[len(new)]: see `Distance.novelty`. ``strange``: units [n + m] by kind, of the kinds in which some are new."""
+    known, asked = reference.astype(np.float64), new.astype(np.float64)
+    n = len(known)
+    itself = np.eye(n, dtype=bool)
+    own, other = np.zeros((n, n), dtype=bool), np.zeros((len(asked), n), dtype=bool)
+    for units in strange:
+        own |= units[:n, None] == units[:n]
+        other |= units[n:, None] == units[:n]
+    usual = _nearest(known, known, own | itself)
+    usual = usual[np.isfinite(usual)]
+    far = float(np.quantile(usual, 0.95)) if len(usual) else 0.0
+    nearest = _nearest(asked, known, other)
+    nearest = np.where(np.isfinite(nearest), nearest, _nearest(asked, known, np.zeros_like(other)))
+    return nearest / (far or 1.0)
 
 
-def _nearest(x: np.ndarray, y: np.ndarray, own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of each row of x the distance to the nearest row of y that is of another unit."""
+def _nearest(x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Of each row of x the distance to the nearest row of y that is not left out (bool [len(x), len(y)])."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    squares[own[:, None] == other] = np.inf
-    distances: np.ndarray = np.sqrt(np.maximum(squares.min(1), 0))
+    distances: np.ndarray = np.sqrt(np.where(left_out, np.inf, np.maximum(squares, 0)).min(1))
     return distances
 
 
