@@ -92,11 +92,21 @@ def drift(
             batches = []
     else:
         batches = [_brought(Path(source), name, known, unlabelled, modality, pattern, group, domain)]
-    verdicts = judge(load_model(folder), known, batches, settings, None if source is None else source, model)
+    able, left_out = [], {}
+    for batch in batches:
+        why = unable(batch, known, settings.drift.fewest)
+        if why is None:
+            able.append(batch)
+        elif source is not None:
+            raise QuickstudyError(why, where=source)
+        else:
+            left_out[batch.dataset.name] = why
+            print(f"{batch.dataset.name}: {why}")
+    verdicts = judge(load_model(folder), known, able, settings, model) if able else []
     if verdicts:
         _print(verdicts, settings)
     if json is not None:
-        write_json(json, _record(verdicts, settings, model, weights_digest(folder)))
+        write_json(json, _record(verdicts, left_out, settings, model, weights_digest(folder)))
         print(f"→ {json}")
     if any(verdict.drifted for verdict in verdicts):
         raise typer.Exit(DRIFT)
@@ -161,41 +171,31 @@ class Verdict:
 
 def judge(
     model: "MetaModel", known: "Mapping[str, Known]", batches: Sequence[Batch], settings: "Settings",
-    asked: object = None, model_name: object = None,
+    model_name: object = "",
 ) -> list[Verdict]:  # fmt: skip
     """Compare batches of new examples with what a model learned from. Reads no file but the batches' own.
 
     Args:
         known: what the model remembers (`reference.read_reference`).
-        asked: what the user called the one batch: what cannot be compared is then a mistake, else it is left out.
+        batches: such as can be compared (`unable`).
 
     Returns:
-        a verdict for each batch that can be compared. A batch has drifted where it is unlike each dataset that it was
+        a verdict for each batch. A batch has drifted where it is unlike each dataset that it was
         compared with: its p-value is the largest of them, adjusted by Holm for the number of batches.
 
     Raises:
-        QuickstudyError: a batch that was asked for has too few examples or another modality, or the model makes of an
-            example what is no vector.
+        QuickstudyError: the model makes of an example what is no vector.
     """
     from quickstudy.cli.progress import showing_progress
     from quickstudy.drift import holm
 
-    able = []
-    for batch in batches:
-        why = _unable(batch, known, settings.drift.fewest)
-        if why is None:
-            able.append(batch)
-        elif asked is not None:
-            raise QuickstudyError(why, where=asked)
-        else:
-            print(f"{batch.dataset.name}: {why}")
     found = []
     with showing_progress() as progress:
-        for batch in able:
-            found.append(_compare(model, known, batch, settings, len(able), model_name, progress))
+        for batch in batches:
+            found.append(_compare(model, known, batch, settings, len(batches), model_name, progress))
     adjusted = holm([max(distance.p for distance in distances.values()) for _, distances, _ in found])
     verdicts = []
-    for batch, (rows, distances, words), p in zip(able, found, adjusted, strict=True):
+    for batch, (rows, distances, words), p in zip(batches, found, adjusted, strict=True):
         least = min(distance.auc for distance in distances.values())
         drifted = p <= settings.drift.significance and least >= settings.drift.auc
         kinds = dict.fromkeys(kind for name in distances for kind in known[name].units)
@@ -251,8 +251,8 @@ def _references(batch: Batch, known: "Mapping[str, Known]") -> "list[Known]":
     return [one for one in known.values() if one.modality == batch.dataset.modality and len(one.vectors)]
 
 
-def _unable(batch: Batch, known: "Mapping[str, Known]", fewest: int) -> str | None:
-    """Why a batch cannot be compared."""
+def unable(batch: Batch, known: "Mapping[str, Known]", fewest: int) -> str | None:
+    """Why a batch cannot be compared; None where it can."""
     references = _references(batch, known)
     if not references:
         modalities = ", ".join(sorted({one.modality for one in known.values() if len(one.vectors)}))
@@ -398,7 +398,9 @@ def _counted(count: int, word: str) -> str:
     return f"{count} {plural}"
 
 
-def _record(verdicts: Sequence[Verdict], settings: "Settings", model: str, digest: str) -> dict[str, Any]:
+def _record(
+    verdicts: Sequence[Verdict], left_out: Mapping[str, str], settings: "Settings", model: str, digest: str
+) -> dict[str, Any]:
     """The verdicts as JSON."""
     from dataclasses import asdict
 
@@ -421,4 +423,5 @@ def _record(verdicts: Sequence[Verdict], settings: "Settings", model: str, diges
     return {
         "drift": any(verdict.drifted for verdict in verdicts), "model": model, "model_sha256": digest,
         "seed": settings.seed, "policy": settings.drift.model_dump(mode="json"), "datasets": datasets,
+        "left_out": dict(left_out),
     }  # fmt: skip

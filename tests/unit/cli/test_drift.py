@@ -131,6 +131,7 @@ def test_the_most_unusual_examples_are_named(run: Run, write) -> None:
 def test_data_of_the_project_is_compared_from_what_came_after_the_training(run: Run, toys) -> None:
     code, out, _ = run("drift", "--model", "model")
     assert code == 0 and "toys: no new examples since the model was trained" in out
+    assert drift(run)["left_out"] == {"toys": "no new examples since the model was trained"}
     code, out, _ = run("drift", "toys", "--model", "model")
     assert code == 0 and "toys: no new examples since the model was trained; --all" in out
     grown = dataset_of(toys, range(30), range(EACH + 2), meta_split="train")
