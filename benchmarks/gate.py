@@ -47,6 +47,9 @@ MEASURED: dict[str, list[tuple[float, float, float]]] = {
 QUESTIONS = {"digits": 50, "phrasebook/genre": 10, "phrasebook/sentiment": 10}  # an episode; else 25
 
 
+LOOKS = 4
+
+
 @dataclass(frozen=True)
 class Effects:
     """Standard deviations of the true difference between equal models, in accuracy."""
@@ -155,8 +158,8 @@ def rates(scenario: Scenario, policy: Gate, pairs: int, episodes: int, seed: int
         times = {key: random.normal(0, NOISE, (block, TIMED)) for key in differences}
         for i in range(block):
             looks: list[int] = []
-            for look in range(1, policy.looks + 1) if scenario.looks else (policy.looks,):
-                n = episodes * look // policy.looks
+            for look in range(1, LOOKS + 1) if scenario.looks else (LOOKS,):
+                n = episodes * look // LOOKS
                 looks.append(n)
                 accuracy = {key: x[i, :n] for key, x in differences.items()}
                 gained = {

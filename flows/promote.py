@@ -1,6 +1,6 @@
 """Make a version the champion, or the one before it again. Beside the registration, the only one that moves aliases.
 
-quickstudy promote 3 --approve --reason "…"                          # starts this in a process of its own
+quickstudy promote                                                   # starts this in a process of its own
 quickstudy rollback --reason "…"
 python -m flows.promote promote 3 --approve --reason "…"             # the same with Prefect's own log
 python -m flows.promote rollback --reason "…"
@@ -9,12 +9,12 @@ python -m flows.promote rollback --reason "…"
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
 from flows import steps
 from quickstudy import registry
+from quickstudy.config import load_settings
 from quickstudy.environment import find_project
 from quickstudy.ledger import Entry
 
@@ -24,29 +24,41 @@ def promote(
     version: str = "challenger",
     reason: str = "",
     approve: bool = False,
+    ask: bool = False,
     against: int | None = None,
     project: str | None = None,
-) -> Entry:
-    """Make a version the champion.
+) -> Entry | None:
+    """Make a version the champion where the gate says PROMOTE, or a person does.
 
     Args:
         version: its number or alias.
-        reason: why, for the ledger.
-        approve: a person decides, whatever the evidence.
+        reason: why, for the ledger; the gate's sentence where it is left out and the gate decides.
+        approve: a person has decided, whatever the evidence.
+        ask: a person decides in Prefect, with the gate's word shown, within gate.deadline.
         against: the champion that the person looked at; by default who it is when the flow starts.
         project: its folder; by default the one around the current folder.
+
+    Returns:
+        the ledger's entry; None where the gate or the person held it back.
 
     Raises:
         QuickstudyError: nothing was moved; says why.
     """
     root = find_project(Path(project) if project else None)
+    policy = load_settings(root / "params.yaml").gate
     plan = steps.choose(root, "promote", version, against)
-    evidence: Any = None
-    # Here the gate is asked, with the champion's and the challenger's answers to the same episodes. As long as it is
-    # not, a person's word alone promotes, and the ledger says so.
-    registry.approved(plan, reason, approve)
-    moved: Entry = steps.move(root, plan, reason, evidence)
-    return moved
+    if approve:
+        registry.approved(plan, reason)
+    verdict = steps.ask_gate(root, plan, must_compare=not (approve or ask))
+    if ask:
+        decision = steps.ask_person(plan, verdict, policy.deadline)
+        if not decision.promote:
+            return None
+        reason = f"{decision.reason} ({decision.name})"
+        registry.approved(plan, decision.reason)
+    elif not approve and verdict["answer"] != "PROMOTE":
+        return None
+    return steps.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
 
 
 @flow(name="rollback", persist_result=False)
@@ -58,9 +70,8 @@ def rollback(reason: str = "", against: int | None = None, project: str | None =
     """
     root = find_project(Path(project) if project else None)
     plan = steps.choose(root, "rollback", "previous", against)
-    registry.approved(plan, reason, approve=True)
-    moved: Entry = steps.move(root, plan, reason, None)
-    return moved
+    registry.approved(plan, reason)
+    return steps.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,9 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
         if verb == "promote":
             command.add_argument("version", nargs="?", default="challenger")
             command.add_argument("--approve", action="store_true")
+            command.add_argument("--ask", action="store_true")
     asked = parser.parse_args(arguments)
     if asked.verb == "promote":
-        return steps.main(lambda: promote(asked.version, asked.reason, asked.approve, asked.against))
+        return steps.main(lambda: promote(asked.version, asked.reason, asked.approve, asked.ask, asked.against))
     return steps.main(lambda: rollback(asked.reason, asked.against))
 
 

@@ -1,4 +1,4 @@
-"""Version the data, bring every stage of dvc.yaml up to date, register the model.
+"""Version the data, bring every stage of dvc.yaml up to date, register the model, ask the gate, promote.
 
     quickstudy run              # starts this in a process of its own and draws its progress
     python -m flows.retrain     # the same with Prefect's own log
@@ -12,14 +12,15 @@ from pathlib import Path
 from prefect import flow
 
 from flows import steps
-from quickstudy import versions
+from quickstudy import registry, versions
+from quickstudy.config import load_settings
 from quickstudy.environment import find_project
 from quickstudy.registry import Registration
 
 
 @flow(name="retrain", persist_result=False)
 def retrain(project: str | None = None) -> Registration:
-    """Everything from the data to a registered model; what is up to date is skipped.
+    """Everything from the data to a registered model and the gate's word on it; what is up to date is skipped.
 
     Args:
         project: its folder; by default the one around the current folder.
@@ -37,6 +38,12 @@ def retrain(project: str | None = None) -> Registration:
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
         registration: Registration = steps.register(root, return_state=True, wait_for=[state]).result()
+        plan = registry.unjudged(root)
+        if plan is not None:
+            policy = load_settings(root / "params.yaml").gate
+            verdict = steps.ask_gate(root, plan, must_compare=False)
+            if verdict["answer"] == "PROMOTE" and policy.promotion == "automatic":
+                steps.move_and_notify(root, plan, verdict["sentence"], verdict, policy.notify)
     return registration
 
 

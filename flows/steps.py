@@ -9,29 +9,36 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger, pause_flow_run, runtime, suspend_flow_run, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import FlowPauseTimeout
+from prefect.input import RunInput
 from prefect.states import Completed
 from prefect.tasks import Task
 
 from quickstudy import registry, versions
 from quickstudy.cli.display import COUNT
+from quickstudy.cli.gate import folder_of
 from quickstudy.cli.stages import LIVE
 from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
 from quickstudy.durations import record_duration
 from quickstudy.errors import QuickstudyError
+from quickstudy.gate import Rule
 from quickstudy.ledger import Entry
 from quickstudy.processes import stream
 
 STARTER = ("quickstudy", "data", "build")
+GATE = ("quickstudy", "gate")
 
 LAST_DATA = Path(".cache") / "data_version"
 """The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
@@ -208,6 +215,92 @@ def choose(root: Path, verb: Any, name: str, against: int | None) -> registry.Pl
     return plan
 
 
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
+def ask_gate(root: Path, plan: registry.Plan, must_compare: bool) -> dict[str, Any]:
+    """Let both models answer the same episodes and ask the gate; its word goes to MLflow, beside the version.
+
+    Args:
+        must_compare: raise where the two cannot be compared; otherwise that is the answer, with the reason.
+
+    Returns:
+        `quickstudy.gate.Verdict.record`, or ``answer`` NOT COMPARED and ``sentence``.
+    """
+    folder = root / folder_of(plan.version, plan.champion)
+    with step(root, "gate") as done:
+        try:
+            verdict = _gate(root, plan, folder, listener("gate"))
+        except QuickstudyError as error:
+            if must_compare:
+                raise
+            verdict = {"answer": "NOT COMPARED", "sentence": str(error)}
+        registry.log_gate(root, plan.version, plan.champion, verdict["answer"], folder)
+        done.update(note=verdict["sentence"], verdict=verdict)
+    create_markdown_artifact(_in_words(plan, verdict), key="gate", description="The gate's word on the challenger")
+    return verdict
+
+
+def _gate(root: Path, plan: registry.Plan, folder: Path, listen: Callable[[str], None]) -> dict[str, Any]:
+    path, lines = folder / "verdict.json", []
+    path.unlink(missing_ok=True)  # of an earlier time
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        if COUNT.search(line):
+            listen(line)
+
+    code = stream([*GATE, str(plan.version), "--against", str(plan.champion or "none")], root, keep)
+    last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+    if code == 2:
+        raise QuickstudyError(last.removeprefix("quickstudy: "))
+    if not path.exists():
+        raise versions.StageFailed("gate", last, killed=code < 0)
+    verdict: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return verdict
+
+
+def _in_words(plan: registry.Plan, verdict: dict[str, Any]) -> str:
+    lines = [f"**{verdict['answer']}** ({plan})", "", verdict["sentence"]]
+    if rules := [Rule.of(record) for record in verdict.get("rules", ())]:
+        lines += ["", "| rule | gain | interval | asked | |", "|---|---|---|---|---|"]
+        lines += [f"| {' | '.join((*rule.cells(), rule.state))} |" for rule in rules]
+    return "\n".join(lines)
+
+
+class Decision(RunInput):
+    """What a person answers."""
+
+    promote: bool
+    reason: str
+    name: str
+    """who decides"""
+
+
+def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> Decision:
+    """Wait for a person, who finds the evidence and the form on the run's page in Prefect, behind Resume. A run of a
+    deployment is suspended: its process ends, and a worker runs the flow again when the answer is there.
+
+    Raises:
+        QuickstudyError: nobody answered in time.
+    """
+    form = Decision.with_initial_data(description=_in_words(plan, verdict))
+    wait: Any = suspend_flow_run if runtime.deployment.id else partial(pause_flow_run, poll_interval=2)
+    name = runtime.flow_run.name
+    tell(step="ask", state="start")
+    tell(step="ask", line=f"waits for a person at most {hours:g} h: Prefect's page (quickstudy ui), run {name}, Resume")
+    try:
+        # The question is about these two: with another champion it is asked anew.
+        decision: Decision = wait(wait_for_input=form, timeout=int(hours * 3600) or 1, key=f"{plan.version}-{plan.champion}")
+    except FlowPauseTimeout:
+        raise QuickstudyError(
+            f"nobody has answered within {hours:g} h",
+            where=f"models:/{registry.NAME}/{plan.version}",
+            fix="Nothing was moved. Ask again: quickstudy promote --ask",
+        ) from None
+    note = f"{decision.name or 'somebody'} says {'yes' if decision.promote else 'no'}: {decision.reason}"
+    tell(step="ask", state="done", outcome="ran", seconds=0.0, note=note, promote=decision.promote)
+    return decision
+
+
 # Not tried again: what a failure has left half done, whoever comes next settles.
 @task(name="move", task_run_name="move", cache_policy=NO_CACHE)
 def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
@@ -224,6 +317,28 @@ def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
         description="Which aliases moved, and why",
     )
     return entry
+
+
+def move_and_notify(root: Path, plan: registry.Plan, reason: str, evidence: Any, blocks: Sequence[str]) -> Entry:
+    """Both, as two tasks."""
+    entry: Entry = move(root, plan, reason, evidence)
+    if blocks:
+        notify(blocks, entry)
+    return entry
+
+
+@task(name="notify", task_run_name="notify", cache_policy=NO_CACHE)
+def notify(blocks: Sequence[str], entry: Entry) -> None:
+    """Tell Prefect's notification blocks of a move. What is moved stays moved, whoever cannot be reached."""
+    moves = ", ".join(str(move) for move in entry.moves)
+    for name in blocks:
+        try:
+            block: Any = Block.load(name)
+            block.notify(f"{moves}\nby {entry.who}, {entry.when}\n{entry.why}", subject=f"quickstudy {entry.verb}")
+        except Exception as error:  # whatever a service may answer
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            get_run_logger().warning("%s was not notified (%s)", name, what)
+            tell(step="notify", line=f"{name} was not notified ({what})")
 
 
 def show(root: Path, stage: versions.Stage) -> None:

@@ -16,12 +16,19 @@ def draft(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
+    os.chmod(name, 0o666 & ~_umask())  # as any other file; mkstemp makes it readable by its owner alone
     try:
         yield Path(name)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -173,6 +173,9 @@ class Gate(Section):
     over: Literal["datasets", "groups", "episodes"]
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     looks: Positive
+    promotion: Literal["automatic", "manual"]
+    deadline: Annotated[float, Field(gt=0)]
+    notify: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")], ...]
 
     def margin_of(self, dataset: str) -> float:
         return self.dataset_margins.get(dataset, self.dataset_margin)

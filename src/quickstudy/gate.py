@@ -105,18 +105,34 @@ class Rule:
     more_datasets: int | None = None
     """that would, where no number of episodes does"""
 
-    def __str__(self) -> str:
-        if math.isnan(self.gain):
-            return f"{self.name}: not measured, or too rarely"
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Rule":
+        """A rule of `Verdict.record`."""
+        nan = {name: math.nan for name in ("gain", "low", "high") if record[name] is None}
+        return Rule(**{**record, **nan})
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Name, gain, interval, what is asked, for a table."""
         if self.unit == "times":
-            figures = f"×{math.exp(-self.gain):.2f} [{math.exp(-self.high):.2f}, {math.exp(-self.low):.2f}]"
             asked = f"at most ×{math.exp(-self.limit):.2f}"
         else:
             scale, digits = (100, 2) if self.unit == "points" else (1, 3)
-            gain, low, high = (_signed(scale * x, digits) for x in (self.gain, self.low, self.high))
-            figures = f"{gain} {self.unit} [{low}, {high}]"
             asked = f"above {scale * self.limit:+.{digits}f}" if self.limit else "above 0"
-        return f"{self.name}: {figures}, {asked}: {self.state}"
+        if math.isnan(self.gain):
+            return self.name, "not measured, or too rarely", "", asked
+        if self.unit == "times":
+            return (
+                self.name,
+                f"×{math.exp(-self.gain):.2f}",
+                f"{math.exp(-self.high):.2f} to {math.exp(-self.low):.2f}",
+                asked,
+            )
+        gain, low, high = (_signed(scale * x, digits) for x in (self.gain, self.low, self.high))
+        return self.name, f"{gain} {self.unit}", f"{low} to {high}", asked
+
+    def __str__(self) -> str:
+        name, gain, interval, asked = self.cells()
+        return f"{name}: {gain} [{interval}], {asked}: {self.state}" if interval else f"{name}: {gain}"
 
 
 @dataclass(frozen=True)
@@ -200,14 +216,15 @@ def judge_until_settled(answer: Callable[[int], Evidence], policy: Gate, planned
 def _check(evidence: Evidence) -> None:
     champion, challenger = evidence.champion, evidence.challenger
     if champion is not None:
-        _check_kind(champion, challenger)
+        check_kind(champion, challenger)
     for contender in (challenger,) if champion is None else (champion, challenger):
         _check_today(contender, evidence)
     if champion is not None:
         _check_pairs(champion, challenger)
 
 
-def _check_kind(champion: Contender, challenger: Contender) -> None:
+def check_kind(champion: Contender, challenger: Contender) -> None:
+    """Raises QuickstudyError where the two are not models of the same kind, whatever they may answer."""
     for what, old, new in (
         ("format", str(champion.format), str(challenger.format)),
         ("modalities", ", ".join(sorted(champion.modalities)), ", ".join(sorted(challenger.modalities))),

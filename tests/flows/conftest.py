@@ -1,6 +1,7 @@
 """One Prefect for the whole test run."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import steps
 
 REPOSITORY = Path(__file__).parents[2]
+TOY_GATE = (sys.executable, str(REPOSITORY / "tests/toy/gate.py"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +35,12 @@ def no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def toy_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate is that of tests/toy."""
+    monkeypatch.setattr(steps, "GATE", TOY_GATE)
+
+
+@pytest.fixture
 def with_flows(project: Path) -> Path:
     """The project with the flows, as `quickstudy run` needs them, which register with the loader of tests/toy."""
     shutil.copytree(REPOSITORY / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
@@ -42,6 +50,6 @@ def with_flows(project: Path) -> Path:
             "import sys\nfrom pathlib import Path\nfrom quickstudy.registry import runs\n"
             f"sys.path.append({str(toy)!r})\n"
             f"runs.LOADER, runs.CODE = 'served.loader', Path({str(toy / 'served')!r})\n"
-            "from flows import steps\nsteps.STARTER = ('true',)\n"
+            f"from flows import steps\nsteps.STARTER, steps.GATE = ('true',), {TOY_GATE!r}\n"
         )
     return project

@@ -4,12 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from flows import promote as flow
+from flows import steps
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
@@ -50,15 +57,22 @@ def test_promote_roll_back_and_read_about_it(
         assert (code, out, err.count("\n")) == (2, "", 1) and line in err, (words, err)
     train_again(root)
     registry.register(root)
-    code, _, err = answer(root, "promote", "2")
-    assert code == 2 and "version 2 instead of version 1: nobody has approved it" in err
-    code, _, err = answer(root, "promote", "2", "--approve")
-    assert code == 2 and "a person's word needs a reason" in err
+    for words, line in (
+        (("--approve",), "a person's word needs a reason"),
+        (("--approve", "--ask", "--reason", "x"), "either you decide or another does"),
+        ((), "version 1: not comparable"),
+    ):
+        code, _, err = answer(root, "promote", "2", *words)
+        assert code == 2 and line in err.splitlines()[-1], err
+    (root / "answer").write_text("REJECT")
+    code, out, err = answer(root, "promote")
+    assert code == 4 and out.startswith("REJECT\nThe toy says reject.") and "Nothing was moved" in out, (out, err)
     assert registry.aliases(root) == {"champion": 1, "challenger": 2}
+    assert registry.version(root, "2").tags["gate"] == "REJECT"
 
     code, out, err = answer(root, "promote", "--approve", "--reason", "it hears children")
     assert code == 0, err
-    assert out.splitlines() == [
+    assert out.splitlines()[-3:] == [
         "@champion  version 1 → version 2", "@challenger  version 2 → none", "@previous  none → version 1",
     ]  # fmt: skip
     assert registry.aliases(root) == {"champion": 2, "previous": 1}
@@ -82,7 +96,8 @@ def test_promote_roll_back_and_read_about_it(
         "@champion 1 → 2",
         "it hears children",
         "it is slow",
-        "not asked: a person's word",
+        "not asked: a person's word",  # the rollback
+        "REJECT",
         "the first model",
     ):
         assert words in out
@@ -100,3 +115,88 @@ def test_promote_roll_back_and_read_about_it(
     store.client(root).delete_run(run)
     code, out, err = answer(root, "rollback", "--reason", "slow again")
     assert (code, out) == (2, "") and f"models:/quickstudy/2: its run {run} was deleted" in err
+
+
+def two_versions(root: Path) -> None:
+    registry.register(root)
+    train_again(root)
+    registry.register(root)
+
+
+def test_the_gate_promotes_and_says_why(
+    built: Path, toy_gate: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_versions(built)
+    (built / "answer").write_text("HOLD")
+    assert flow.promote(project=str(built)) is None
+    (built / "answer").write_text("PROMOTE")
+    params = (built / "params.yaml").read_text()
+    assert "  notify: []" in params
+    (built / "params.yaml").write_text(params.replace("notify: []", "notify: [told/of-moves, told/nobody]"))
+    told = []
+
+    class Told(Block):
+        _block_type_slug = "told"
+
+        def notify(self, body: str, subject: str) -> None:
+            told.append((subject, body))
+
+    Told().save("of-moves")
+    entry = flow.promote(project=str(built))
+    assert entry is not None and entry.why == "The toy says promote." and entry.evidence["rules"][0]["gain"] == 0.012
+    assert registry.aliases(built) == {"champion": 2, "previous": 1}
+    (message,) = told
+    assert message[0] == "quickstudy promote" and "@champion 1 → 2" in message[1] and entry.why in message[1]
+    assert "told/nobody was not notified" in caplog.text
+    run = registry.version(built, "2").run_id
+    assert {file.path for file in store.client(built).list_artifacts(run, "gate")} == {"gate/verdict.json"}
+
+
+def answering(promote: bool, reason: str) -> threading.Thread:
+    """Answer the first question that a paused flow asks, as Prefect's page does."""
+
+    def answer() -> None:
+        paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+        with get_client(sync_client=True) as client:
+            for _ in range(600):
+                if runs := client.read_flow_runs(flow_run_filter=paused):
+                    client.resume_flow_run(runs[0].id, run_input={"promote": promote, "reason": reason, "name": "Ada"})
+                    return
+                time.sleep(0.1)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+def test_a_person_is_asked_with_the_evidence_before_them(
+    built: Path, toy_gate: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_versions(built)  # no file ``answer``: the two cannot be compared, which the person is told
+    shown = []
+    real = steps.Decision.with_initial_data
+    monkeypatch.setattr(
+        steps.Decision, "with_initial_data", lambda description: (shown.append(description), real(description))[1]
+    )
+    thread = answering(False, "I want to hear it first")
+    assert flow.promote(ask=True, project=str(built)) is None
+    thread.join()
+    assert "version 2 instead of version 1" in shown[0] and "NOT COMPARED" in shown[0] and "not comparable" in shown[0]
+    assert registry.aliases(built) == {"champion": 1, "challenger": 2}
+
+    (built / "answer").write_text("HOLD")
+    thread = answering(True, "it hears children")
+    entry = flow.promote(ask=True, project=str(built))
+    thread.join()
+    assert entry is not None and entry.why == "it hears children (Ada)" and entry.evidence["answer"] == "HOLD"
+    assert "| accuracy | +1.20 points | +0.40 to +2.00 | above 0 | passed |" in shown[1]
+    assert registry.aliases(built) == {"champion": 2, "previous": 1}
+
+
+def test_who_does_not_answer_in_time_moves_nothing(built: Path, toy_gate: None) -> None:
+    two_versions(built)
+    params = (built / "params.yaml").read_text()
+    (built / "params.yaml").write_text(params.replace("deadline: 72 ", "deadline: 0.0003 "))
+    with pytest.raises(QuickstudyError, match=r"nobody has answered within 0.0003 h\. Nothing was moved") as error:
+        flow.promote(ask=True, project=str(built))
+    assert "\n" not in str(error.value) and registry.aliases(built) == {"champion": 1, "challenger": 2}

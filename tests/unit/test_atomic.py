@@ -33,3 +33,11 @@ def test_what_fails_leaves_nothing_and_the_old_file(tmp_path: Path, error: type[
 def test_json_takes_the_numbers_of_numpy(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"ä": np.float32(0.5), "n": [np.int64(3)]})
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"ä": 0.5, "n": [3]}
+
+
+def test_a_file_may_be_read_by_whom_the_umask_says(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    with draft(tmp_path / "file") as part:
+        part.write_text("one")
+    assert (tmp_path / "file").stat().st_mode == plain.stat().st_mode

@@ -255,7 +255,7 @@ def test_evidence_is_gathered_until_it_is_settled(policy: Gate) -> None:
             asked.append(n)
             return evidence(gain).first(n)
 
-        return asked, judge_until_settled(answer, accuracy_alone(policy, over="episodes"), N)
+        return asked, judge_until_settled(answer, accuracy_alone(policy, over="episodes", looks=4), N)
 
     asked, clear = gathered(0.05)
     assert clear.answer == "PROMOTE" and asked == [15] == list(clear.looks) and clear.episodes == 15

@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 
 
 def run() -> None:
-    """Bring everything up to date: data, tasks, training, evaluation, card, registration. What is done is skipped."""
+    """Bring everything up to date: data, tasks, training, evaluation, card, registration, the gate's word on a new
+    model. What is done is skipped."""
     from rich.console import Console
 
     from quickstudy import registry, versions
@@ -37,7 +38,7 @@ def run() -> None:
     console = Console()
     start = time.monotonic()
     stale, registration = versions.stale(root), registry.registered(root)
-    if not stale and registration is not None:
+    if not stale and registration is not None and registry.unjudged(root) is None:
         _print_versions(console, root, registration.version, registration.aliases)
         if table := accuracy_table(root / "build/evaluate/table.csv"):
             console.print(table)
@@ -49,7 +50,12 @@ def run() -> None:
     console.print()
     if table := accuracy_table(root / "build/evaluate/table.csv"):
         console.print(table)
-    _print_versions(console, root, done.get("version"), tuple(done.get("aliases", ())))
+    if done.get("version") is not None:
+        names = tuple(alias for alias, at in registry.aliases(root).items() if at == done["version"])
+        _print_versions(console, root, done["version"], names)
+    if verdict := display.last.get("gate", {}).get("verdict"):
+        moved = ": it is the champion now" if "move" in display.last else ""
+        console.print(f"Gate   {verdict['answer']}{moved}. {verdict['sentence']}", highlight=False, soft_wrap=True)
     console.print(f"Times  {step_times(display.seconds, time.monotonic() - start)}", highlight=False)
     console.print("\nNext:", style="bold")
     console.print(next_steps(uncommitted=versions.committed_data_hash(root) != versions.data_hash(root)))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.ledger import Verb
 
 LAST = 50
 """How many moves `history` shows."""
@@ -24,11 +25,20 @@ def register(app: typer.Typer) -> None:
 
 def promote(
     version: Annotated[str, typer.Argument(help="Its number or alias.")] = "challenger",
-    approve: Annotated[bool, typer.Option("--approve", help="You decide, whatever the evidence.")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="You decide, whatever the evidence; say why.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="A person decides on Prefect's page, within gate.deadline of params.yaml.")
+    ] = False,
     reason: Reason = "",
 ) -> None:
-    """Make a version of the model the champion; who was that becomes @previous."""
-    _move("promote", version, reason, approve)
+    """Make a version the champion if the gate says PROMOTE, or a person does; who was that becomes @previous.
+
+    The gate (`quickstudy gate`) is asked in any case and its evidence goes into the ledger. Exit code 0: moved,
+    3: HOLD, 4: REJECT, 5: a person said no.
+    """
+    if approve and ask:
+        raise QuickstudyError("either you decide or another does", where="--approve --ask", fix="Leave one out")
+    _move("promote", version, reason, approve, ask)
 
 
 def rollback(reason: Reason = "") -> None:
@@ -173,27 +183,40 @@ def diff(
         console.print(f"{same} parameters are the same in both.", highlight=False)
 
 
-def _move(verb: str, version: str, reason: str, approve: bool) -> None:
+def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = False) -> None:
     from rich.console import Console
 
     from quickstudy import registry
+    from quickstudy.cli.gate import CODES, show_verdict
     from quickstudy.cli.pipeline import drive, project
 
     root = project()
     # A mistake is told before Prefect starts; the flow looks again.
-    plan = registry.plan(root, "rollback" if verb == "rollback" else "promote", version)
-    registry.approved(plan, reason, approve)
+    plan = registry.plan(root, verb, version)
+    if approve:
+        registry.approved(plan, reason)
     before = registry.aliases(root)
     # The number, not the alias: what was looked at is what is promoted.
-    words = [verb, *([str(plan.version), "--approve"] if verb == "promote" else []), "--reason", reason]
+    words = [verb, *([str(plan.version)] if verb == "promote" else []), "--reason", reason]
+    if verb == "promote":
+        words += [option for option, on in (("--approve", approve), ("--ask", ask)) if on]
     words += ["--against", str(plan.champion)] if plan.champion is not None else []
-    drive(root, ["-m", "flows.promote", *words], "promote.log")
-    after = registry.aliases(root)
-    console = Console()
+    told = drive(root, ["-m", "flows.promote", *words], "promote.log").last
+    after, console = registry.aliases(root), Console()
+    verdict = told.get("gate", {}).get("verdict", {})
+    if "rules" in verdict:
+        show_verdict(console, verdict)
     for alias in registry.ALIASES:
         if before.get(alias) != after.get(alias):
             was, now = (f"version {at[alias]}" if alias in at else "none" for at in (before, after))
             console.print(f"@{alias}  {was} → {now}", highlight=False)
+    if "move" not in told:
+        console.print("Nothing was moved.")
+        if "ask" in told:
+            raise typer.Exit(5)
+        how = f'quickstudy promote {plan.version} --approve --reason "…"'
+        console.print(f"To overrule the gate: {how}", highlight=False, soft_wrap=True)
+        raise typer.Exit(CODES[verdict["answer"]])
 
 
 def _gate(verb: str, evidence: Any) -> str:

@@ -10,9 +10,11 @@ from quickstudy.registry.promotions import (
     accept_breaks,
     approved,
     broken_ledger,
+    log_gate,
     plan,
     promote,
     read_ledger,
+    unjudged,
 )
 from quickstudy.registry.runs import Registration, model_key, register, registered
 from quickstudy.registry.store import ALIASES, NAME, prepare, tracking_uri
@@ -28,6 +30,7 @@ __all__ = [
     "approved",
     "broken_ledger",
     "following",
+    "log_gate",
     "model_key",
     "plan",
     "prepare",
@@ -37,5 +40,6 @@ __all__ = [
     "registered",
     "resolve",
     "tracking_uri",
+    "unjudged",
     "version",
 ]

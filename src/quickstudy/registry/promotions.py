@@ -21,6 +21,9 @@ from quickstudy.ledger import Break, Entry, Ledger, Move
 from quickstudy.registry import models, store
 from quickstudy.registry.store import NAME
 
+JUDGED = "gate_against"
+"""Of a version: the champion that the gate compared it with last."""
+
 LEDGER = f"{NAME}-ledger"
 
 ENTRY = "entry"
@@ -69,19 +72,38 @@ def plan(root: Path, verb: ledger.Verb, name: str) -> Plan:
     return Plan(verb, number, champion)
 
 
-def approved(plan: Plan, reason: str, approve: bool) -> None:
-    """Check that a person has said yes, and why.
+def approved(plan: Plan, reason: str) -> None:
+    """Check that a person who has decided says why.
 
     Raises:
-        QuickstudyError: nobody has.
+        QuickstudyError: it is not said.
     """
-    if not reason.strip() or not approve:
-        words = "promote {} --approve" if plan.verb == "promote" else "rollback"
+    if not reason.strip():
+        words = f"promote {plan.version} --approve" if plan.verb == "promote" else "rollback"
         raise QuickstudyError(
-            "a person's word needs a reason, for the ledger" if approve else f"{plan}: nobody has approved it",
+            "a person's word needs a reason, for the ledger",
             where=f"models:/{NAME}/{plan.version}",
-            fix=f'Say why: quickstudy {words.format(plan.version)} --reason "…"',
+            fix=f'Say why: quickstudy {words} --reason "…"',
         )
+
+
+def unjudged(root: Path) -> Plan | None:
+    """The challenger in the champion's place, if the gate has not compared the two yet. Changes nothing."""
+    now = models.aliases(root)
+    challenger, champion = now.get("challenger"), now.get("champion")
+    if challenger is None or champion is None:
+        return None
+    tags = models.version(root, str(challenger)).tags
+    return None if tags.get(JUDGED) == str(champion) else Plan("promote", challenger, champion)
+
+
+def log_gate(root: Path, number: int, champion: int | None, answer: str, folder: Path) -> None:
+    """Keep the gate's word on a version with its run: what is in the folder, and tags of the version."""
+    client, run = store.client(root), models.version(root, str(number)).run_id
+    if folder.is_dir():
+        client.log_artifacts(run, str(folder), "gate")
+    client.set_model_version_tag(NAME, str(number), "gate", answer)
+    client.set_model_version_tag(NAME, str(number), JUDGED, str(champion))
 
 
 def promotable(root: Path, number: int, champion: int | None) -> None:

@@ -1,6 +1,6 @@
 """Frozen evaluation episodes: drawn once by the stage `tasks`, answered by every model and every baseline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,11 @@ class FrozenEpisodes:
     @property
     def count(self) -> int:
         return len(self.episodes.support)
+
+    def part(self, start: int, stop: int) -> "FrozenEpisodes":
+        """The episodes from ``start`` to before ``stop``."""
+        support, query = self.episodes.support[start:stop], self.episodes.query[start:stop]
+        return replace(self, episodes=Episodes(support, query))
 
 
 def freeze(suite: Suite, settings: EpisodeSettings, seed: int) -> list[FrozenEpisodes]:

@@ -1,0 +1,178 @@
+"""`quickstudy gate`: two saved models, their answers to the same episodes, and the verdict."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from quickstudy import contenders, registry, versions
+from quickstudy.cli import stages
+from quickstudy.config import Settings
+from quickstudy.data.dataset import write_dataset
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import load_model, save_model
+
+Run = Callable[..., tuple[int, str, str]]
+PINS = {"group 0": "train", "group 1": "test", "group 2": "validation"}
+
+
+def save(folder: Path, settings: Settings, seed: int, modalities: set[str], groups: list[str]) -> None:
+    torch.manual_seed(seed)
+    model = MetaModel(settings.inputs, settings.model, modalities)
+    save_model(model, folder, {"trained_on": {"toys": groups}})
+
+
+@pytest.fixture
+def two(run: Run, workspace: Path, tiny_params: dict[str, Any], toys, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose registry has two versions: folders of untrained models that differ in their weights."""
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    tiny_params = copy.deepcopy(tiny_params)
+    tiny_params["episodes"]["count"], tiny_params["evaluate"]["timed_episodes"] = 8, 2
+    (workspace / "params.yaml").write_text(yaml.safe_dump(tiny_params))
+    settings = Settings.model_validate(tiny_params)
+    dataset = toys("image", classes=12, each=8, meta_split=PINS)
+    write_dataset(workspace / "data", dataset.info, dataset.table)
+    for number in (1, 2):
+        save(workspace / f"versions/{number}", settings, number, {"image"}, ["group 0"])
+    save(workspace / "build/model", settings, 2, {"image"}, ["group 0"])
+    stages.tasks()
+    stages.evaluate_stage()
+
+    def version(root: Path, name: str) -> registry.Version:
+        number = {"champion": 1, "challenger": 2}.get(name) or int(name)
+        return registry.Version(number, (), "", "", {}, {}, {})
+
+    monkeypatch.setattr(registry, "version", version)
+    monkeypatch.setattr(registry, "resolve", lambda uri, root: root / "versions" / uri.rpartition("/")[2])
+    monkeypatch.setattr(versions, "stale", lambda root: {})
+    monkeypatch.setattr(versions, "data_hash", lambda root: "d" * 32)
+    return workspace
+
+
+def test_both_answer_the_same_episodes_and_every_rule_is_told(run: Run, two: Path) -> None:
+    code, out, _ = run("gate", "--json")
+    verdict = json.loads(out)
+    assert code == {"PROMOTE": 0, "HOLD": 3, "REJECT": 4}[verdict["answer"]]
+    assert (verdict["challenger"], verdict["champion"], verdict["episodes"]) == ("version 2", "version 1", 8)
+    names = [rule["name"].split()[0] for rule in verdict["rules"]]
+    assert names == ["accuracy", "dataset", "calibration", "latency", "memory", "baseline"]
+    assert all(rule["gain"] is not None for rule in verdict["rules"])
+    folder = two / ".cache/gate/2-against-1"
+    assert json.loads((folder / "verdict.json").read_text()) == verdict
+    new, old = (pd.read_parquet(folder / f"{who}.parquet") for who in ("challenger", "champion"))
+    evaluated = pd.read_parquet(two / "build/evaluate/episodes.parquet")
+    evaluated = evaluated[evaluated["method"] == "quickstudy"]  # by the model of version 2
+    keys = ["suite", "shot", "episode"]
+    for name in ("accuracy", "nll"):
+        ours, theirs = (f.set_index(keys).sort_index()[name] for f in (new, evaluated))
+        np.testing.assert_allclose(ours, theirs)
+    gain = (new.set_index(keys)["accuracy"] - old.set_index(keys)["accuracy"]).mean()
+    assert verdict["rules"][0]["gain"] == pytest.approx(gain) and gain != 0
+    timed = new.dropna(subset="adapt_ms")
+    assert set(timed["episode"]) == {0, 1} and len(timed) == 4  # evaluate.timed_episodes of each cell
+    assert old.dropna(subset="adapt_ms")[keys].to_numpy().tolist() == timed[keys].to_numpy().tolist()
+
+    code, out, _ = run("gate")
+    said = " ".join(out.split())
+    assert verdict["sentence"] in said and f"accuracy {100 * gain:+.2f} points" in said
+
+
+def test_what_was_answered_is_not_answered_again(run: Run, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    real = contenders.answers
+
+    def answers(model: Any, subjects: Any, frozen: Any, start: int, stop: int, progress: Any) -> pd.DataFrame:
+        asked.append((start, stop))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(model, subjects, frozen, start, stop, progress)
+
+    monkeypatch.setattr(contenders, "answers", answers)
+    assert run("gate")[0] == 130
+    assert run("gate")[0] in (0, 3, 4) and asked == [(0, 8)] * 3  # one kept, one cut off, that one anew
+    first = json.loads((two / ".cache/gate/2-against-1/verdict.json").read_text())
+    assert run("gate")[0] in (0, 3, 4) and len(asked) == 3
+    assert json.loads((two / ".cache/gate/2-against-1/verdict.json").read_text()) == first
+
+
+def test_until_settled_is_the_same_evidence_step_by_step(run: Run, two: Path) -> None:
+    run("gate")
+    whole = pd.read_parquet(two / ".cache/gate/2-against-1/challenger.parquet")
+    params = yaml.safe_load((two / "params.yaml").read_text())
+    params["gate"] |= {"looks": 3, "over": "episodes", "accuracy": "non-inferior", "margin": 0.0}
+    (two / "params.yaml").write_text(yaml.safe_dump(params))
+    for path in (two / ".cache/gate").glob("answers-*"):
+        path.unlink()
+    run("gate")
+    steps = json.loads((two / ".cache/gate/2-against-1/verdict.json").read_text())
+    assert steps["planned"] == 8 and steps["looks"] == sorted(steps["looks"]) and steps["looks"][0] == 3
+    found = pd.read_parquet(two / ".cache/gate/2-against-1/challenger.parquet")
+    keys = ["suite", "shot", "episode"]
+    part = whole[whole["episode"] < steps["looks"][-1]].set_index(keys)["accuracy"]
+    pd.testing.assert_series_equal(found.set_index(keys)["accuracy"].sort_index(), part.sort_index())
+
+
+def test_the_models_take_turns_when_they_are_timed(
+    two: Path, tiny_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quickstudy.evaluation import Subject
+    from quickstudy.tasks.frozen import read_episodes
+
+    frozen = read_episodes(Path("build/tasks/episodes.parquet"))
+    models = [load_model(Path(f"versions/{number}")) for number in (1, 2)]
+    order, real = [], contenders.adapt
+
+    def adapt(model: Any, *rest: Any) -> Any:
+        order.append(models.index(model))
+        return real(model, *rest)
+
+    monkeypatch.setattr(contenders, "adapt", adapt)
+    subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in stages.read_datasets().items()}
+    times = contenders.time_together(models, subjects, frozen, 3)
+    assert order == [0, 1, 1, 0, 0, 1] * 2 and len(times) == 6 and (times[[0, 1]] > 0).all(axis=None)
+
+
+def test_what_cannot_be_compared_is_one_line(
+    run: Run, two: Path, tiny_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: str) -> str:
+        code, out, err = run("gate", *arguments)
+        line = err.splitlines()[-1]
+        assert (code, out) == (2, "") and line.startswith("quickstudy: "), (code, out, err)
+        assert not (two / ".cache/gate/2-against-1/verdict.json").exists()
+        return line
+
+    settings = Settings.model_validate(yaml.safe_load((two / "params.yaml").read_text()))
+    save(two / "versions/1", settings, 1, {"image", "audio"}, ["group 0"])
+    assert "version 1: not comparable: the champion is from before a change of modalities" in refused()
+    save(two / "versions/1", settings, 1, {"image"}, ["group 0", "group 1"])
+    assert "version 1: it was trained on meta-test groups of toys: group 1" in refused()
+    config = two / "versions/1/config.yaml"
+    config.write_text(config.read_text().replace("format: 2", "format: 1"))
+    assert "version 1: not comparable: the champion is from before a change of format" in refused()
+    (two / "versions/1/lineage.json").write_text("{}")
+    assert "version 1: does not say what it is or was trained on" in refused()
+    monkeypatch.setattr(versions, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
+    assert "its evidence would be older than what is here now (data: data/ differs from data.dvc)" in refused()
+    assert "quickstudy run" in refused()
+
+
+def test_without_a_champion_the_baselines_are_asked_alone(run: Run, two: Path) -> None:
+    code, out, _ = run("gate", "--against", "none", "--json")
+    verdict = json.loads(out)
+    assert verdict["champion"] is None and [rule["name"].split()[0] for rule in verdict["rules"]] == ["baseline"]
+    assert code in (0, 3, 4)
+
+
+def test_a_damaged_model_is_told(two: Path) -> None:
+    (two / "versions/2/config.yaml").unlink()
+    with pytest.raises(QuickstudyError, match="version 2: does not say what it is"):
+        contenders.contender("version 2", two / "versions/2", "", "")
