@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,19 +13,32 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
+from scipy.stats import t as student
 
 from quickstudy.card import write_card
 from quickstudy.card.evidence import read_evidence
-from quickstudy.card.figures import _apart, paired_with_scratch
+from quickstudy.card.failures import confusions, episodes_to_look_at
+from quickstudy.card.figures import _apart
+from quickstudy.card.page import html_page
+from quickstudy.card.separately import paired_with_scratch
+from quickstudy.card.text import FIGURES, markdown
+from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import write_evaluation
+from quickstudy.gate import Contender, Evidence, judge
+from quickstudy.tasks.episodes import Episodes
+from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
 from quickstudy.training import Look, write_curve
 
+EVERY = (("letters", "image", "classes"), ("words", "audio", "domain"), ("talk", "text", "dataset"))
 HOSTILE = "<script>alert(1)</script> | a [link](javascript:alert(2)) ![x](http://x/y.png) $\\frac{1}{2}$ `_*b*_` &lt;"
 FRACTIONS = {"quickstudy": 0.9, "logreg_encoder": 0.8, "centroid_raw": 0.5, "scratch": 0.6}
+NAMES = {"letters": "image", "words": "audio", "talk": "text"}
+EACH = 10  # examples a class
 SUITES = (("letters", "image", "classes"), ("talk/travel", "text", "classes"), ("talk", "text", "dataset"))
 
 
@@ -41,30 +55,60 @@ def answers(
                 chance = min(fraction + 0.01 * shot, 1.0)
                 frame = pd.DataFrame({"accuracy": random.binomial(25, chance, n) / 25, "episode": np.arange(n)})
                 frame["adapt_ms"] = {"quickstudy": 9.0, "scratch": 1300.0}.get(method, 0.4)
+                if method == "quickstudy":
+                    frame = frame.assign(nll=0.5, **told(frame["accuracy"]))
                 frame = frame.assign(suite=suite, dataset=suite.partition("/")[0], modality=modality, novelty=novelty)
                 parts.append(frame.assign(way=5, shot=shot, query=5, method=method))
     return pd.concat(parts, ignore_index=True)
 
 
+def told(accuracies: pd.Series) -> dict[str, pd.Series]:
+    """Answers of 5 ways and 5 queries that are right so often; the last queries are answered by the next class."""
+    truth = np.arange(25) // 5
+    answers = [np.where(np.arange(25) < round(25 * a), truth, (truth + 1) % 5).astype(np.uint16) for a in accuracies]
+    confidences = [np.linspace(0.5, 0.99, 25, dtype=np.float32).round(3)] * len(accuracies)
+    return {"answers": pd.Series(answers, dtype=object), "confidences": pd.Series(confidences, dtype=object)}
+
+
+def frozen(frame: pd.DataFrame) -> list[FrozenEpisodes]:
+    """Of each suite and number of shots: every episode has the first five classes of the dataset."""
+    blocks = []
+    ours = frame[frame["method"] == "quickstudy"]
+    for (suite, shot), part in ours.groupby(["suite", "shot"], sort=False):
+        rows = torch.arange(5)[:, None] * EACH + torch.arange(EACH)  # class by class
+        rows = rows.expand(len(part), -1, -1)
+        about = part.iloc[0]
+        episodes = Episodes(support=rows[..., :shot], query=rows[..., shot : shot + 5])
+        blocks.append(FrozenEpisodes(suite, about["dataset"], about["modality"], about["novelty"], episodes))
+    return blocks
+
+
 @pytest.fixture
-def build(tmp_path: Path, png: Callable[..., bytes]) -> Callable[..., Path]:
+def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) -> Callable[..., Path]:
     """The folder that the stages fill, with data beside it; the evaluation is given."""
 
     def make(
-        frame: pd.DataFrame, modalities=("image", "text"), description: str = "Small.", text_encoder: str = "minilm"
-    ) -> Path:
+        frame: pd.DataFrame, modalities=("image", "text"), description: str = "Small.", text_encoder: str = "minilm",
+        text: str = "hello", side: int = 12,
+    ) -> Path:  # fmt: skip
         root = tmp_path / "build"
-        for name, modality, example in (("letters", "image", png()), ("talk", "text", "hello")):
-            if modality in modalities:
-                info = DatasetInfo(name=name, modality=modality, description=description, licence="CC0 & others")
-                write_dataset(tmp_path / "data", info, make_table(modality, [example], ["a"], ["a"]))
-        names = [name for name, modality in (("letters", "image"), ("talk", "text")) if modality in modalities]
+        examples = {
+            "image": lambda i: png(i, size=(side, side)), "audio": lambda i: wav(i), "text": lambda i: f"{text} {i}",
+        }  # fmt: skip
+        named = [(name, modality) for name, modality in NAMES.items() if modality in modalities]
+        names = [name for name, _ in named]
+        for name, modality in named:
+            info = DatasetInfo(name=name, modality=modality, description=description, licence="CC0 & others")
+            labels = [f"{text} class {'abcde'[i // EACH]}" for i in range(5 * EACH)]
+            table = make_table(modality, [examples[modality](i) for i in range(5 * EACH)], labels, ["g"] * 5 * EACH)
+            write_dataset(tmp_path / "data", info, table)
         counts = {"examples": 1200, "classes": 60, "groups_train": 7, "groups_validation": 1, "groups_test": 2}
         (root / "tasks").mkdir(parents=True)
         (root / "tasks/tasks.json").write_text(json.dumps({name: counts for name in names}))
         (root / "tasks/splits.yaml").write_text(yaml.safe_dump({name: {"groups": {"a": "test"}} for name in names}))
         finding = {"severity": "warning", "dataset": names[0], "kind": "near", "count": 6, "fix": "Look at some"}
         (root / "tasks/checks.json").write_text(json.dumps([finding | {"what": "6 examples nearly repeat"}]))
+        write_episodes(root / "tasks/episodes.parquet", frozen(frame))
         write_evaluation(root / "evaluate", frame)
         (root / "meta_train").mkdir()
         looks = [Look(step, 2.0 / step, dict.fromkeys(modalities, 0.5)) for step in (1, 2)]  # type: ignore[arg-type]
@@ -74,7 +118,7 @@ def build(tmp_path: Path, png: Callable[..., bytes]) -> Callable[..., Path]:
         (root / "model").mkdir()
         inputs = {
             "image": {"size": 28, "channels": 1},
-            "audio": {"sample_rate": 8000, "seconds": 1.0},
+            "audio": {"sample_rate": 8000, "seconds": 1.0, "mels": 40},
             "text": {"encoder": "all-MiniLM-L6-v2", "max_tokens": 64, "max_bytes": 128},
         }
         encoders = {"image": "conv4", "audio": "gru", "text": text_encoder}
@@ -87,7 +131,16 @@ def build(tmp_path: Path, png: Callable[..., bytes]) -> Callable[..., Path]:
     return make
 
 
-def card(build: Path) -> tuple[str, str]:
+def card(build: Path, gate: Path | None = None) -> tuple[str, str]:
+    """Its Markdown and its page, with pictures left blank: they take seconds to draw."""
+    evidence = read_evidence(build, build.parent / "data", gate)
+    pictures = dict.fromkeys([*FIGURES, "episodes_image.png", "episodes_audio.png"], b"")
+    text = markdown(evidence, episodes_to_look_at(evidence), set(pictures))
+    return text, html_page(text, pictures, pictures)
+
+
+def drawn(build: Path) -> tuple[str, str]:
+    """The same as it is written, with its pictures."""
     write_card(build, build / "card")
     return (build / "card/card.md").read_text(encoding="utf-8"), (build / "card/card.html").read_text(encoding="utf-8")
 
@@ -173,12 +226,15 @@ def test_says_where_it_is_below_a_baseline_and_only_there(build: Callable[..., P
 
 
 def test_the_same_files_give_the_same_bytes(build: Callable[..., Path]) -> None:
-    root = build(answers())
+    root = build(answers(suites=EVERY), modalities=("image", "audio", "text"))
     write_card(root, root / "card")
     with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 30, "axes.facecolor": "red"}):
         write_card(root, root / "again")
     names = sorted(path.name for path in (root / "card").iterdir())
-    assert names == ["accuracy.png", "adapt.png", "card.html", "card.md", "training.png"]
+    assert names == [
+        "accuracy.png", "adapt.png", "calibration.png", "card.html", "card.md", "episodes_audio.png",
+        "episodes_image.png", "training.png",
+    ]  # fmt: skip
     for name in names:
         assert (root / "card" / name).read_bytes() == (root / "again" / name).read_bytes(), name
     assert set(Image.open(root / "card/accuracy.png").info) <= {"dpi"}
@@ -186,26 +242,32 @@ def test_the_same_files_give_the_same_bytes(build: Callable[..., Path]) -> None:
 
 def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., Path]) -> None:
     root = build(answers())
-    _, html = card(root)
+    _, html = drawn(root)
     page = Page(html)
     assert len(html.encode()) <= 1_000_000
     links = [value for _, attrs in page.elements for key, value in attrs.items() if key in ("src", "srcset", "href")]
-    assert len(links) == 6 and all(link and link.startswith("data:image/png;base64,") for link in links)
+    assert len(links) == 10 and all(link and link.startswith("data:image/png;base64,") for link in links)
     for link in links:
         assert Image.open(io.BytesIO(base64.b64decode(str(link).partition(",")[2]))).width > 300
     wide = [base64.b64decode(str(attrs["src"]).partition(",")[2]) for tag, attrs in page.elements if tag == "img"]
-    assert wide == [(root / "card" / name).read_bytes() for name in ("accuracy.png", "adapt.png", "training.png")]
+    names = ("accuracy", "adapt", "calibration", "episodes_image", "training")
+    assert wide == [(root / "card" / f"{name}.png").read_bytes() for name in names]
+    assert all(attrs["alt"] for tag, attrs in page.elements if tag == "img")
     assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "form"}
     assert "url(" not in html and "@import" not in html
 
 
 def test_names_and_descriptions_are_shown_and_never_obeyed(build: Callable[..., Path]) -> None:
     hostile = (("letters", "image", "classes"), (f"talk/{HOSTILE}", "text", "classes"))
-    text, html = card(build(answers(suites=hostile), description=HOSTILE))
+    text, html = card(build(answers(suites=hostile), description=HOSTILE, text=HOSTILE))
     page = Page(html)
     assert page.text.count(HOSTILE) >= 2 + 2 + 2  # descriptions, rows of the table by novelty and of that of all
+    shown = page.text[page.text.index("Where it fails") : page.text.index("Limits")]
+    assert shown.count(HOSTILE) >= 2 + 5 + 10  # confusions, and the texts and classes of an episode
+    alts = [str(attrs["alt"]) for tag, attrs in page.elements if tag == "img"]
+    assert any(HOSTILE in alt for alt in alts)  # classes of images
     assert not {tag for tag, _ in page.elements} & {"script", "a"}
-    assert sum(tag == "img" for tag, _ in page.elements) == 3
+    assert len(alts) == 5
     assert not [key for _, attrs in page.elements for key in attrs if key.startswith("on")]
     assert all(len(line) == len(table_after(text, "### All methods")[0]) for line in table_after(text, "### All"))
 
@@ -222,9 +284,9 @@ def test_a_suite_without_one_of_the_shots(build: Callable[..., Path]) -> None:
 
 def test_without_training_from_scratch(build: Callable[..., Path]) -> None:
     root = build(answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5}))
-    text, html = card(root)
+    text, html = drawn(root)
     assert not (root / "card/adapt.png").exists() and "adapt.png" not in text
-    assert "was not run" in text and sum(tag == "img" for tag, _ in Page(html).elements) == 2
+    assert "was not run" in text and sum(tag == "img" for tag, _ in Page(html).elements) == 4
 
 
 def test_without_any_baseline(build: Callable[..., Path]) -> None:
@@ -256,7 +318,7 @@ def test_scratch_is_compared_on_the_episodes_that_it_answered(build: Callable[..
     both = paired_with_scratch(read_evidence(root, root.parent / "data"))
     assert (both["ours_accuracy"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
     text, _ = card(root)
-    assert "reached 25.0 %" in text and "144 times as fast" in text
+    assert "and reaches 25.0 %" in text
 
 
 def test_a_missing_file_is_named_and_nothing_is_written(build: Callable[..., Path]) -> None:
@@ -295,3 +357,214 @@ def test_the_encoders_are_named(build: Callable[..., Path], encoder: str, said: 
 def test_a_pretrained_encoder_is_named(build: Callable[..., Path]) -> None:
     text, _ = card(build(answers(), text_encoder="transformers:a/b"))
     assert "up to 64 tokens by transformers:a/b, frozen" in text and "pretrained sentence encoder" in text
+
+
+# The gate and the champion
+
+
+def judged(folder: Path, frame: pd.DataFrame, champion: pd.DataFrame | None) -> Path:
+    """The folder that the gate leaves."""
+
+    def contender(name: str, episodes: pd.DataFrame) -> Contender:
+        return Contender(name, episodes, {}, ("image", "text"), 2, 6.0, "data", "episodes")
+
+    old = None if champion is None else contender("version 6", champion)
+    evidence = Evidence(contender("version 7", frame), old, frame, {}, "data", "episodes")
+    folder.mkdir()
+    policy = load_settings(Path(__file__).parents[2] / "params.yaml").gate
+    verdict = judge(evidence, policy.model_copy(update={"over": "episodes"}))
+    (folder / "verdict.json").write_text(json.dumps(verdict.record()))
+    if champion is not None:
+        champion.to_parquet(folder / "champion.parquet")
+    return folder
+
+
+def worse(frame: pd.DataFrame) -> pd.DataFrame:
+    """A champion that is 4 points worse with letters, 0 or 8 by turns, and as good elsewhere."""
+    champion = frame[frame["method"] == "quickstudy"].copy()
+    letters = champion["suite"] == "letters"
+    champion.loc[letters, "accuracy"] -= 0.08 * (np.arange(letters.sum()) % 2)
+    return champion
+
+
+def test_the_gates_word_and_the_champion(build: Callable[..., Path], tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    root = build(frame)
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    verdict = json.loads((folder / "verdict.json").read_text())
+    text, html = card(root, folder)
+    assert verdict["sentence"] in Page(html).text and f"{verdict['answer']}." in Page(html).text
+    lines = table_after(text, "## The gate's word")
+    assert [line["rule"] for line in lines] == [rule["name"].replace("_", r"_") for rule in verdict["rules"]]
+    assert [line["it"].strip("*") for line in lines] == [rule["state"] for rule in verdict["rules"]]
+    gain = next(rule for rule in verdict["rules"] if rule["name"] == "accuracy")
+    assert lines[0]["gain"] == f"{100 * gain['gain']:+.2f} points"
+    beside = {line["suite"]: line for line in table_after(text, "### Beside the champion")}
+    assert beside["letters"]["1 shot"] == "+4.0 ± 1.3 ▲" and beside["talk"]["5 shots"] == "+0.0 ± 0.0"
+    champion = worse(frame).groupby(["suite", "shot"])["accuracy"].mean()
+    for line in table_after(text, "### All methods"):
+        shown = float(line["champion, version 6"].split()[0])
+        assert shown == pytest.approx(100 * champion[line["suite"], int(line["shots"])], abs=0.0501)
+    assert "quickstudy reproduce models:/quickstudy/7" in text
+
+
+def test_a_champion_that_answered_fewer_episodes_is_paired_on_those(build: Callable[..., Path], tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    part = worse(frame).query("episode < 10")
+    part.to_parquet(folder / "champion.parquet")
+    root = build(frame)
+    text, _ = card(root, folder)
+    assert table_after(text, "### All methods")[0]["champion, version 6"].endswith("(of 10)")
+    assert table_after(text, "### Beside the champion")[0]["1 shot"].startswith("+4.0 ± 3.0")  # t of 10 episodes
+    part.assign(suite="others").to_parquet(folder / "champion.parquet")
+    with pytest.raises(QuickstudyError, match="version 6 answered no episode"):
+        card(root, folder)
+
+
+def test_without_a_champion_there_is_the_gates_word_alone(build: Callable[..., Path], tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    root = build(frame)
+    text, _ = card(root, judged(tmp_path / "gate", frame, None))
+    assert "## The gate's word" in text and "Promote version 7" in text and "champion," not in text
+    assert "Beside the champion" not in text
+    without, _ = card(root)
+    assert "gate" not in without and "champion," not in without and "models:/quickstudy/VERSION" in without
+
+
+def test_commit_and_data_are_told_where_they_are_known(build: Callable[..., Path], tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, None)
+    (folder / "lineage.json").write_text(json.dumps({"git_commit": "c0ffee" * 6, "data_hash": "da7a.dir"}))
+    text, _ = card(build(frame), folder)
+    built = text[text.index("## How to build it again") :]
+    assert "c0ffee" * 6 in built and "da7a.dir" in built and "seed: `3`" in built
+    assert sha256(b"weights").hexdigest() in built
+
+
+# Where it fails
+
+
+def test_confusions_are_counted_over_the_tasks_that_held_both(build: Callable[..., Path]) -> None:
+    frame = answers(suites=[SUITES[0]])
+    root = build(frame)
+    evidence = read_evidence(root, root.parent / "data")
+    ours = frame[frame["method"] == "quickstudy"]
+    taken: dict[tuple[int, int], int] = {}
+    for given in ours["answers"]:
+        for true, said in zip(np.arange(25) // 5, given, strict=True):
+            if true != said:
+                taken[true, said] = taken.get((true, said), 0) + 1
+    found = confusions(evidence, "letters", most=99)
+    names = [f"hello class {c}" for c in "abcde"]
+    assert {(one.true, one.given): one.times for one in found} == {
+        (names[a], names[b]): n for (a, b), n in taken.items()
+    }
+    assert [one.times for one in found] == sorted(taken.values(), reverse=True)
+    assert {one.asked for one in found} == {5 * len(ours)}  # each episode has all five classes, and asks five times
+    text, _ = card(root)
+    first = found[0]
+    assert f"{first.true} → {first.given}: {first.times} of {first.asked}" in text
+
+
+def test_a_confusion_is_a_share_of_the_tasks_where_it_could_be(build: Callable[..., Path]) -> None:
+    root = build(answers(suites=[SUITES[0]], shots=(1,), count=2, fractions={"quickstudy": 0.9}))
+    path = root / "tasks/episodes.parquet"
+    episodes = pd.read_parquet(path)
+    # the second episode has class a alone of the first one's: the others are of one class, asked under five numbers
+    episodes.at[1, "support"] = np.array([0, EACH, EACH, EACH, EACH])
+    episodes.to_parquet(path)
+    answered = pd.read_parquet(root / "evaluate/episodes.parquet")
+    wrong = (np.arange(25) // 5).astype(np.uint16)
+    wrong[-1] = 0  # one query of the last class is taken for the first
+    answered["answers"] = pd.Series([wrong, wrong], dtype=object)
+    answered.to_parquet(root / "evaluate/episodes.parquet")
+    (first, second) = confusions(read_evidence(root, root.parent / "data"), "letters")
+    assert (first.true, first.given, first.times, first.asked) == ("hello class b", "hello class a", 1, 5 + 20)
+    assert (second.true, second.given, second.times, second.asked) == ("hello class e", "hello class a", 1, 5)
+
+
+def test_the_episodes_shown_are_the_typical_and_the_worst_of_the_weakest_suite(build: Callable[..., Path]) -> None:
+    frame = answers(suites=EVERY, shots=(1, 5), count=6, fractions={"quickstudy": 0.9})
+    for suite, shot, accuracies in (("letters", 1, [1, 0.4, 0.8, 0.72, 0.4, 1]), ("words", 1, [1] * 6)):
+        chosen = (frame["suite"] == suite) & (frame["shot"] == shot)
+        frame.loc[chosen, "accuracy"] = accuracies
+        for name, values in told(pd.Series(accuracies)).items():
+            frame[name] = frame[name].where(~chosen, pd.Series(values.to_list(), index=frame.index[chosen]))
+    root = build(frame, modalities=("image", "audio", "text"))
+    images, texts = episodes_to_look_at(read_evidence(root, root.parent / "data"))  # of audio there was no mistake
+    assert [(one.suite, one.number, one.why) for one in images] == [("letters", 3, "typical"), ("letters", 1, "worst")]
+    assert images[1].answered == "10 of 25 right" and images[1].wrong.sum() == 15
+    assert images[1].taught[2][0] != images[1].asked[2][0] and len(images[1].asked[4]) == 5
+    assert texts[0].taught[1] == ["hello 10"] and texts[0].asked[1][0] == "hello 11"
+    text, _ = card(root)
+    shown = text[text.index("## Where it fails") :]
+    assert "episodes 3 (typical, 18 of 25 right) and 1 (worst, 10 of 25 right)" in shown
+    first = next(line for line in shown.splitlines() if line.startswith("- **hello class e**: hello 40"))
+    assert first and "  - ✗ *hello class a*: hello 4" in shown
+
+
+def test_an_evaluation_without_its_answers_has_no_such_sections(build: Callable[..., Path]) -> None:
+    text, _ = card(build(answers().drop(columns=["answers", "confidences"])))
+    assert "## Calibration" not in text and "## Where it fails" not in text and "calibration was not measured" in text
+
+
+def test_pictures_that_do_not_compress_stay_below_a_megabyte(build: Callable[..., Path]) -> None:
+    suites = [(f"letters/{i}", "image", "classes") for i in range(6)]
+    root = build(answers(suites=suites, count=5), modalities=("image",), side=64)
+    _, html = drawn(root)
+    assert 300_000 < len(html.encode()) <= 1_000_000
+    assert (root / "card/episodes_image.png").exists()
+
+
+# What it cost
+
+
+def test_what_training_each_task_separately_would_have_cost(build: Callable[..., Path]) -> None:
+    root = build(answers(count=4))
+    (root / "meta_train/training.json").write_text('{"seconds": 129.1, "steps": 6, "parameters": 7}')
+    text, _ = card(root)
+    part = text[text.index("### Training each task separately") :]
+    assert ("would have cost 2.2 min" in part and "all of them in 0.9 s" in part) or "900 ms" in part
+    assert "Meta-training itself took 2.2 min: after 100 tasks it has paid for itself" in part  # 1,291 ms saved by each
+    frame = pd.read_parquet(root / "evaluate/episodes.parquet").query("shot == 5")
+    for line in table_after(text, "### Training each task separately"):
+        pair = frame[frame["suite"] == line["suite"]].pivot(index="episode", columns="method", values="accuracy")
+        gained = 100 * (pair["quickstudy"] - pair["scratch"])
+        mean, half = re.findall(r"[\d.]+", line["points"])
+        assert float(mean) == pytest.approx(abs(gained.mean()), abs=0.051)
+        low, high = student.interval(0.95, 3, loc=gained.mean(), scale=gained.std() / 2)
+        assert float(half) == pytest.approx((high - low) / 2, abs=0.051)
+        assert ("▲" in line["points"]) == (low > 0) and line["paid for after"] == "100 tasks"
+
+
+def test_where_adapting_saves_no_time_it_is_said(build: Callable[..., Path]) -> None:
+    frame = answers()
+    frame.loc[frame["method"] == "quickstudy", "adapt_ms"] = 2000.0
+    text, _ = card(build(frame))
+    assert "which adapting does not save" in text
+    assert {line["paid for after"] for line in table_after(text, "### Training each task separately")} == {"–"}
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "unsaid"),
+    [
+        ({"cpu_wh": 0.5, "memory_wh": 0.25, "cpu_energy": "estimated"}, "0.75 Wh (processor 0.5 Wh", "counters"),
+        (
+            {"cpu_wh": 20, "gpu_wh": 1980, "memory_wh": 0, "cpu_energy": "measured"},
+            "2 kWh",
+            "an estimate from its load",
+        ),
+        ({}, "Energy was not measured", "Wh"),
+    ],
+)
+def test_time_and_energy(build: Callable[..., Path], told: dict, said: str, unsaid: str) -> None:
+    root = build(answers())
+    (root / "meta_train/training.json").write_text(
+        json.dumps({"seconds": 61.0, "cpu_seconds": 90.0, "steps": 6} | told)
+    )
+    text, _ = card(root)
+    lines = {line["what"]: line["meta-training"] for line in table_after(text, "## How it works")}
+    assert lines["wall clock time"] == "1.0 min" and lines["processor time"] == "1.5 min"
+    part = text[text.index("## How it works") : text.index("## How to use it")]
+    assert said in part and unsaid not in part

@@ -1,6 +1,7 @@
 """What the card is made of, read from the stages' outputs."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,10 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from quickstudy.data.dataset import DatasetInfo, read_dataset
+from quickstudy.data.dataset import Dataset, read_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.stats import OURS, beaten_by
 
@@ -40,6 +42,29 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
+class GateWord:
+    """What the gate said of this version, and what the champion had answered."""
+
+    verdict: Mapping[str, Any]
+    """verdict.json: `quickstudy.gate.Verdict.record`"""
+    champion: pd.DataFrame
+    """champion.parquet: the champion's rows on the same frozen episodes; empty where there was no champion"""
+    lineage: Mapping[str, Any]
+    """lineage.json of this version's run, where it is there: git_commit, data_hash"""
+
+    @property
+    def name(self) -> str:
+        """Of the champion."""
+        return str(self.verdict["champion"])
+
+    @property
+    def number(self) -> str | None:
+        """Of this version in the registry, where the verdict names one."""
+        found = re.fullmatch(r"version (\d+)", str(self.verdict["challenger"]))
+        return found[1] if found else None
+
+
+@dataclass(frozen=True)
 class Evidence:
     table: pd.DataFrame
     """evaluate/table.csv: suite, modality, novelty, way, shot, method, episodes, accuracy, ci95, adapt_ms"""
@@ -49,6 +74,8 @@ class Evidence:
     """meta_train/curve.csv: step, loss, and the meta-validation accuracy of each modality"""
     training: Mapping[str, Any]
     """meta_train/metrics.json and training.json"""
+    frozen: pd.DataFrame
+    """tasks/episodes.parquet: suite, dataset, shot, episode, and rows of its support and query, class by class"""
     counts: Mapping[str, Mapping[str, int]]
     """tasks/tasks.json: of each dataset, examples, classes and groups by meta-split"""
     splits: Mapping[str, Any]
@@ -61,7 +88,11 @@ class Evidence:
     """model/lineage.json"""
     weights: str
     """sha256 of model.safetensors, hexadecimal"""
-    infos: Mapping[str, DatasetInfo]
+    datasets: Mapping[str, Dataset]
+    """without their examples"""
+    data: Path
+    """the data root"""
+    gate: GateWord | None = None
 
     @property
     def suites(self) -> list[str]:
@@ -86,6 +117,16 @@ class Evidence:
         """Where the model lies below the interval of a baseline."""
         return beaten_by(self.table)
 
+    @cached_property
+    def ours(self) -> pd.DataFrame:
+        """Of ``episodes``, the model's rows with the support and the query of each. Empty where the evaluation did not
+        keep its answers."""
+        own = self.episodes[self.episodes["method"] == OURS]
+        if "answers" not in own:
+            return own.iloc[:0]
+        keys = ["suite", "shot", "episode"]
+        return own[own["answers"].notna()].merge(self.frozen[[*keys, "support", "query"]], on=keys, suffixes=("_n", ""))
+
     def rows(self, suite: str, method: str) -> pd.DataFrame:
         """Of the table, by shot."""
         chosen = (self.table["suite"] == suite) & (self.table["method"] == method)
@@ -97,8 +138,13 @@ class Evidence:
         return max(means, key=means.__getitem__) if means else None
 
 
-def read_evidence(build: Path, data: Path) -> Evidence:
-    """Read what the stages before the card have written.
+def truth(way: int, queries: int) -> np.ndarray:
+    """int64 [queries]: the class of each query of an episode, class by class."""
+    return np.repeat(np.arange(way), queries // way)
+
+
+def read_evidence(build: Path, data: Path, gate: Path | None = None) -> Evidence:
+    """Read what the stages before the card have written, and the gate where it has spoken.
 
     Raises:
         QuickstudyError: a file is missing.
@@ -114,15 +160,28 @@ def read_evidence(build: Path, data: Path) -> Evidence:
                 for file in ("training.json", "metrics.json")
                 for name, value in json.loads((build / "meta_train" / file).read_text(encoding="utf-8")).items()
             },
+            frozen=pd.read_parquet(build / "tasks/episodes.parquet"),
             counts=counts,
             splits=yaml.safe_load((build / "tasks/splits.yaml").read_text(encoding="utf-8")),
             findings=json.loads((build / "tasks/checks.json").read_text(encoding="utf-8")),
             model=yaml.safe_load((build / "model/config.yaml").read_text(encoding="utf-8")),
             lineage=json.loads((build / "model/lineage.json").read_text(encoding="utf-8")),
             weights=sha256((build / "model/model.safetensors").read_bytes()).hexdigest(),
-            infos={name: read_dataset(data / name, columns=()).info for name in counts},
+            datasets={name: read_dataset(data / name, columns=("label",)) for name in counts},
+            data=data,
+            gate=_read_gate(gate) if gate is not None else None,
         )
     except FileNotFoundError as error:
         raise QuickstudyError(
             "the card needs a file that is missing", where=error.filename, fix="`quickstudy run` makes it"
         ) from None
+
+
+def _read_gate(folder: Path) -> GateWord:
+    verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    path = folder / "lineage.json"
+    lineage = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if verdict["champion"] is None:
+        return GateWord(verdict, pd.DataFrame(), lineage)
+    champion = pd.read_parquet(folder / "champion.parquet")
+    return GateWord(verdict, champion[champion["method"] == OURS], lineage)

@@ -1,76 +1,53 @@
-"""The card's figures, as PNG bytes: wide ones for a page, narrow ones for a phone.
+"""The card's figures, as PNG bytes: wide ones for a page, narrow ones for a phone."""
 
-Colours are of the Okabe-Ito palette, told apart by the colour-blind; lines differ in their markers too and are
-labelled where they end. Nothing of the machine or the time goes into the bytes.
-"""
-
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects, style
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from PIL import Image
 
+from quickstudy.card.calibration import calibrations
 from quickstudy.card.evidence import FAMILIES, SHORT, Evidence
+from quickstudy.card.examples import draw_episodes
+from quickstudy.card.failures import Episode
+from quickstudy.card.separately import paired_with_scratch
+from quickstudy.card.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
+from quickstudy.card.words import duration
 from quickstudy.data.dataset import MODALITIES
-from quickstudy.stats import OURS, mean_interval
-
-BLUE, GREEN, ORANGE, PURPLE = "#0072B2", "#00795A", "#B85400", "#8C5A7D"
-INK, MUTED, GRID = "#1B1F24", "#59636E", "#E4E8EC"
-LOOK = {OURS: (BLUE, "o"), "encoder": (GREEN, "s"), "raw": (ORANGE, "^"), "scratch": (PURPLE, "D")}
-TONES = dict(zip(MODALITIES, (BLUE, ORANGE, GREEN), strict=True))
-STYLE = {
-    "font.family": "DejaVu Sans",  # matplotlib carries it: the same picture everywhere
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # names of datasets may hold dollars
-    "axes.edgecolor": "#B8C0C8",
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-}
-WIDE, NARROW = 10.4, 4.0  # inches
-HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+from quickstudy.stats import OURS
 
 
-def draw(evidence: Evidence, narrow: bool) -> dict[str, bytes]:
-    """The figures by file name. One that has nothing to show is left out."""
+def draw(evidence: Evidence, shown: Sequence[Sequence[Episode]], narrow: bool, dpi: int) -> dict[str, bytes]:
+    """The figures by file name. One that has nothing to show is left out.
+
+    Args:
+        shown: of each modality the episodes to look at; texts are no figure.
+    """
     makers: dict[str, Callable[[Evidence, bool], Figure | None]] = {
-        "accuracy.png": accuracy, "adapt.png": adaptation, "training.png": training,
+        "accuracy.png": accuracy, "adapt.png": adaptation, "calibration.png": calibration, "training.png": training,
     }  # fmt: skip
-    pictures = {}
     with style.context(["default", STYLE]):
-        for name, make in makers.items():
-            if (figure := make(evidence, narrow)) is not None:
-                figure.set_dpi(144 if len(evidence.suites) <= 12 else 96)  # the page stays below a megabyte
-                pictures[name] = _png(figure)
+        made = {name: make(evidence, narrow) for name, make in makers.items()}
+        for episodes in shown:
+            if (modality := episodes[0].modality) != "text":
+                made[f"episodes_{modality}.png"] = draw_episodes(episodes, evidence.model["inputs"], narrow)
+        pictures = {}
+        for name, figure in made.items():
+            if figure is not None:
+                figure.set_dpi(dpi)
+                pictures[name] = png(figure)
     return pictures
 
 
 def accuracy(evidence: Evidence, narrow: bool) -> Figure | None:
-    """A panel a suite: accuracy by shots, ours and the best baseline of each family."""
+    """A panel a suite: accuracy by shots with bands of 95%, ours and the best baseline of each family."""
     suites = evidence.suites
     columns = 1 if narrow else min(3, len(suites))
     rows = -(-len(suites) // columns)
-    figure = _figure(NARROW if narrow else WIDE * max(columns, 2) / 3, (2.05 if narrow else 2.5) * rows)
+    figure = blank(NARROW if narrow else WIDE * max(columns, 2) / 3, (2.05 if narrow else 2.5) * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     places = {shot: place for place, shot in enumerate(evidence.shots)}
     for panel, suite in zip(panels, suites, strict=False):
@@ -94,11 +71,13 @@ def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[in
         part = evidence.rows(suite, method)
         tone, marker = LOOK[family]
         ours = family == OURS
-        panel.errorbar(
-            [places[shot] for shot in part["shot"]], part["accuracy"], part["ci95"].fillna(0.0),
-            color=tone, marker=marker, linewidth=2.4 if ours else 1.3, markersize=6 if ours else 4, elinewidth=1.2,
-            linestyle="-" if ours else "--" if family == "scratch" else "-", zorder=4 if ours else 3,
+        x, half = [places[shot] for shot in part["shot"]], part["ci95"].fillna(0.0)
+        panel.plot(
+            x, part["accuracy"], color=tone, marker=marker, linewidth=2.4 if ours else 1.3, zorder=4 if ours else 3,
+            markersize=6 if ours else 4, linestyle="--" if family == "scratch" else "-",
         )  # fmt: skip
+        low, high = (part["accuracy"] - half).clip(lower=0), (part["accuracy"] + half).clip(upper=1)
+        panel.fill_between(x, low, high, color=tone, alpha=0.16, linewidth=0.0, zorder=2)
         ends.append((float(part["accuracy"].iloc[-1]), SHORT[method], tone))
         if ours:
             for shot, value in zip(part["shot"], part["accuracy"], strict=True):
@@ -122,7 +101,7 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
     if both.empty:
         return None
     height = 0.34 * len(both) + 0.9
-    figure = _figure(NARROW if narrow else WIDE, 2 * height if narrow else height)
+    figure = blank(NARROW if narrow else WIDE, 2 * height if narrow else height)
     panels = figure.subplots(2, 1) if narrow else figure.subplots(1, 2, sharey=True)
     y = np.arange(len(both))[::-1]
     shot = int(both["shot"].iloc[0])
@@ -138,16 +117,17 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
             )  # fmt: skip
             other = "ours" if who == "scratch" else "scratch"
             right = both[f"{who}_{what}"].iloc[0] > both[f"{other}_{what}"].iloc[0]
-            inward = what == "ms"  # where the two are far apart; accuracies may lie close together
+            inward = what == "ms" and _far(both, 0)  # where there is room between the two
             panel.annotate(
                 SHORT[family], (both[f"{who}_{what}"].iloc[0], y[0]), (0, 8), textcoords="offset points",
                 ha="right" if right == inward else "left", fontsize=8.5, fontweight="bold", color=tone,
             )  # fmt: skip
             if what == "ms":
-                for height, ms, theirs in zip(y, both[f"{who}_ms"], both[f"{other}_ms"], strict=True):
+                for i, (height, ms, theirs) in enumerate(zip(y, both[f"{who}_ms"], both[f"{other}_ms"], strict=True)):
+                    left = (ms > theirs) == _far(both, i)
                     panel.annotate(
-                        duration(ms), (ms, height), (-8 if ms > theirs else 8, 0), textcoords="offset points",
-                        ha="right" if ms > theirs else "left", va="center", fontsize=8, color=tone,
+                        duration(ms), (ms, height), (-8 if left else 8, 0), textcoords="offset points",
+                        ha="right" if left else "left", va="center", fontsize=8, color=tone,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                     )  # fmt: skip
         panel.set_yticks(y, [_short(suite) for suite in both["suite"]], color=INK)
@@ -155,6 +135,8 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
         panel.set_title(title, pad=8)
         panel.grid(axis="y", visible=False)
     panels[0].set_xscale("log")
+    times = both[["ours_ms", "scratch_ms"]]
+    panels[0].set_xlim(times.min().min() / 1.8, times.max().max() * 1.8)
     panels[0].xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _tick(ms)))
     panels[0].xaxis.set_minor_locator(NullLocator())
     panels[1].xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -162,34 +144,42 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
     return figure
 
 
-def paired_with_scratch(evidence: Evidence) -> pd.DataFrame:
-    """Ours and training from scratch on the episodes that both answered, at five shots or the nearest number there is.
+def _far(both: pd.DataFrame, place: int) -> bool:
+    """Whether there is room for labels between the two times."""
+    ours, scratch = both["ours_ms"].iloc[place], both["scratch_ms"].iloc[place]
+    return max(ours, scratch) > 5 * min(ours, scratch)
 
-    Returns:
-        one row a suite: suite, shot, episodes, and for ``ours`` and ``scratch`` accuracy, ci95 (half width), ms
-        (median). Suites without both, or without times, are left out.
-    """
-    frame = evidence.episodes
-    scratch = frame[frame["method"] == "scratch"]
-    rows = []
-    if len(scratch):
-        shot = min((int(shot) for shot in scratch["shot"].unique()), key=lambda shot: (abs(shot - 5), shot))
-        keys = ["suite", "episode"]
-        ours = frame[(frame["method"] == OURS) & (frame["shot"] == shot)]
-        both = scratch[scratch["shot"] == shot].merge(ours, on=keys, suffixes=("_scratch", "_ours"))
-        for suite, part in both.groupby("suite", sort=False):
-            row: dict[str, object] = {"suite": suite, "shot": shot, "episodes": len(part)}
-            for who in ("ours", "scratch"):
-                row[f"{who}_accuracy"], row[f"{who}_ci95"] = mean_interval(part[f"accuracy_{who}"].to_numpy())
-                row[f"{who}_ms"] = part[f"adapt_ms_{who}"].median()
-            rows.append(row)
-    return pd.DataFrame(rows).dropna(subset=["ours_ms", "scratch_ms"]) if rows else pd.DataFrame()
+
+def calibration(evidence: Evidence, narrow: bool) -> Figure | None:
+    """A panel a modality: how often answers are right, by the probability that they were given with. None where the
+    evaluation did not keep its answers."""
+    found = calibrations(evidence)
+    if not found:
+        return None
+    figure = blank(NARROW if narrow else WIDE * max(len(found), 2) / 3, 3.3 * len(found) if narrow else 3.4)
+    panels = figure.subplots(len(found), 1) if narrow else figure.subplots(1, len(found), sharey=True)
+    for panel, one in zip(np.atleast_1d(panels), found, strict=True):
+        tone = TONES[one.modality]  # type: ignore[index]
+        panel.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        panel.text(0.02, 0.97, "too careful", color=MUTED, fontsize=8, va="top")
+        panel.text(0.98, 0.03, "too sure", color=MUTED, fontsize=8, ha="right")
+        bins = one.bins
+        low, high = (bins["accuracy"] - bins["half"]).clip(lower=0), (bins["accuracy"] + bins["half"]).clip(upper=1)
+        panel.fill_between(bins["confidence"], low, high, color=tone, alpha=0.22, linewidth=0.0)
+        panel.plot(bins["confidence"], bins["accuracy"], color=tone, marker="o", markersize=4.5, zorder=4)
+        panel.set_title(one.modality)
+        panel.set_title(f"ECE {100 * one.error:.1f} points", loc="right", fontsize=8, fontweight="normal", color=MUTED)
+        panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability it gives its answer", box_aspect=1)
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+    np.atleast_1d(panels)[0].set_ylabel("answers that are right")
+    return figure
 
 
 def training(evidence: Evidence, narrow: bool) -> Figure | None:
     """The loss, and the accuracy on meta-validation tasks a modality, by meta-batches."""
     curve = evidence.curve
-    figure = _figure(NARROW if narrow else WIDE, 5.0 if narrow else 2.8)
+    figure = blank(NARROW if narrow else WIDE, 5.0 if narrow else 2.8)
     loss, validation = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     loss.plot(curve["step"], curve["loss"], color=INK, marker="o", markersize=3.5)
     loss.set_title("Meta-training loss")
@@ -242,25 +232,3 @@ def _short(name: str) -> str:
 
 def _tick(ms: float) -> str:
     return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
-
-
-def duration(ms: float) -> str:
-    """With a unit that fits: 8.4 ms, 310 ms, 1.2 s, 4 min."""
-    if ms < 1000:
-        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
-    seconds = ms / 1000
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
-
-
-def _png(figure: Figure) -> bytes:
-    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    # A palette of few colours: a third of the size, and nothing that the eye would miss.
-    few = drawn.quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()

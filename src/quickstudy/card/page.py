@@ -58,6 +58,7 @@ dl.tiles dd { margin: 0; color: #0072b2; font-size: 1.7rem; font-weight: 700; li
   dl.tiles { grid-template-columns: 1fr 1fr; }
   table { font-size: .78rem; }
   th, td { padding: .3rem .25rem; }
+  .numbers th { min-width: 3rem; }
 }
 @media print { body { background: #fff; } main { border: 0; margin: 0; padding: 0; max-width: none; } }
 """
@@ -74,7 +75,8 @@ def html_page(text: str, wide: Mapping[str, bytes], narrow: Mapping[str, bytes])
 
     def image(tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]
-        name, alt = str(token.attrs["src"]), escapeHtml(token.content)
+        name = str(token.attrs["src"])
+        alt = escapeHtml("".join(child.content for child in token.children or []))
         return (
             f'<picture><source media="(max-width: 640px)" srcset="{_data(narrow[name])}">'
             f'<img src="{_data(wide[name])}" alt="{alt}"></picture>'

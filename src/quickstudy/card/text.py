@@ -1,15 +1,18 @@
 """The card in Markdown."""
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 
+from quickstudy.card import costs, weak
+from quickstudy.card.calibration import Calibration, calibrations
 from quickstudy.card.evidence import LONG, SHORT, Evidence
-from quickstudy.card.figures import duration, paired_with_scratch
+from quickstudy.card.failures import Episode
+from quickstudy.card.verdict import champion_summary, gates_word
+from quickstudy.card.words import counts, duration, examples, interval, listed, percent, plain, rows, sentence, shots
 from quickstudy.stats import OURS
 
 NOVELTIES = {
@@ -23,26 +26,31 @@ PLURALS = {"image": "images", "audio": "recordings", "text": "texts"}
 SIDES = (("train", "meta-train"), ("validation", "meta-validation"), ("test", "meta-test"))
 
 
-def markdown(evidence: Evidence, shown: set[str]) -> str:
+def markdown(evidence: Evidence, shown: Sequence[Sequence[Episode]], figures: set[str]) -> str:
     """The whole card.
 
     Args:
-        shown: the file names of the figures that there are.
+        shown: of each modality the episodes to look at.
+        figures: the file names of those that there are.
     """
-    figure = {name: f"![{alt}]({name})" if name in shown else "" for name, alt in FIGURES.items()}
+    figure = {name: f"![{alt}]({name})" if name in figures else "" for name, alt in FIGURES.items()}
+    known = calibrations(evidence)
     parts = [
         "# Quickstudy: model card",
         *_glance(evidence),
+        *gates_word(evidence),
         "## What it is for, and what not",
-        *_purpose(evidence),
+        *_purpose(evidence, known),
         "## Results on tasks it has never seen",
         *_novelties(evidence),
         figure["accuracy.png"],
         "### All methods",
         *_table(evidence),
-        "### One model that adapts, instead of one trained for each task",
-        _scratch(evidence),
+        "### Training each task separately",
+        *costs.separately(evidence, _pretrained(evidence)),
         figure["adapt.png"],
+        *(["## Calibration", *weak.calibration(known), figure["calibration.png"]] if known else []),
+        *_failures(evidence, shown),
         "## Limits",
         *_limits(evidence),
         "## What it learned from",
@@ -50,6 +58,7 @@ def markdown(evidence: Evidence, shown: set[str]) -> str:
         "## How it works and was trained",
         *_training(evidence),
         figure["training.png"],
+        *costs.cost(evidence),
         "## How to use it",
         USE,
         "## How to build it again",
@@ -59,40 +68,26 @@ def markdown(evidence: Evidence, shown: set[str]) -> str:
 
 
 FIGURES = {
-    "accuracy.png": "Accuracy by the number of examples a class, for each suite of tasks, beside the best baselines",
+    "accuracy.png": "Accuracy with bands of 95% by the number of examples a class, for each suite of tasks, beside the "
+    "best baselines",
     "adapt.png": "Time to learn a task and accuracy then: Quickstudy beside training from scratch",
+    "calibration.png": "How often answers are right by the probability they were given with, for each modality",
     "training.png": "Loss and meta-validation accuracy during meta-training",
 }
 
 
-def plain(text: object) -> str:
-    """Text from outside, so that Markdown shows it as it is, in one line."""
-    return re.sub(r"([\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def interval(accuracy: float, ci95: float) -> str:
-    """ "97.3 ± 0.4", in percent; a single episode has no interval."""
-    return percent(accuracy) + ("" if math.isnan(ci95) else f" ± {percent(ci95)}")
-
-
-def listed(words: Iterable[object], last: str = "and") -> str:
-    """1, 5 → "1 and 5"; 1, 5, 10 → "1, 5 and 10"."""
-    *start, end = [str(word) for word in words]
-    return f"{', '.join(start)} {last} {end}" if start else end
-
-
-def examples(shot: int) -> str:
-    return "1 example" if shot == 1 else f"{shot} examples"
-
-
-def rows(head: Sequence[str], body: Iterable[Sequence[object]], align: str = "") -> str:
-    """A table. ``align`` has an l or an r for each column; by default all are l."""
-    rule = ["---:" if side == "r" else "---" for side in align or "l" * len(head)]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in [head, rule, *body])
+def _failures(evidence: Evidence, shown: Sequence[Sequence[Episode]]) -> list[str]:
+    if evidence.ours.empty:
+        return []
+    parts = ["## Where it fails", *weak.failures(evidence)]
+    for episodes in shown:
+        modality = episodes[0].modality
+        parts.append(weak.told_episodes(episodes))
+        if modality == "text":
+            parts += [part for episode in episodes for part in weak.texts(episode)]
+        else:
+            parts.append(f"![{weak.alternative(episodes)}](episodes_{modality}.png)")
+    return parts
 
 
 def _glance(evidence: Evidence) -> list[str]:
@@ -119,7 +114,7 @@ def _glance(evidence: Evidence) -> list[str]:
     ]
 
 
-def _purpose(evidence: Evidence) -> list[str]:
+def _purpose(evidence: Evidence, known: Sequence[Calibration]) -> list[str]:
     inputs, modalities = evidence.model["inputs"], evidence.model["modalities"]
     encoders = evidence.model["model"]["encoders"]
     sees = []
@@ -144,7 +139,8 @@ def _purpose(evidence: Evidence) -> list[str]:
     not_for = [
         "decisions about people, or any use where a wrong answer does harm, without a test on your own examples first",
         "noticing that an example belongs to no class: it always answers one of the classes that it was taught",
-        "probabilities taken at their word: their calibration was not measured",
+        "probabilities taken at their word"
+        + (": see how far from it they are under Calibration" if known else ": their calibration was not measured"),
         "finding, counting or outlining things, or writing text: it classifies whole examples",
     ]
     if others:
@@ -239,7 +235,7 @@ def _compared(evidence: Evidence, suites: Sequence[str]) -> str:
                 cell += " ▲"
             cells[int(row.shot)] = cell
         body.append([plain(suite), *cells.values(), ours["modality"].iloc[0], int(ours["way"].iloc[0])])
-    head = ["suite", *(f"{shot} shot{'s' if shot > 1 else ''}" for shot in evidence.shots), "modality", "classes"]
+    head = ["suite", *(shots(shot) for shot in evidence.shots), "modality", "classes"]
     return rows(head, body, align="l" + "r" * len(evidence.shots) + "lr")
 
 
@@ -252,6 +248,7 @@ def _rivals(evidence: Evidence, suite: str, ours: Any) -> pd.DataFrame:
 
 def _table(evidence: Evidence) -> list[str]:
     below = {(row["suite"], row["shot"]) for row in evidence.below}
+    champion = champion_summary(evidence)
     body = []
     for (suite, shot), part in evidence.table.groupby(["suite", "shot"], sort=False):
         by_method = part.set_index("method")
@@ -271,8 +268,12 @@ def _table(evidence: Evidence) -> list[str]:
             if method == OURS and (suite, shot) in below:
                 cell += " ▼"
             cells.append(cell)
+            if method == OURS and champion:
+                cells.append(_champion(champion.get((suite, shot)), count))
         body.append([*cells, count])
     head = ["suite", "shots", *(SHORT.get(name, plain(name)) for name in evidence.methods), "episodes"]
+    if champion and evidence.gate is not None:
+        head.insert(3, f"champion, {plain(evidence.gate.name)}")
     said = "Accuracy in %, mean ± half the 95% interval over the episodes of a row; the highest of a row is bold."
     if any(f"(of {count})" in str(cell) for cells in body for cell in cells for count in evidence.table["episodes"]):
         said += " (of *k*): over the first *k* episodes alone."
@@ -288,32 +289,17 @@ def _table(evidence: Evidence) -> list[str]:
     return [rows(head, body, align="l" + "r" * (len(head) - 1)), said]
 
 
-def _scratch(evidence: Evidence) -> str:
-    both = paired_with_scratch(evidence)
-    if both.empty:
-        return "Training from scratch was not run beside it (`evaluate.scratch_episodes` in params.yaml)."
-    ours, scratch = both["ours_ms"].median(), both["scratch_ms"].median()
-    faster = scratch / ours
-    speed = f"{faster:.0f} times as fast" if faster >= 1.5 else "in about the same time"
-    return (
-        f"With {examples(int(both['shot'].iloc[0]))} a class, training the same network anew for each task took "
-        f"{duration(scratch)} a task and reached {percent(both['scratch_accuracy'].mean())} %; Quickstudy took "
-        f"{duration(ours)} and reached {percent(both['ours_accuracy'].mean())} %, {speed} (medians of the suites' "
-        f"times, means of their accuracies, on the same {_counts(both['episodes'])} episodes of each). Our time counts "
-        "reading the examples' files, theirs does not."
-        + (" Text keeps its pretrained sentence encoder in both." if _pretrained(evidence) else "")
-    )
+def _champion(found: tuple[float, float, int] | None, count: int) -> str:
+    if found is None:
+        return "–"
+    accuracy, half, episodes = found
+    return interval(accuracy, half) + (f" (of {episodes})" if episodes != count else "")
 
 
 def _pretrained(evidence: Evidence) -> bool:
     """Whether texts are read by an encoder that began pretrained."""
     encoder = evidence.model["model"]["encoders"]["text"]
     return "text" in evidence.model["modalities"] and (encoder.startswith("minilm") or ":" in encoder)
-
-
-def _counts(values: Iterable[int]) -> str:
-    found = sorted({int(value) for value in values})
-    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _limits(evidence: Evidence) -> list[str]:
@@ -330,7 +316,7 @@ def _limits(evidence: Evidence) -> list[str]:
     fewer = table[(table["method"] == "scratch")]["episodes"]
     if len(fewer):
         items.append(
-            f"Training from scratch was tried on only {_counts(fewer)} episodes a row, because it is slow: its "
+            f"Training from scratch was tried on only {counts(fewer)} episodes a row, because it is slow: its "
             "intervals are wide."
         )
     if evidence.baselines:
@@ -343,23 +329,23 @@ def _limits(evidence: Evidence) -> list[str]:
 def _data(evidence: Evidence) -> list[str]:
     body, notes = [], []
     for name, count in evidence.counts.items():
-        info = evidence.infos[name]
+        info = evidence.datasets[name].info
         groups = [count.get(f"groups_{side}", 0) for side, _ in SIDES]
         body.append(
             [plain(name), info.modality, f"{count['examples']:,}", f"{count['classes']:,}", plain(info.group),
              *groups, plain(info.licence)]
         )  # fmt: skip
-        note = [f"**{plain(name)}**:", _sentence(info.description), f"Source: {_sentence(info.source)}"]
+        note = [f"**{plain(name)}**:", sentence(info.description), f"Source: {sentence(info.source)}"]
         held_out = evidence.splits.get(name, {}).get("domains_held_out", [])
         if held_out:
             many = f"{len(held_out)} {info.domain}s were" if len(held_out) > 1 else f"1 {info.domain} was"
             note.append(f"Of its {plain(info.domain)}s, {plain(many)} kept out of meta-training.")
         if info.citation:
-            note.append(f"Cite: {_sentence(info.citation)}")
+            note.append(f"Cite: {sentence(info.citation)}")
         notes.append("- " + " ".join(part for part in note if part))
     head = ["dataset", "modality", "examples", "classes", "a group is", *(f"{side}" for _, side in SIDES), "licence"]
     findings = [
-        f"- {plain(found['dataset'])}: {_sentence(found['what'])} {_sentence(found['fix'])}"
+        f"- {plain(found['dataset'])}: {sentence(found['what'])} {sentence(found['fix'])}"
         for found in evidence.findings
     ]
     return [
@@ -370,12 +356,6 @@ def _data(evidence: Evidence) -> list[str]:
         "The checks of the data found:" if findings else "The checks of the data found nothing to report.",
         "\n".join(findings),
     ]
-
-
-def _sentence(text: str) -> str:
-    """Plain text that ends with a full stop."""
-    text = plain(text).strip()
-    return text if not text or text[-1] in ".!?" else f"{text}."
 
 
 def _training(evidence: Evidence) -> list[str]:
@@ -426,11 +406,22 @@ print(model.predict(pd.DataFrame([task]))["labels"][0])
 
 
 def _rebuild(evidence: Evidence) -> list[str]:
-    seed = evidence.lineage.get("seed")
+    gate, seed = evidence.gate, evidence.lineage.get("seed")
+    number = gate.number if gate is not None and gate.number else "VERSION"
+    known = gate.lineage if gate is not None else {}
+    facts = [
+        f"- {what}: `{value}`"
+        for what, value in (
+            ("git commit", known.get("git_commit")), ("data (DVC)", known.get("data_hash")), ("seed", seed),
+            ("weights (SHA-256)", evidence.weights),
+        )
+        if value is not None
+    ]  # fmt: skip
     return [
-        "The run of this version in MLflow holds `lineage.json` (git commit, data version, parameters, lock file, "
-        "machine), `params.yaml` and `dvc.lock`. With that commit checked out:",
+        f"```sh\nquickstudy reproduce models:/quickstudy/{number}   # builds it anew, apart, and compares\n```",
+        "It answers IDENTICAL, EQUIVALENT or DIFFERENT, with what differs. By hand, at the commit that the version was "
+        "made of (its run in MLflow holds `lineage.json`, `params.yaml`, `dvc.lock` and what was not committed):",
         "```sh\nmake run    # or, in a prepared environment, dvc repro\nsha256sum build/model/model.safetensors\n```",
-        f"On the same type of machine that prints the digest of these weights: `{evidence.weights}`"
-        + (f" (seed {seed})." if seed is not None else "."),
+        "On the same type of machine both give these weights:",
+        "\n".join(facts),
     ]

@@ -1,0 +1,130 @@
+"""Episodes to look at as a figure: a row a class, what it was taught, what it was asked, mistakes ringed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from PIL import Image
+
+from quickstudy.card.failures import Episode
+from quickstudy.card.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
+from quickstudy.data.media import decode_image
+
+MOST_CLASSES, MOST_TAUGHT, MOST_ASKED = 10, 2, 5  # shown of an episode
+PIXELS = 64  # a side of an image, at most
+CELL = 84  # pixels of a side of an example in the figure, before it is scaled
+PITCH, GAP, ROW, NAME = 1.14, 0.4, 1.42, 2.5  # in widths of an example: to the next, to the queries, a row, names
+ABOVE = 0.85  # the same, for what stands above the first row
+
+
+def draw_episodes(episodes: Sequence[Episode], inputs: Mapping[str, Any], narrow: bool) -> Figure:
+    """Args:
+    episodes: of one modality, image or audio.
+    inputs: how the model hears recordings (config.yaml).
+    """
+    rows = [shown_classes(episode) for episode in episodes]
+    height = max(len(shown) for shown in rows) * ROW + ABOVE
+    columns = min(MOST_TAUGHT, episodes[0].support.shape[1]), min(MOST_ASKED, episodes[0].query.shape[1])
+    width = NAME + sum(columns) * PITCH + GAP
+    beside = 1 if narrow else 2
+    inches = (NARROW if narrow else WIDE) / beside
+    down = len(episodes) if narrow else 1
+    figure = blank(inches * beside, inches * height / width * down + 0.25 * down)
+    panels = figure.subplots(down, beside, squeeze=False).ravel()
+    for panel, episode, shown in zip(panels, episodes, rows, strict=False):
+        _draw(panel, episode, shown, columns, inputs)
+    for panel in panels:
+        panel.set(xlim=(-NAME, sum(columns) * PITCH + GAP - 0.1), ylim=(height - ABOVE, -ABOVE), aspect="equal")
+        panel.set_anchor("N")
+        panel.axis("off")
+    return figure
+
+
+def shown_classes(episode: Episode) -> list[int]:
+    """All, or of many those with most mistakes, in their order."""
+    wrong = episode.wrong.sum(1)
+    return sorted(np.argsort(-wrong, kind="stable")[:MOST_CLASSES].tolist())
+
+
+def shown_queries(episode: Episode, place: int, most: int) -> list[int]:
+    """Of a class all, or of many the mistakes first, in their order."""
+    return sorted(np.argsort(~episode.wrong[place], kind="stable")[:most].tolist())
+
+
+def _draw(panel: Axes, episode: Episode, shown: list[int], columns: tuple[int, int], inputs: Mapping[str, Any]) -> None:
+    see = _see_image if episode.modality == "image" else _ear(inputs["audio"])
+    taught, asked = columns
+    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
+    panel.set_title(f"{title}: {episode.answered}", fontsize=9)
+    start = taught * PITCH + GAP
+    panel.text(0, -0.2, "taught", fontsize=8, color=MUTED)
+    panel.text(start, -0.2, "asked, mistakes ringed", fontsize=8, color=MUTED)
+    # One picture of them all: an axis draws a hundred small ones slowly.
+    size = round(len(shown) * ROW * CELL), round((start + asked * PITCH) * CELL)
+    canvas = np.full((*size, 3), 255, dtype=np.uint8)
+    for row, place in enumerate(shown):
+        y = row * ROW
+        name = clipped(episode.classes[place], 15)
+        panel.text(-0.15, y + 0.5, name, fontsize=7.5, color=INK, ha="right", va="center")
+        for column in range(taught):
+            _paste(canvas, see(episode.taught[place][column]), column * PITCH, y)
+        for column, query in enumerate(shown_queries(episode, place, asked)):
+            x = start + column * PITCH
+            _paste(canvas, see(episode.asked[place][query]), x, y)
+            if episode.wrong[place, query]:
+                ring = FancyBboxPatch(
+                    (x, y), 1, 1, boxstyle="round,pad=0.03,rounding_size=0.14", fill=False, edgecolor=ORANGE,
+                    linewidth=2.0, zorder=5, clip_on=False,
+                )  # fmt: skip
+                panel.add_patch(ring)
+                said = clipped(episode.classes[episode.answers[place, query]], 9)
+                panel.text(x + 0.5, y + 1.07, said, fontsize=6.5, color=ORANGE, ha="center", va="top", zorder=6)
+    panel.imshow(canvas, extent=(0, size[1] / CELL, size[0] / CELL, 0), interpolation="nearest")
+
+
+def _paste(canvas: np.ndarray, picture: np.ndarray, x: float, y: float) -> None:
+    cell = Image.fromarray(picture).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+    top, left = round(y * CELL), round(x * CELL)
+    canvas[top : top + CELL, left : left + CELL] = np.asarray(cell)
+
+
+def clipped(name: str, most: int) -> str:
+    """The end of a name, which tells classes apart: what comes before a slash is their group."""
+    name = "".join(c if c.isprintable() else " " for c in name.rpartition("/")[2] or name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _see_image(data: bytes) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3]: the whole of it, on a square."""
+    image = Image.fromarray(decode_image(data))
+    image.thumbnail((PIXELS, PIXELS), Image.Resampling.BOX)
+    side = max(image.size)
+    square = Image.new(image.mode, (side, side), "black" if image.mode == "L" else "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return np.asarray(square)
+
+
+def _ear(audio: Mapping[str, Any]) -> Any:
+    """File bytes → uint8 [mels, frames, 3], low tones below: the log-mel spectrogram that an audio encoder is given."""
+    from torch import Tensor
+
+    from quickstudy.config import AudioInput
+    from quickstudy.model.encoders.audio import AudioEncoder
+
+    class Front(AudioEncoder):
+        """The frozen front and no network."""
+
+        def forward(self, arrays: Tensor) -> Tensor:
+            return arrays
+
+    front = Front(AudioInput.model_validate(audio))
+
+    def hear(data: bytes) -> np.ndarray:
+        mels = front.prepare([data])[0, 0, ::-1].astype(np.float32)
+        return np.asarray(colormaps["magma"]((mels - mels.min()) / max(np.ptp(mels), 1e-6), bytes=True))[..., :3]
+
+    return hear
