@@ -232,3 +232,18 @@ def test_a_model_that_makes_no_vectors_is_one_line(run: Run, write, tiny: Settin
     save_model(model, Path("model"), {})
     write_reference(Path("model"), known)
     assert "later, class 100/0.png: the model model makes no finite vector of it" in refused(run, later)
+
+
+def test_a_training_leaves_what_drift_needs(run: Run, toys) -> None:
+    dataset = dataset_of(toys, range(60), range(EACH), group="class")  # which sides its classes are on says the hash
+    write_dataset(Path("data"), dataset.info, dataset.table)
+    code, _, err = run("meta_train")
+    assert code == 0, err
+    code, out, _ = run("drift", "--model", "build/model")
+    assert code == 0 and "toys: no new examples since the model was trained" in out
+    code, _, _ = run("drift", "toys", "--all", "--model", "build/model", "--json", "drift.json")
+    (one,) = json.loads(Path("drift.json").read_text())["datasets"]
+    trained = json.loads(Path("build/model/lineage.json").read_text())["trained_on"]["toys"]
+    (test,) = one["against"][0]["tests"]
+    assert one["new"] == EACH * (60 - len(trained)) and one["compared"] == min(one["new"], 200)
+    assert test["units"] == 60 - len(trained) and test["shared"] == 0  # none that it learned from is called new
