@@ -356,8 +356,8 @@ def patch(root: Path) -> str:
         else:
             _bytes(["git", "read-tree", "HEAD"], root, env)
         _bytes(["git", "add", "--all", "--", ".", *without], root, env)
-        shape = ["--cached", "--binary", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"]
-        diff = ["diff", *shape, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", ".", *without]
+        shape = ["--cached", "--binary", "--full-index", "--unified=3", "--no-renames", "--no-color", "--no-ext-diff"]
+        diff = ["diff", *shape, "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", ".", *without]
         try:
             return _bytes(["git", *diff], root, env).decode()
         except UnicodeDecodeError:  # text of another encoding: as if it were binary, which is written in ASCII

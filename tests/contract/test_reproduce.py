@@ -164,6 +164,36 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
     refused(root, r"models:/quickstudy/2: cannot be rebuilt: its working copy was changed and no patch was kept", "2")
 
 
+def test_a_patch_is_the_same_whatever_git_is_set_to_and_can_be_applied(root: Path, tmp_path: Path) -> None:
+    (root / "stage.py").rename(root / "renamed ü.py")
+    (root / "sub").mkdir()
+    (root / "sub/blob").write_bytes(b"\0\1\2" * 100)
+    (root / "sub/run.sh").write_text("echo\n")
+    (root / "sub/run.sh").chmod(0o755)
+    (root / "sub/to").symlink_to("blob")
+    (root / "data/new.txt").write_text("data is DVC's\n")
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 0", "seed: 9"))
+    plain, index = versions.patch(root), (root / ".git/index").read_bytes()
+    for name, value in {
+        "color.ui": "always", "diff.noprefix": "true", "diff.mnemonicPrefix": "true", "diff.external": "false",
+        "diff.renames": "copies", "core.abbrev": "4", "diff.context": "9",
+    }.items():  # fmt: skip
+        git(root, "config", name, value)
+    assert versions.patch(root) == plain and (root / ".git/index").read_bytes() == index
+    names = {"params.yaml", "stage.py", "renamed ü.py", "sub/blob", "sub/run.sh", "sub/to"}
+    assert versions.patched(plain.encode()) == names
+    folder = tmp_path / "worktree"
+    project = versions.add_worktree(root, folder, "HEAD")
+    versions.apply_patch(folder, plain.encode())
+    assert {name: (project / name).exists() for name in names} == {name: name != "stage.py" for name in names}
+    assert (project / "sub/blob").read_bytes() == (root / "sub/blob").read_bytes()
+    assert (project / "sub/to").is_symlink() and (project / "sub/run.sh").stat().st_mode & 0o100
+    with pytest.raises(QuickstudyError, match="the recorded patch does not fit its commit"):
+        versions.apply_patch(folder, plain.encode())
+    versions.remove_worktree(root, folder)
+    assert git(root, "worktree", "list").count("\n") == 1
+
+
 def test_what_is_gone_is_told_before_any_work(root: Path, tmp_path: Path) -> None:
     folder = root / "mlruns/artifacts" / registry.version(root, "1").run_id / "artifacts"
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("seed: 0", "seed: 7"))
