@@ -11,7 +11,7 @@ from matplotlib import style
 from scipy.stats import ttest_rel
 
 import quickstudy.comparison.timing
-from quickstudy.card.figures import STYLE
+from quickstudy.card.style import STYLE
 from quickstudy.comparison.grid import Cell, Change, freeze_all, grid, learners, validation_suites
 from quickstudy.comparison.page import headings, markdown, sentence, texts
 from quickstudy.comparison.picture import png, tradeoff

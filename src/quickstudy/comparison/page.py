@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from quickstudy.card.figures import duration
-from quickstudy.card.text import interval, plain
+from quickstudy.card.words import duration, interval, plain
 from quickstudy.comparison.grid import LEARNER, Cell
 from quickstudy.comparison.table import Recommendation
 from quickstudy.config import Settings

@@ -17,7 +17,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox, IdentityTransform
 
-from quickstudy.card.figures import BLUE, GREEN, HALO, MUTED, STYLE, WIDE, duration
+from quickstudy.card.style import BLUE, GREEN, HALO, MUTED, STYLE, WIDE
+from quickstudy.card.words import duration
 from quickstudy.comparison.table import Recommendation
 
 LARGEST = 320.0  # square points, of the marker of the longest training
