@@ -208,6 +208,25 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert [path.name for path in checkpoint.parent.iterdir()] == ["key.safetensors"]
 
 
+def test_what_a_run_cost_before_it_was_stopped_is_kept(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
+    def meter(seconds: float) -> dict[str, float]:
+        told.append(seconds)
+        return {"cpu_seconds": float(len(told)), "cpu_wh": 0.5 * len(told)}
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    told: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(made(tiny), sources, sources, tiny, tmp_path / "key", stop, meter=meter)
+    assert len(told) == 1  # at the checkpoint of step 3
+    told.clear()
+    result = meta_train(made(tiny), sources, sources, tiny, tmp_path / "key", meter=meter)
+    assert result.cost == {"cpu_seconds": 1.0 + 2.0, "cpu_wh": 0.5 + 1.0}  # then, and at the end of this process
+    assert 0 <= told[0] <= told[1] < result.seconds  # the clock of this process alone
+
+
 def test_a_finished_run_is_read_back(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
     whole = made(tiny)
     expected = meta_train(whole, sources, sources, tiny, tmp_path / "key")
@@ -347,7 +366,10 @@ torch.manual_seed(0)
 model = MetaModel(settings.inputs, settings.model, ["text"])
 engine = Engine(settings.train)
 sources = [Source(pool, arrays["x"].numpy())]
-curve = meta_train(model, sources, sources, settings, folder / "checkpoint", engine=engine).curve
+cost = {"cpu_seconds": 1.0 + engine.rank} | ({"cpu_wh": 5.0} if engine.rank == 0 else {})
+result = meta_train(model, sources, sources, settings, folder / "checkpoint", engine=engine, meter=lambda seconds: cost)
+curve = result.curve
+assert result.cost == {"cpu_seconds": [1.0, 3.0][engine.processes - 1], "cpu_wh": 5.0}, result.cost
 save_file(model.state_dict(), folder / f"rank{engine.rank}of{engine.processes}")
 looks = json.dumps([[look.step, look.loss, look.accuracy] for look in curve])
 (folder / f"curve{engine.rank}of{engine.processes}.json").write_text(looks)

@@ -108,6 +108,7 @@ def meta_train() -> None:
     from quickstudy.model.store import save_model, weights_digest
     from quickstudy.reference import write_reference
     from quickstudy.training import Engine, meta_train, write_curve
+    from quickstudy.training.cost import Meter
 
     _set_threads(settings)
     engine = Engine(settings.train)
@@ -117,11 +118,16 @@ def meta_train() -> None:
     model = training.model
     checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
     CACHE.mkdir(exist_ok=True)
-    with showing_progress() as progress, (LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live:
+    first, gpu = engine.fabric.local_rank == 0, engine.device.type == "cuda"
+    with (
+        showing_progress() as progress,
+        (LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live,
+        Meter(energy=first, gpu=gpu) as meter,
+    ):
         result = meta_train(
             model, training.sources["train"], training.sources["validation"], settings, checkpoint,
             (lambda step, steps, text: progress("meta-train", step, steps)) if engine.rank == 0 else None,
-            lambda numbers: print(json.dumps(numbers), file=live, flush=True), engine,
+            lambda numbers: print(json.dumps(numbers), file=live, flush=True), engine, meter.read,
         )  # fmt: skip
     if engine.rank:
         return
@@ -133,8 +139,13 @@ def meta_train() -> None:
     metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
     metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
     write_json(META_TRAIN / "metrics.json", metrics)
-    write_json(META_TRAIN / "training.json", {"seconds": round(result.seconds, 1), "steps": result.curve[-1].step,
-                "parameters": sum(p.numel() for p in model.parameters())})  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    told: dict[str, Any] = {"seconds": round(result.seconds, 1), "steps": result.curve[-1].step}
+    told["parameters"] = parameters
+    told |= {name: round(value, 4) for name, value in sorted(result.cost.items())}
+    if "cpu_wh" in result.cost:
+        told["cpu_energy"] = "measured" if meter.measured else "estimated"
+    write_json(META_TRAIN / "training.json", told)
     for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
         old.unlink()
     early = (

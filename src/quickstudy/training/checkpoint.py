@@ -34,6 +34,8 @@ class Place:
 
     step: int = 0
     seconds: float = 0.0
+    cost: dict[str, float] = field(default_factory=dict)
+    """see `quickstudy.training.cost`, over all the runs and processes so far"""
     curve: list[Look] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
     """losses since the last look"""

@@ -129,6 +129,15 @@ class Engine:
                 buffer.copy_(mean.view_as(buffer))
         return loss_sum[0]
 
+    def total(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Numbers by name, added up over the processes; what one of them lacks it has none of."""
+        if self.processes == 1:
+            return dict(values)
+        everyone: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(everyone, dict(values))
+        names = sorted({name for own in everyone for name in own})
+        return {name: sum(own.get(name, 0.0) for own in everyone) for name in names}
+
     def share(self, value: T) -> T:
         """The first process's value, in all of them."""
         return value if self.processes == 1 else self.fabric.broadcast(value)

@@ -23,6 +23,7 @@ from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.tasks.episodes import sample
 from quickstudy.training.batches import Source, draw_tasks, gather
 from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
+from quickstudy.training.cost import Cost, added
 from quickstudy.training.engine import Engine
 
 VALIDATION_EPISODES = 60
@@ -35,6 +36,8 @@ class Result:
     curve: list[Look]
     seconds: float
     """of training, over all the runs that it was spread over"""
+    cost: dict[str, float]
+    """see `quickstudy.training.cost`, over all the runs and processes"""
     step: int
     """of the weights: the last one, or with early stopping the best look's"""
 
@@ -114,6 +117,7 @@ def meta_train(
     progress: Callable[[int, int, str], None] | None = None,
     record: Callable[[Mapping[str, float]], None] | None = None,
     engine: Engine | None = None,
+    meter: Callable[[float], Cost] = lambda seconds: {},
 ) -> Result:
     """Train ``model`` in place.
 
@@ -123,6 +127,7 @@ def meta_train(
         progress: called with (step, steps, text) after each step.
         record: called with a step's numbers by name: "step" and others.
         engine: where it runs; by default as the settings say.
+        meter: what this process has cost since it began, of so many seconds of the clock.
 
     Raises:
         QuickstudyError: the training diverges (the last good checkpoint stays), no task can be drawn, fewer tasks than
@@ -135,7 +140,7 @@ def meta_train(
     optimizer, place = optimiser(model, train), Place()
     if checkpoint is not None and engine.share(checkpoint.exists()):
         place = load_checkpoint(checkpoint, model, optimizer, settings)
-    saved = place.step
+    saved, before, cost = place.step, place.seconds, place.cost
     model.train()
     started = time.monotonic() - place.seconds
     while place.step < train.steps and not _stops_early(place.curve, train):
@@ -175,6 +180,7 @@ def meta_train(
         due = place.step % train.checkpoint_every == 0 or place.step == train.steps or _stops_early(place.curve, train)
         if checkpoint is not None and due and place.smooth <= WORSE * place.first:
             place.seconds, saved = time.monotonic() - started, place.step
+            place.cost = added(cost, engine.total(meter(place.seconds - before)))
             if engine.rank == 0:
                 save_checkpoint(checkpoint, model, optimizer, place, settings)
     step = place.step
@@ -182,7 +188,8 @@ def meta_train(
         model.load_state_dict(place.best)
         step = place.curve[_best(place.curve)].step
     model.to("cpu").eval()
-    return Result(place.curve, time.monotonic() - started, step)
+    seconds = time.monotonic() - started
+    return Result(place.curve, seconds, added(cost, engine.total(meter(seconds - before))), step)
 
 
 def _check_counts(counts: Mapping[Modality, int], processes: int) -> None:
