@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, pause_flow_run, runtime, suspend_flow_run, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -236,6 +236,8 @@ def ask_gate(root: Path, plan: registry.Plan, must_compare: bool) -> dict[str, A
         registry.log_gate(root, plan.version, plan.champion, verdict["answer"], folder)
         done.update(note=verdict["sentence"], verdict=verdict)
     create_markdown_artifact(_in_words(plan, verdict), key="gate", description="The gate's word on the challenger")
+    if (page := folder / "card/card.html").exists():
+        create_link_artifact(page.resolve().as_uri(), "The model card, beside the champion", key="gate-card")
     return verdict
 
 
@@ -289,7 +291,9 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
     tell(step="ask", line=f"waits for a person at most {hours:g} h: Prefect's page (quickstudy ui), run {name}, Resume")
     try:
         # The question is about these two: with another champion it is asked anew.
-        decision: Decision = wait(wait_for_input=form, timeout=int(hours * 3600) or 1, key=f"{plan.version}-{plan.champion}")
+        decision: Decision = wait(
+            wait_for_input=form, timeout=int(hours * 3600) or 1, key=f"{plan.version}-{plan.champion}"
+        )
     except FlowPauseTimeout:
         raise QuickstudyError(
             f"nobody has answered within {hours:g} h",
@@ -347,6 +351,8 @@ def show(root: Path, stage: versions.Stage) -> None:
     places = [root / out for out in stage.outs]
     folders = list(dict.fromkeys(place if place.is_dir() else place.parent for place in places if place.exists()))
     for path in (found for folder in folders for found in sorted(folder.glob("*.md"))):
+        if (page := path.with_suffix(".html")).exists():
+            create_link_artifact(page.resolve().as_uri(), page.name, key=f"{key}-page")
         text = re.sub(r"!\[[^]]*]\([^)]*\)\s*", "", path.read_text(encoding="utf-8"))  # figures lie beside the file
         create_markdown_artifact(text, key=key, description=f"{stage.name}: {path.name}")
         return

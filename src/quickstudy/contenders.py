@@ -38,7 +38,7 @@ def contender(name: str, folder: Path, data_digest: str, episodes_digest: str) -
         lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
         return Contender(
             name=name, episodes=NOT_ANSWERED, trained_on=lineage["trained_on"], modalities=config["modalities"],
-            format=config["format"], mebibytes=sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
+            format=config["format"], mebibytes=(folder / "model.safetensors").stat().st_size / 2**20,
             data_digest=data_digest, episodes_digest=episodes_digest,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

@@ -53,7 +53,7 @@ class Contender:
     format: int
     """of the saved model"""
     mebibytes: float
-    """of memory at its peak, or of the saved model: the same for both"""
+    """of its weights, which are in memory as long as it serves"""
     data_digest: str
     """of the data that ``episodes`` were answered on"""
     episodes_digest: str

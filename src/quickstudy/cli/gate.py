@@ -25,7 +25,8 @@ def register(app: typer.Typer) -> None:
 
 
 def folder_of(challenger: int, champion: int | None) -> Path:
-    """Where the gate leaves verdict.json, the answers of both (challenger.parquet, champion.parquet) and the card."""
+    """Where the gate leaves verdict.json, the answers of both (challenger.parquet, champion.parquet) and, of the model
+    in build/, a card with both."""
     return GATE / f"{challenger}-against-{champion or 'none'}"
 
 
@@ -95,6 +96,7 @@ def judge_versions(
     Raises:
         QuickstudyError: the episodes are not today's, a model cannot be had, or the two cannot be compared.
     """
+    import shutil
     from dataclasses import replace
 
     import pandas as pd
@@ -102,7 +104,8 @@ def judge_versions(
 
     from quickstudy import contenders, registry, versions
     from quickstudy.atomic import draft, write_json
-    from quickstudy.cli.stages import EVALUATE, TASKS, read_arrays, read_datasets
+    from quickstudy.card import write_card
+    from quickstudy.cli.stages import CARD, EVALUATE, MODEL, TASKS, read_arrays, read_datasets
     from quickstudy.evaluation import Subject
     from quickstudy.gate import Evidence, check_kind, judge_until_settled
     from quickstudy.lineage import file_hash
@@ -179,6 +182,10 @@ def judge_versions(
 
     verdict = judge_until_settled(evidence, settings.gate, max(block.count for block in frozen))
     write_json(folder / "verdict.json", verdict.record())
+    if (MODEL / "model.safetensors").exists() and weights_digest(MODEL) == digests[0] and CARD.exists():
+        # The card of the stage knows no champion; this one does. What the card shows of the version is in build/.
+        shutil.copy(folders[0] / "lineage.json", folder)
+        write_card(Path("build"), folder / "card", gate=folder)
     return verdict
 
 

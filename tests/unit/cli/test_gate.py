@@ -85,6 +85,18 @@ def test_both_answer_the_same_episodes_and_every_rule_is_told(run: Run, two: Pat
     assert verdict["sentence"] in said and f"accuracy {100 * gain:+.2f} points" in said
 
 
+def test_the_model_in_build_gets_a_card_with_the_champion(run: Run, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr("quickstudy.card.write_card", lambda *where, gate: written.append((*where, gate)))
+    (two / "build/card").mkdir()
+    folder = Path(".cache/gate/2-against-1")
+    run("gate")
+    assert written == [(Path("build"), folder / "card", folder)]
+    assert (folder / "lineage.json").read_bytes() == (two / "versions/2/lineage.json").read_bytes()
+    run("gate", "1", "--against", "2")  # version 1 is not the one in build/
+    assert len(written) == 1
+
+
 def test_what_was_answered_is_not_answered_again(run: Run, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     real = contenders.answers
