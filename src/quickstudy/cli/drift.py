@@ -65,7 +65,8 @@ def drift(
     Each dataset is compared with a sample of training examples that the model keeps: the dataset's own, or else each
     dataset of its modality, and then it has drifted where it is unlike all of them. Whole speakers, scripts and classes
     are compared, so that new classes are no drift by themselves. AUC says how well new examples are told from known
-    ones (0.5: not at all), "far" how many of them lie beyond 95% of what was learned (5% by chance).
+    ones (0.5: not at all), "far" how many of them lie beyond 95% of what was learned (5% by chance). Labels cannot
+    drift: each task brings its own.
 
     [dim]quickstudy drift today.zip --name tickets --json drift.json[/dim]
     """
