@@ -375,6 +375,10 @@ def _sentence(verdict: Verdict, settings: "Settings") -> str:
         return f"{verdict.dataset}: drift. {found[0].upper()}{found[1:]}; {place}"
     if verdict.p <= policy.significance:
         return f"{verdict.dataset}: no drift. A difference beyond chance, but a small one: {found}"
+    if verdict.auc >= policy.auc:
+        test = max((distance.deciding for distance in verdict.distances.values()), key=lambda test: test.p)
+        few = _counted(test.units, verdict.words.get(test.kind, test.kind))
+        return f"{verdict.dataset}: not decided. {found[0].upper()}{found[1:]}: over {few} that may be chance yet"
     return f"{verdict.dataset}: no drift beyond chance. {found[0].upper()}{found[1:]}"
 
 

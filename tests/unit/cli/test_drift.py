@@ -117,6 +117,15 @@ def test_another_camera_is_drift(run: Run, write) -> None:
     assert code == 3 and "later: drift. Told from toys with AUC" in out and "Farthest from what was learned" in out
 
 
+def test_a_large_difference_that_may_be_chance_is_not_decided(run: Run, write) -> None:
+    later = folder_of(write, range(12), range(EACH, EACH + 4), change=faint)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["drift"]["significance"] = 0.004  # 1 / 200 is the least that 199 permutations can say
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, out, _ = run("drift", later, "--model", "model")
+    assert code == 0 and "later: not decided. Told from toys with AUC" in out and "over 12 classes that may be" in out
+
+
 def test_the_most_unusual_examples_are_named(run: Run, write) -> None:
     later = folder_of(write, range(100, 112), range(4))
     (odd,) = pictures(range(1), range(1), lambda pixels: np.arange(400).reshape(20, 20) * 0.63)  # a shade
