@@ -285,7 +285,7 @@ def remembered(
     for name, dataset in datasets.items():
         own = [source for source in learned if source.pool.dataset == name]
         rows = np.concatenate([np.empty(0, np.int64), *(source.pool.rows.numpy() for source in own)])
-        known.append(remember(model, dataset, rows, own[0].arrays if own else None, examples))
+        known.append(remember(model, dataset, rows, np.asarray(own[0].arrays) if own else None, examples))
     return known
 
 
