@@ -16,7 +16,7 @@ def cost(evidence: Evidence) -> list[str]:
         whole = math.fsum(wh for _, wh in parts)
         body.append(["energy", f"{_energy(whole)} ({listed(f'{name} {_energy(wh)}' for name, wh in parts)})"])
     if not body:
-        return []
+        return ["It was not measured."]
     told_of = "Of meta-training, over all its runs and processes."
     if parts:
         cpu = told.get("cpu_energy", "estimated")

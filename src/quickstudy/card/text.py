@@ -58,6 +58,7 @@ def markdown(evidence: Evidence, shown: Sequence[Sequence[Episode]], figures: se
         "## How it works and was trained",
         *_training(evidence),
         figure["training.png"],
+        "### What it cost",
         *costs.cost(evidence),
         "## How to use it",
         USE,
@@ -422,6 +423,6 @@ def _rebuild(evidence: Evidence) -> list[str]:
         "It answers IDENTICAL, EQUIVALENT or DIFFERENT, with what differs. By hand, at the commit that the version was "
         "made of (its run in MLflow holds `lineage.json`, `params.yaml`, `dvc.lock` and what was not committed):",
         "```sh\nmake run    # or, in a prepared environment, dvc repro\nsha256sum build/model/model.safetensors\n```",
-        "On the same type of machine both give these weights:",
+        "What it was built from, and the weights that both give on the same type of machine:",
         "\n".join(facts),
     ]

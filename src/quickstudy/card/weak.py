@@ -99,8 +99,8 @@ def texts(episode: Episode) -> list[str]:
         items.append(f"- **{plain(episode.classes[place])}**: {_clipped(episode.taught[place][0])}")
         for query in shown_queries(episode, place, ASKED):
             given = episode.classes[episode.answers[place, query]]
-            mark = f"✗ *{plain(given)}*" if episode.wrong[place, query] else "✓"
-            items.append(f"  - {mark}: {_clipped(episode.asked[place][query])}")
+            mark = f"✗ *{plain(given)}*:" if episode.wrong[place, query] else "✓"
+            items.append(f"  - {mark} {_clipped(episode.asked[place][query])}")
     title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
     return [
         f"{title}, {episode.answered}; of each class one example that was taught and {ASKED} questions, mistakes "
