@@ -436,11 +436,12 @@ def _clause(rule: Rule, champion: str | None) -> str:
             f"its negative log likelihood differs by {_signed(-rule.gain, 3)} "
             f"({_signed(-rule.high, 3)} to {_signed(-rule.low, 3)}; {may})"
         )
-    span = f"{_signed(100 * rule.low, 1)} to {_signed(100 * rule.high, 1)}"
+    digits = 1 if max(abs(rule.low), abs(rule.high)) >= 0.01 else 2
+    span = f"{_signed(100 * rule.low, digits)} to {_signed(100 * rule.high, digits)}"
     may = f"; {-100 * rule.limit:.1f} may be lost" if rule.limit else ""
     against = f"the baseline {name}" if what == "baseline" else champion
     where = f" on {name}" if what == "dataset" else ""
-    return f"{_signed(100 * rule.gain, 1)} points of accuracy over {against}{where} ({span}{may})"
+    return f"{_signed(100 * rule.gain, digits)} points of accuracy over {against}{where} ({span}{may})"
 
 
 def _signed(x: float, digits: int) -> str:
