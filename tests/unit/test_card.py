@@ -557,7 +557,7 @@ def test_where_adapting_saves_no_time_it_is_said(build: Callable[..., Path]) -> 
             "2 kWh",
             "an estimate from its load",
         ),
-        ({}, "Energy was not measured", " Wh"),
+        ({}, "Energy was not measured", "| energy |"),
     ],
 )
 def test_time_and_energy(build: Callable[..., Path], told: dict, said: str, unsaid: str) -> None:
