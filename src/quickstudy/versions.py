@@ -501,7 +501,7 @@ def _why_data(root: Path, status: Mapping[str, Any]) -> str | None:
     }
     for entry in status.get("data.dvc", []):
         for state in entry.get("changed outs", {}).values():
-            return words.get(state, state)
+            return words.get(str(state), str(state))
     return None
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -43,10 +41,8 @@ def write_picture(links: Sequence[Link], path: Path, title: str) -> None:
     with style.context(["default", {**STYLE, "svg.hashsalt": "quickstudy"}]):
         figure = draw(links, title)
         with draft(path) as part:
-            if path.suffix.lower() == ".svg":
-                FigureCanvasSVG(figure).print_svg(part, metadata={"Date": None})
-            else:
-                FigureCanvasAgg(figure).print_png(part, metadata={"Software": None})
+            form = path.suffix.lower().removeprefix(".")
+            figure.savefig(part, format=form, metadata={"Date" if form == "svg" else "Software": None})
 
 
 def draw(links: Sequence[Link], title: str) -> Figure:
@@ -102,8 +98,12 @@ def _lines(link: Link) -> list[tuple[str, str]]:
 def _box(axes: Axes, link: Link, lines: Sequence[tuple[str, str]], box: tuple[float, float, float]) -> None:
     x, y, height = box
     tone = TONES[link.name]
-    shape = {"boxstyle": "round,pad=0,rounding_size=0.07", "mutation_aspect": 1.0}
-    axes.add_patch(FancyBboxPatch((x, y), WIDTH, height, facecolor="white", edgecolor=tone, linewidth=1.3, **shape))
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, y), WIDTH, height, boxstyle="round,pad=0,rounding_size=0.07", facecolor="white", edgecolor=tone,
+            linewidth=1.3,
+        )
+    )  # fmt: skip
     axes.text(x + 0.12, y + height - 0.1, link.name, fontsize=8, color=tone, va="top")
     axes.text(
         x + 0.12,
