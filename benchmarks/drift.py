@@ -284,6 +284,7 @@ def verbs(folder: Path, model: str) -> list[dict[str, Any]]:
         near = next(against for against in one["against"] if against["dataset"] == one["nearest"])
         test = next(test for test in near["tests"] if test["kind"] == near["decided_by"])
         over = f"{test['units']} against {test['reference_units']} ({near['decided_by']})"
+        del one["unusual"]  # examples of others
         rows.append({"new": name, "seconds": seconds, **one})
         say(
             f"| {name} | {one['nearest']} | {one['auc']:.2f} | {one['far']:.0%} | {one['p']:.3f} | {over} "
