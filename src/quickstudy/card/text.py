@@ -199,6 +199,7 @@ def _novelties(evidence: Evidence) -> list[str]:
             "In each cell our accuracy in %, in brackets that of the best baseline on the same episodes. ▲: above the "
             "95% intervals of all these baselines; ▼: below the interval of a baseline; neither: level."
         )
+    parts.append("Bands in the figure are 95% intervals over episodes, often narrower than the line they belong to.")
     return parts
 
 
