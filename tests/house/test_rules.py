@@ -56,7 +56,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def test_every_parameter_is_used() -> None:
     read: set[str] = set()
-    for path in PACKAGE.rglob("*.py"):
+    for path in [*PACKAGE.rglob("*.py"), *(REPOSITORY / "flows").glob("*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     parameters = leaves(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
