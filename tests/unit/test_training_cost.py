@@ -7,6 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -16,7 +17,7 @@ from quickstudy.training.cost import Meter, added
 class Tracker:
     """Stands for codecarbon's: what it was asked for, and a watt hour each time that it is read."""
 
-    asked: dict = {}
+    asked: ClassVar[dict] = {}
     running = 0
 
     def __init__(self, **asked):
