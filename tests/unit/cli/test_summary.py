@@ -9,6 +9,7 @@ TABLE = """suite,modality,novelty,way,shot,method,episodes,accuracy,ci95,adapt_m
 digits,image,dataset,10,1,quickstudy,600,0.71234,0.00512,2.0
 digits,image,dataset,10,1,logreg_raw,600,0.52,0.01,4.0
 digits,image,dataset,10,1,centroid_encoder,600,0.60,0.01,
+digits,image,dataset,10,1,scratch,5,0.80,0.2,900.0
 digits,image,dataset,10,5,quickstudy,600,0.80,0.01,2.0
 digits,image,dataset,10,5,logreg_raw,600,0.90,0.01,2.0
 words@domain,audio,domain,5,1,quickstudy,600,0.95,0.01,2.0
