@@ -25,7 +25,7 @@ def accuracy_table(path: Path) -> Table | None:
         rows = list(csv.DictReader(file))
     shots = sorted({int(row["shot"]) for row in rows})
     table = Table(
-        title="Accuracy in % ± 95% interval (best baseline on the same episodes)", title_justify="left", box=None, padding=(0, 1, 0, 0)
+        title="Accuracy in % ± 95% interval (best baseline)", title_justify="left", box=None, padding=(0, 1, 0, 0)
     )
     table.add_column("on tasks with new")
     table.add_column("way", justify="right")
