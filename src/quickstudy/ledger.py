@@ -123,6 +123,21 @@ class Ledger:
             for move in self.entries[number].moves
         }
 
+    def at(self, alias: str, moment: str) -> Entry | None:
+        """The move that had put an alias where it stood at a moment; None where no version had it then.
+
+        Args:
+            moment: UTC, ISO 8601 to the second, as `Entry.when` is.
+        """
+        found: Entry | None = None
+        for number, state in self.states().items():
+            entry = self.entries[number]
+            if state == "done" and entry.when <= moment:
+                for move in entry.moves:
+                    if move.alias == alias:
+                        found = entry if move.target is not None else None
+        return found
+
 
 def entry(
     kind: Kind,

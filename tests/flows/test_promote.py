@@ -101,6 +101,12 @@ def test_promote_roll_back_and_read_about_it(
         "the first model",
     ):
         assert words in out
+    code, out, _ = answer(root, "history", "--on", "2026-03-03")
+    assert (code, out) == (0, "On 2026-03-03 23:59 UTC no version was champion.\n")
+    code, out, _ = answer(root, "history", "--on", "2999-01-01")
+    assert code == 0 and "version 1 was champion, since" in out and "it is slow" in out
+    code, _, err = answer(root, "history", "--on", "yesterday")
+    assert code == 2 and "'yesterday' is no date" in err
     code, out, _ = answer(root, "history", "--json")
     lines = json.loads(out)["lines"]
     assert [line["verb"] for line in lines if line["kind"] == "intent"] == ["register"] * 2 + ["promote", "rollback"]

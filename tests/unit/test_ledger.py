@@ -39,6 +39,30 @@ def test_a_ledger_reads_as_it_was_written() -> None:
     assert ledger.read([]).last == ledger.START and ledger.read([]).standing() == {}
 
 
+def test_who_was_champion_at_a_moment() -> None:
+    def line(when: str, moves: list[Move], kind: str, before: str, of: str | None = None) -> Entry:
+        return ledger.entry(kind, "promote", before=before, when=when, who="ada@lab", moves=moves, of=of)  # type: ignore[arg-type]
+
+    lines: list[Entry] = []
+    for day, moves, end in (
+        ("03", [Move("champion", None, 1)], "done"),
+        ("05", [Move("champion", 1, 2), Move("previous", None, 1)], "struck"),
+        ("07", [Move("champion", 1, 3), Move("previous", None, 1)], "done"),
+    ):
+        when = f"2026-03-{day}T10:00:00+00:00"
+        intent = line(when, moves, "intent", lines[-1].digest if lines else ledger.START)
+        lines += [intent, line(when, [], end, intent.digest, intent.digest)]
+    found = ledger.read(stored(lines))
+
+    def version(alias: str, day: str, hour: str = "10") -> int | None:
+        entry = found.at(alias, f"2026-03-{day}T{hour}:00:00+00:00")
+        return None if entry is None else next(move.target for move in entry.moves if move.alias == alias)
+
+    assert version("champion", "03", "09") is None and version("champion", "03") == 1
+    assert version("champion", "06") == 1 and version("previous", "06") is None
+    assert version("champion", "07") == 3 and version("previous", "08") == 1
+
+
 def test_the_digest_is_that_of_the_content_and_of_the_line_before() -> None:
     values = json.loads(THREE[2].line)
     said = values["digest"]

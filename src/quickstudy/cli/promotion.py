@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Verb
+from quickstudy.ledger import Ledger, Verb
 
 LAST = 50
 """How many moves `history` shows."""
@@ -49,6 +50,9 @@ def rollback(reason: Reason = "") -> None:
 def history(
     everything: Annotated[bool, typer.Option("--all", help=f"Not only the last {LAST} moves.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Every line of the ledger, as it is stored.")] = False,
+    on: Annotated[
+        str, typer.Option("--on", metavar="DATE", help="Who was champion then, and why: 2026-03-03, or with a time.")
+    ] = "",
     accept: Annotated[
         bool, typer.Option("--accept", help="Let the broken lines stand, so that aliases can move again.")
     ] = False,
@@ -87,6 +91,8 @@ def history(
             for found in ledger.breaks
         ]
         print(json.dumps({"aliases": aliases, "lines": lines, "breaks": breaks}, indent=1, ensure_ascii=False))
+    elif on:
+        console.print(_champion_on(ledger, on), highlight=False, soft_wrap=True)
     else:
         table = Table(box=None, padding=(0, 1))
         for heading in ("when (UTC)", "who", "what", "aliases", "gate", "why"):
@@ -181,6 +187,29 @@ def diff(
     console.print(table)
     if same:
         console.print(f"{same} parameters are the same in both.", highlight=False)
+
+
+def _champion_on(ledger: Ledger, on: str) -> str:
+    try:
+        moment = datetime.fromisoformat(on)
+    except ValueError:
+        raise QuickstudyError(
+            f"{on!r} is no date", where="--on", fix="Write it as 2026-03-03, or 2026-03-03T14:30 (UTC)"
+        ) from None
+    if len(on) == len("2026-03-03"):
+        moment = moment.replace(hour=23, minute=59, second=59)  # of a day, its end
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    text = moment.isoformat(timespec="seconds")
+    entry = ledger.at("champion", text)
+    when = f"{moment:%Y-%m-%d %H:%M} UTC"
+    if entry is None:
+        return f"On {when} no version was champion."
+    target = next(move.target for move in entry.moves if move.alias == "champion")
+    since = entry.when[:16].replace("T", " ")
+    gate = _gate(entry.verb, entry.evidence)
+    return f"On {when} version {target} was champion, since {since} ({entry.verb} by {entry.who}" + (
+        f"; gate: {gate}): {entry.why}" if gate else f"): {entry.why}"
+    )
 
 
 def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = False) -> None:
