@@ -153,7 +153,9 @@ def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path
     assert folder == registry.resolve("models:/quickstudy/1", ready)
     assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    del digests["digests.json"]
     assert json.loads(version.tags["model_files"]) == digests and "lineage.json" in digests
+    assert json.loads((folder / "digests.json").read_text()) == digests
     lineage = json.loads((folder / "lineage.json").read_text())
     assert lineage["data_hash"] == "a" * 32 + ".dir" and lineage["trained_on"] == {"toy": ["one"]}
 

@@ -13,6 +13,7 @@ from typing import Any
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
 from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED
+from quickstudy.serving.digests import check_files
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,6 @@ def known(root: Path) -> str:
     return ", ".join(found) if found else "none yet; make one: quickstudy run"
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
 def _version_of_file(root: Path, number: int) -> Version | str | None:
     """A version of the project's own store; the id of its run where that was deleted; None where it does not exist."""
     rows = store.query(
@@ -226,17 +218,8 @@ def _model_inside(artifacts: Path, uri: str) -> Path:
 
 def _verified(folder: Path, files: str | None, uri: str) -> Path:
     """The folder, if its files are those that were registered. Versions of before there were digests have none."""
-    wanted: dict[str, str] = json.loads(files) if files else {}
-    there = file_digests(folder) if files else {}
-    for name in sorted(wanted.keys() | there.keys()):
-        if wanted.get(name) == there.get(name):
-            continue
-        what = "is missing" if name not in there else "was added" if name not in wanted else "was changed"
-        raise QuickstudyError(
-            f"{name} {what} since the model was registered (in {folder})",
-            where=uri,
-            fix="Restore the file from a backup of MLflow's artifacts, or take another version: quickstudy history",
-        )
+    if files:
+        check_files(folder, json.loads(files), uri)
     return folder
 
 

@@ -22,8 +22,9 @@ from typing import Any
 from quickstudy import lineage, versions
 from quickstudy.errors import QuickstudyError
 from quickstudy.ledger import Move
-from quickstudy.registry import models, promotions, store
+from quickstudy.registry import promotions, store
 from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
+from quickstudy.serving.digests import DIGESTS, file_digests
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
@@ -254,7 +255,9 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
         path = folder / "lineage.json"
         own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # what the training says itself
         path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        client.set_tag(run.info.run_id, FILES, json.dumps(models.file_digests(folder)))
+        digests = file_digests(folder)
+        (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+        client.set_tag(run.info.run_id, FILES, json.dumps(digests))
         prediction = module._load_pyfunc(str(folder)).predict(example)  # a model that cannot answer is not registered
         # Left to itself, Model.log puts the model into the default experiment, whatever the run's is.
         logged = client.create_logged_model(

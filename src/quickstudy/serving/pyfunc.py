@@ -5,6 +5,7 @@ MLflow's `loader_module` calls `_load_pyfunc`; MLflow itself is not needed here,
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
 from quickstudy.model.task_state import adapt, predict
+from quickstudy.serving.digests import DIGESTS, check_files
 
 
 def example() -> pd.DataFrame:
@@ -73,4 +75,6 @@ def _decode(inputs: Sequence[Any], modality: str, where: str) -> list[Any]:
 
 def _load_pyfunc(path: str) -> EpisodeModel:
     folder = Path(path)
+    if (folder / DIGESTS).exists():
+        check_files(folder, json.loads((folder / DIGESTS).read_text(encoding="utf-8")), folder)
     return EpisodeModel(load_model(folder), weights_digest(folder))

@@ -1,6 +1,7 @@
 """The model as MLflow serves it, without MLflow."""
 
 import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
 from quickstudy.model.task_state import adapt, predict
+from quickstudy.serving.digests import DIGESTS, file_digests
 from quickstudy.serving.pyfunc import EpisodeModel, _load_pyfunc, example
 
 
@@ -83,3 +85,14 @@ def test_other_mistakes_are_one_line_too(served: EpisodeModel, png) -> None:
     ):
         with pytest.raises(QuickstudyError):
             served.predict(pd.DataFrame([wrong]))
+
+
+def test_a_file_that_was_changed_since_its_registration_is_not_loaded(served: EpisodeModel, tmp_path: Path) -> None:
+    (tmp_path / DIGESTS).write_text(json.dumps(file_digests(tmp_path)))
+    assert _load_pyfunc(str(tmp_path)).digest == served.digest
+    weights = tmp_path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(QuickstudyError, match=r"model.safetensors was changed since the model was registered"):
+        _load_pyfunc(str(tmp_path))
