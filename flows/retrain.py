@@ -38,11 +38,12 @@ def retrain(project: str | None = None) -> Registration:
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
         registration: Registration = steps.register(root, return_state=True, wait_for=[state]).result()
-        plan = registry.unjudged(root)
+        policy = load_settings(root / "params.yaml").gate
+        automatic = policy.promotion == "automatic"
+        plan = registry.unjudged(root, automatic)
         if plan is not None:
-            policy = load_settings(root / "params.yaml").gate
             verdict = steps.ask_gate(root, plan, must_compare=False)
-            if verdict["answer"] == "PROMOTE" and policy.promotion == "automatic":
+            if verdict["answer"] == "PROMOTE" and automatic:
                 steps.move_and_notify(root, plan, verdict["sentence"], verdict, policy.notify)
     return registration
 

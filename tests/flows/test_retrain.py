@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from flows import retrain, steps
-from quickstudy import versions
+from quickstudy import registry, versions
 from quickstudy.errors import QuickstudyError
 
 pytestmark = pytest.mark.usefixtures("prefect", "no_starter", "served")
@@ -157,3 +157,49 @@ def test_a_new_version_of_the_data_names_what_was_imported() -> None:
     for built in (True, False):
         note = steps._about(new, old, old, built, ["tickets"])
         assert note == "version bbbbbbbb is new (beside the starter data: tickets); the committed one is aaaaaaaa"
+
+
+def test_a_new_model_is_judged_once_and_promoted_where_the_gate_says_so(
+    project: Path, toy_gate: None, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
+
+    def train(seed: int, answer: str, promotion: str = "automatic") -> list[dict[str, Any]]:
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        params["seed"], params["gate"]["promotion"] = seed, promotion
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        (project / "answer").write_text(answer)
+        capsys.readouterr()
+        retrain.retrain(str(project))
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+        return [event for event in events if event.get("state") == "done"]
+
+    assert [event["step"] for event in train(0, "PROMOTE")] == STEPS  # nobody to be compared with
+    assert [event["step"] for event in train(1, "HOLD")] == [*STEPS, "gate"]
+    assert registry.aliases(project) == {"champion": 1, "challenger": 2} and registry.unjudged(project, True) is None
+    assert [event["step"] for event in train(1, "PROMOTE")] == STEPS  # it has been judged
+
+    assert [event["step"] for event in train(2, "PROMOTE", "manual")] == [*STEPS, "gate"]
+    assert registry.aliases(project) == {"champion": 1, "challenger": 3}
+    # As it is after a kill between the gate's word and the move: who lets the gate decide is not left behind.
+    assert registry.unjudged(project, False) is None
+    assert registry.unjudged(project, True) == registry.Plan("promote", 3, 1)
+    done = train(3, "PROMOTE")
+    assert [event["step"] for event in done] == [*STEPS, "gate", "move"]
+    assert done[-2]["verdict"]["answer"] == "PROMOTE" and registry.aliases(project) == {"champion": 4, "previous": 1}
+    entry = list(registry.read_ledger(project).entries.values())[-2]
+    assert entry.why == "The toy says promote." and entry.evidence["answer"] == "PROMOTE"
+
+
+def test_a_comparison_that_is_impossible_does_not_fail_the_run(
+    project: Path, toy_gate: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrain.retrain(str(project))
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("\nseed: 0", "\nseed: 1"))
+    assert retrain.retrain(str(project)).version == 2  # no file ``answer``
+    run, tasks, _ = last_run()
+    assert run.state.is_completed() and tasks[-1].name == "gate"
+    assert registry.version(project, "2").tags["gate"] == "NOT COMPARED"
+    assert registry.aliases(project) == {"champion": 1, "challenger": 2}

@@ -33,12 +33,14 @@ def run() -> None:
 
     from quickstudy import registry, versions
     from quickstudy.cli.summary import accuracy_table, next_steps, step_times
+    from quickstudy.config import load_settings
 
     root = project()
     console = Console()
     start = time.monotonic()
     stale, registration = versions.stale(root), registry.registered(root)
-    if not stale and registration is not None and registry.unjudged(root) is None:
+    automatic = load_settings(root / "params.yaml").gate.promotion == "automatic"
+    if not stale and registration is not None and registry.unjudged(root, automatic) is None:
         _print_versions(console, root, registration.version, registration.aliases)
         if table := accuracy_table(root / "build/evaluate/table.csv"):
             console.print(table)

@@ -87,14 +87,20 @@ def approved(plan: Plan, reason: str) -> None:
         )
 
 
-def unjudged(root: Path) -> Plan | None:
-    """The challenger in the champion's place, if the gate has not compared the two yet. Changes nothing."""
+def unjudged(root: Path, automatic: bool) -> Plan | None:
+    """The challenger in the champion's place, if the gate has not compared the two yet. Changes nothing.
+
+    Args:
+        automatic: the gate's PROMOTE moves the champion; one that did not, as the process was killed, is asked again.
+    """
     now = models.aliases(root)
     challenger, champion = now.get("challenger"), now.get("champion")
     if challenger is None or champion is None:
         return None
     tags = models.version(root, str(challenger)).tags
-    return None if tags.get(JUDGED) == str(champion) else Plan("promote", challenger, champion)
+    if tags.get(JUDGED) == str(champion) and not (automatic and tags.get("gate") == "PROMOTE"):
+        return None
+    return Plan("promote", challenger, champion)
 
 
 def log_gate(root: Path, number: int, champion: int | None, answer: str, folder: Path) -> None:
