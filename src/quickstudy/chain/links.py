@@ -89,7 +89,7 @@ def _parameters(origin: Mapping[str, Any], record: Recorded) -> Link:
     shown = [name for main in MAIN for name in values if name == main or name.startswith(f"{main}.")]
     facts = [(name, str(values[name])) for name in shown]
     if len(values) > len(shown):
-        facts.append(("and", f"{len(values) - len(shown)} more"))
+        facts.append(("others", f"{len(values) - len(shown)}, in params.yaml"))
     title = f"learner {values['model.learner']}" if "model.learner" in values else f"{len(values)} parameters"
     if "train.steps" in values:
         title += f", {values['train.steps']} steps"

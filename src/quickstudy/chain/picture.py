@@ -27,7 +27,7 @@ FORMATS = (".png", ".svg")
 
 WIDTH, GAP, BELOW, LINE = 3.0, 0.75, 0.35, 0.165  # inches: of a box, between columns and boxes, of a line of text
 LETTERS, TITLE = 46, 36  # a line of text holds at most, and a title
-FACTS = 8  # of a link are drawn at most, of the moves of aliases the last
+FACTS = 10  # of a link are drawn at most, of the moves of aliases the last
 
 
 def write_picture(links: Sequence[Link], path: Path, title: str) -> None:

@@ -292,9 +292,11 @@ def _brought(
     import numpy as np
 
     from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
+    from quickstudy.data.dataset import MODALITIES, Dataset, DatasetInfo, make_table
     from quickstudy.data.importers import import_source, read_queries
 
+    if modality is not None and modality not in MODALITIES:
+        raise QuickstudyError(f"{modality!r} is no modality", where="--modality", fix=f"Known: {', '.join(MODALITIES)}")
     learned = sorted(one.name for one in known.values() if len(one.vectors))
     if name is not None and name not in learned:
         raise QuickstudyError(

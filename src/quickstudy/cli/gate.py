@@ -55,6 +55,11 @@ def gate(
     os.chdir(root)
     challenger = registry.version(root, version).number
     champion = registry.version(root, against).number if against != "none" else None
+    if champion == challenger:
+        raise QuickstudyError(
+            "is the champion: it would be compared with itself" if against == "champion" else "compared with itself",
+            where=f"models:/{registry.NAME}/{challenger}", fix="Name another: quickstudy gate VERSION --against OTHER",
+        )  # fmt: skip
     with showing_progress() as progress:
         verdict = judge_versions(root, load_settings(), challenger, champion, progress)
     if as_json:

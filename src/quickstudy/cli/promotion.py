@@ -66,6 +66,8 @@ def history(
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
 
+    if on and as_json:
+        raise QuickstudyError("one answer or the whole ledger", where="--on --json", fix="Leave one out")
     root = project()
     console = Console()
     if accept:
@@ -199,6 +201,7 @@ def _champion_on(ledger: Ledger, on: str) -> str:
     if len(on) == len("2026-03-03"):
         moment = moment.replace(hour=23, minute=59, second=59)  # of a day, its end
     moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    moment = min(moment, datetime.now(UTC))  # nobody knows the rest of today
     text = moment.isoformat(timespec="seconds")
     entry = ledger.at("champion", text)
     when = f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -63,7 +63,10 @@ def version(root: Path, name: str) -> Version:
     name = name.removeprefix(f"models:/{NAME}").lstrip("/@")
     number = name if name.isdecimal() else aliases(root).get(name)
     if number is None:
-        raise QuickstudyError("no version has this alias", where=f"@{name}", fix=f"Known models: {known(root)}")
+        known_ones = f"Known models: {known(root)}"
+        if name == "challenger":
+            raise QuickstudyError("there is no challenger now", where=f"@{name}", fix=f"Name a version. {known_ones}")
+        raise QuickstudyError("no version has this alias", where=f"@{name}", fix=known_ones)
     where = f"models:/{NAME}/{number}"
     found = _version_of_file(root, int(number)) if store.is_local(root) else _version_of_server(root, int(number))
     if found is None:

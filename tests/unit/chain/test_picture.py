@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from quickstudy.chain.links import Link
-from quickstudy.chain.picture import COLUMNS, draw, write_picture
+from quickstudy.chain.picture import COLUMNS, FACTS, draw, write_picture
 from quickstudy.errors import QuickstudyError
 
 
@@ -18,7 +18,7 @@ def links(facts: int = 3) -> list[Link]:
 
 
 def test_the_picture_says_every_link_and_nothing_lies_outside_or_on_another(tmp_path: Path) -> None:
-    figure = draw(links(12), "Lineage of models:/quickstudy/1")
+    figure = draw(links(FACTS + 4), "Lineage of models:/quickstudy/1")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     (axes,) = figure.axes

@@ -162,6 +162,7 @@ def test_what_cannot_be_compared_is_one_line(
         assert not (two / ".cache/gate/2-against-1/verdict.json").exists()
         return line
 
+    assert "models:/quickstudy/1: is the champion: it would be compared with itself" in refused("1")
     settings = Settings.model_validate(yaml.safe_load((two / "params.yaml").read_text()))
     save(two / "versions/1", settings, 1, {"image", "audio"}, ["group 0"])
     assert "version 1: not comparable: the champion is from before a change of modalities" in refused()
