@@ -5,10 +5,8 @@ python -m flows.reproduce 3         # the same with Prefect's own log
 """
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +23,12 @@ from quickstudy.config import load_settings
 from quickstudy.environment import find_project
 
 
-@contextlib.contextmanager
-def step(name: str) -> Iterator[dict[str, Any]]:
-    """As `flows.steps.step`; how long it took is not what the same step of a run would take."""
-    steps.tell(step=name, state="start")
-    start = time.monotonic()
-    done: dict[str, Any] = {"outcome": "ran"}
-    yield done
-    steps.tell(step=name, state="done", seconds=time.monotonic() - start, **done)
-
-
-# A rebuild starts from nothing: no step is taken from what an earlier one has left.
+# A rebuild starts from nothing: no step is taken from what an earlier one has left. How long it takes is not what the
+# same step of a run would take, and is not remembered.
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
 def read(root: Path, uri: str) -> rebuild.Recipe:
     """What was recorded of the model."""
-    with step("record") as done:
+    with steps.step(None, "record") as done:
         recipe = rebuild.read(root, uri)
         done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
     return recipe
@@ -48,7 +37,7 @@ def read(root: Path, uri: str) -> rebuild.Recipe:
 @task(name="worktree", task_run_name="worktree", cache_policy=NO_CACHE)
 def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
     """The code of its commit, with its patch, and where its data can come from."""
-    with step("worktree") as done:
+    with steps.step(None, "worktree") as done:
         project, source = rebuild.prepare(root, recipe)
         rebuild.check_code(project, recipe)
         done["note"] = f"commit {recipe.commit[:10]}{' with the recorded patch' if recipe.patch else ''}"
@@ -65,7 +54,7 @@ def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
 )
 def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
     """Its data."""
-    with step("data") as done:
+    with steps.step(None, "data") as done:
         listen = steps.listener("data")
         rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if COUNT.search(line) else None)
         done["note"] = f"version {recipe.data[:8]}, {source if source.startswith('built') else f'from {source}'}"
@@ -75,7 +64,7 @@ def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
 @task(cache_policy=NO_CACHE)
 def build(project: Path, recipe: rebuild.Recipe, stage: versions.Stage) -> str | None:
     """A stage of its dvc.yaml, run anew. How it failed, where it did."""
-    with step(stage.name) as done:
+    with steps.step(None, stage.name) as done:
         failure = rebuild.build(project, recipe, stage, steps.listener(stage.name))
         done["note"] = failure or ""
     return failure
@@ -86,7 +75,7 @@ def judge(
     root: Path, project: Path, recipe: rebuild.Recipe, source: rebuild.Source, failure: str | None, started: float
 ) -> rebuild.Verdict:
     """Is it the same?"""
-    with step("verdict") as done:
+    with steps.step(None, "verdict") as done:
         listen = steps.listener("verdict")
         verdict = rebuild.judge(
             root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure, started,

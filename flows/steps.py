@@ -9,7 +9,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from prefect.tasks import Task
 
 from quickstudy import registry, versions
 from quickstudy.cli.display import COUNT
-from quickstudy.cli.gate import folder_of
+from quickstudy.cli.gate import CODES, folder_of
 from quickstudy.cli.stages import LIVE
 from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
@@ -51,8 +51,12 @@ def tell(**event: Any) -> None:
 
 
 @contextlib.contextmanager
-def step(root: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Tell that a step starts and, with what the body puts into the yielded dict, that it is done."""
+def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
+    """Tell that a step starts and, with what the body puts into the yielded dict, that it is done.
+
+    Args:
+        root: the project, which remembers how long the step took, for `quickstudy plan`; None where it shall not.
+    """
     tell(step=name, state="start")
     start = time.monotonic()
     done: dict[str, Any] = {"outcome": "ran"}
@@ -62,7 +66,7 @@ def step(root: Path, name: str) -> Iterator[dict[str, Any]]:
         tell(step=name, line=str(failure))
         raise
     seconds = time.monotonic() - start
-    if done["outcome"] == "ran":
+    if root is not None and done["outcome"] == "ran":
         record_duration(root, name, seconds)
     tell(step=name, state="done", seconds=seconds, **done)
 
@@ -146,7 +150,7 @@ def version_data(root: Path) -> Any:
         elif not there and wanted and versions.has_remote(root):
             versions.pull_data(root, listen)
         elif not there or (last is None and not (wanted and versions.in_cache(root, wanted))):
-            _build_starter(root, listen)
+            _call(root, "data", STARTER, listen)
             built = True
         said = (root / "data.dvc").read_bytes() if wanted else b""
         version = versions.add_data(root)
@@ -242,20 +246,9 @@ def ask_gate(root: Path, plan: registry.Plan, must_compare: bool) -> dict[str, A
 
 
 def _gate(root: Path, plan: registry.Plan, folder: Path, listen: Callable[[str], None]) -> dict[str, Any]:
-    path, lines = folder / "verdict.json", []
+    path = folder / "verdict.json"
     path.unlink(missing_ok=True)  # of an earlier time
-
-    def keep(line: str) -> None:
-        lines.append(line)
-        if COUNT.search(line):
-            listen(line)
-
-    code = stream([*GATE, str(plan.version), "--against", str(plan.champion or "none")], root, keep)
-    last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
-    if code == 2:
-        raise QuickstudyError(last.removeprefix("quickstudy: "))
-    if not path.exists():
-        raise versions.StageFailed("gate", last, killed=code < 0)
+    _call(root, "gate", [*GATE, str(plan.version), "--against", str(plan.champion or "none")], listen, CODES.values())
     verdict: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return verdict
 
@@ -379,21 +372,28 @@ def _last_data(root: Path) -> str | None:
         return None
 
 
-def _build_starter(root: Path, listen: Callable[[str], None]) -> None:
+def _call(
+    root: Path, name: str, command: Sequence[str], listen: Callable[[str], None], fine: Collection[int] = (0,)
+) -> None:
+    """Run a verb of the command line for a step; of what it prints only the counts go on, not what to do next.
+
+    Raises:
+        QuickstudyError: a mistake of the user's, in its line.
+        versions.StageFailed: it ended with another code than ``fine``.
+    """
     lines: list[str] = []
 
     def keep(line: str) -> None:
         lines.append(line)
-        if COUNT.search(line):  # not what the command tells a person to do next
+        if COUNT.search(line):
             listen(line)
 
-    code = stream(STARTER, root, keep)
+    code = stream(command, root, keep)
+    last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
     if code == 2:
-        raise QuickstudyError(next((line for line in reversed(lines) if line), "").removeprefix("quickstudy: "))
-    if code != 0:
-        raise versions.StageFailed(
-            "data", next((line for line in reversed(lines) if line), f"exit code {code}"), killed=code < 0
-        )
+        raise QuickstudyError(last.removeprefix("quickstudy: "))
+    if code not in fine:
+        raise versions.StageFailed(name, last, killed=code < 0)
 
 
 def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:

@@ -13,10 +13,9 @@ import yaml
 
 from quickstudy.config import Evaluate
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import Progress, Subject, evaluate
+from quickstudy.evaluation import Progress, Subject, adapt_ms, evaluate
 from quickstudy.gate import Contender
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.task_state import adapt
 from quickstudy.tasks.frozen import FrozenEpisodes
 
 NOT_ANSWERED = pd.DataFrame({name: [] for name in ("suite", "dataset", "shot", "episode", "accuracy")})
@@ -82,13 +81,10 @@ def time_together(
     rows = []
     total, done = sum(min(timed, block.count) for block in frozen), 0
     for block in frozen:
-        way, shot = block.episodes.way, block.episodes.shot
-        labels = [str(n) for n in range(way) for _ in range(shot)]
         for episode in range(min(timed, block.count)):
-            examples = subjects[block.dataset].dataset.raw(block.episodes.support[episode].flatten().numpy())
-            row: dict[str | int, object] = {"suite": block.suite, "shot": shot, "episode": episode}
+            row: dict[str | int, object] = {"suite": block.suite, "shot": block.episodes.shot, "episode": episode}
             for place in np.roll(np.arange(len(models)), episode).tolist():
-                row[place] = adapt(models[place], block.modality, examples, labels, "").adapt_ms
+                row[place] = adapt_ms(models[place], subjects[block.dataset], block, episode)
             rows.append(row)
             done += 1
             progress(done, total)

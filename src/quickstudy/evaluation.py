@@ -163,10 +163,7 @@ def _ours(
         told["confidences"] += list(logs.amax(-1).exp().numpy().round(3).astype(np.float32))
     times = [math.nan] * len(accuracies)
     for i in range(min(timed, len(times))):
-        chosen = block.frozen.episodes.support[i]
-        examples = subject.dataset.raw(chosen.flatten().numpy())
-        labels = [str(n) for n in range(way) for _ in range(chosen.shape[1])]
-        times[i] = adapt(model, block.frozen.modality, examples, labels, "").adapt_ms
+        times[i] = adapt_ms(model, subject, block.frozen, i)
     return list(zip(accuracies, times, strict=True)), told
 
 
@@ -235,9 +232,20 @@ def _scratch(
     return results
 
 
+def adapt_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode: int) -> float:
+    """Milliseconds from the files of an episode's support set to the state of its task."""
+    labels = [str(n) for n in range(frozen.episodes.way) for _ in range(frozen.episodes.shot)]
+    return adapt(model, frozen.modality, _support(subject, frozen, episode), labels, "").adapt_ms
+
+
+def _support(subject: Subject, frozen: FrozenEpisodes, episode: int) -> Sequence[Any]:
+    """File bytes or texts of an episode's support set, class by class."""
+    return subject.dataset.raw(frozen.episodes.support[episode].flatten().numpy())
+
+
 def _read_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode: int) -> float:
     """Milliseconds that the frozen front takes to read an episode's support set from its files."""
-    examples = subject.dataset.raw(frozen.episodes.support[episode].flatten().numpy())
+    examples = _support(subject, frozen, episode)
     started = time.perf_counter()
     model.encoder(frozen.modality).prepare(examples)
     return (time.perf_counter() - started) * 1000

@@ -23,7 +23,20 @@ FEATURES = Path(".cache") / "features"
 """Where a stage keeps what the frozen fronts of the encoders made of the datasets."""
 
 
-class Lineage(TypedDict):
+class Machine(TypedDict):
+    """A machine and its packages: the part of a `Lineage` that is not of the project."""
+
+    python: str
+    platform: str
+    cpu: str
+    cpu_capability: str
+    cpu_threads: int
+    threads: int
+    device: str
+    packages: dict[str, str]
+
+
+class Lineage(Machine):
     """What is written to ``lineage.json``."""
 
     git_commit: str | None
@@ -37,14 +50,6 @@ class Lineage(TypedDict):
     stages: dict[str, str]
     features: dict[str, str]
     parameters: dict[str, Any]
-    python: str
-    platform: str
-    cpu: str
-    cpu_capability: str
-    cpu_threads: int
-    threads: int
-    device: str
-    packages: dict[str, str]
 
 
 def record(root: Path) -> Lineage:
@@ -75,19 +80,6 @@ def record(root: Path) -> Lineage:
         parameters=versions.flatten(parameters),
         **machine(parameters["train"]["threads"]),
     )
-
-
-class Machine(TypedDict):
-    """The part of a `Lineage` that is not of the project."""
-
-    python: str
-    platform: str
-    cpu: str
-    cpu_capability: str
-    cpu_threads: int
-    threads: int
-    device: str
-    packages: dict[str, str]
 
 
 def machine(threads: int = 0) -> Machine:

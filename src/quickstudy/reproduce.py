@@ -28,6 +28,7 @@ from quickstudy.data.starter import STARTER
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry.records import Recorded, artifact, recorded
 from quickstudy.registry.store import FILES
+from quickstudy.serving.digests import file_digests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -296,8 +297,7 @@ def _files(root: Path, record: Recorded, obstacles: list[str], notes: list[str])
         else:
             notes.append(f"{error.what}: only its digest can be compared")
         return told, None
-    digests = {path.name: lineage.file_hash(path) or "" for path in sorted(model.iterdir()) if path.is_file()}
-    return told or digests, model
+    return told or file_digests(model), model
 
 
 def _changed_params(recipe: Recipe, project: Path) -> list[str]:

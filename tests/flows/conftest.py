@@ -1,11 +1,14 @@
 """One Prefect for the whole test run."""
 
+import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import steps
@@ -32,6 +35,19 @@ def prefect() -> Iterator[None]:
 def no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Building the starter data does nothing: the projects of the tests have data of their own."""
     monkeypatch.setattr(steps, "STARTER", ("true",))
+
+
+@pytest.fixture
+def answer() -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in a project against that server; gives exit code, stdout and stderr."""
+
+    def answer(root: Path, *arguments: str) -> tuple[int, str, str]:
+        command = [str(Path(sys.executable).parent / "quickstudy"), *arguments]
+        environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or "", "COLUMNS": "160"}
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    return answer
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The flows of promotion, and their verbs as a person calls them."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
-from prefect.settings import PREFECT_API_URL
 
 from flows import promote as flow
 from flows import steps
@@ -22,14 +21,6 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
 
 pytestmark = pytest.mark.usefixtures("prefect", "served")
-
-QUICKSTUDY = str(Path(sys.executable).parent / "quickstudy")
-
-
-def answer(root: Path, *arguments: str) -> tuple[int, str, str]:
-    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or "", "COLUMNS": "160"}
-    done = subprocess.run([QUICKSTUDY, *arguments], cwd=root, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
 
 
 def train_again(root: Path) -> None:
@@ -41,8 +32,9 @@ def train_again(root: Path) -> None:
 
 
 def test_promote_roll_back_and_read_about_it(
-    with_flows: Path, built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    with_flows: Path, built: Path, answer: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     root = built
     assert root == with_flows
     registry.register(root)

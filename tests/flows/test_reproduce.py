@@ -1,29 +1,20 @@
 """The flow of a rebuild, and its verbs as a person calls them."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 from quickstudy import registry, versions
 
 pytestmark = pytest.mark.usefixtures("prefect", "served")
 
-QUICKSTUDY = str(Path(sys.executable).parent / "quickstudy")
 
-
-def answer(root: Path, *arguments: str) -> tuple[int, str, str]:
-    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or "", "COLUMNS": "160"}
-    done = subprocess.run([QUICKSTUDY, *arguments], cwd=root, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_rebuild_a_version_and_look_at_its_lineage(with_flows: Path) -> None:
+def test_rebuild_a_version_and_look_at_its_lineage(
+    with_flows: Path, answer: Callable[..., tuple[int, str, str]]
+) -> None:
     root = with_flows
     versions.add_data(root)
     for stage in ("tasks", "meta_train"):

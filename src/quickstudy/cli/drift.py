@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.atomic import write_json
+from quickstudy.cli.stages import DATA
 from quickstudy.cli.tasks import CHAMPION, JsonOption, ModalityOption, ModelOption, PatternOption
 from quickstudy.errors import QuickstudyError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from quickstudy.model.metamodel import MetaModel
     from quickstudy.reference import Known
 
-DATA = Path("data")
 PANEL = "Use the model"
 DRIFT = 3
 """Exit code where new examples have drifted."""

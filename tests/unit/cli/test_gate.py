@@ -140,13 +140,13 @@ def test_the_models_take_turns_when_they_are_timed(
 
     frozen = read_episodes(Path("build/tasks/episodes.parquet"))
     models = [load_model(Path(f"versions/{number}")) for number in (1, 2)]
-    order, real = [], contenders.adapt
+    order, real = [], contenders.adapt_ms
 
-    def adapt(model: Any, *rest: Any) -> Any:
+    def adapt_ms(model: Any, *rest: Any) -> float:
         order.append(models.index(model))
         return real(model, *rest)
 
-    monkeypatch.setattr(contenders, "adapt", adapt)
+    monkeypatch.setattr(contenders, "adapt_ms", adapt_ms)
     subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in stages.read_datasets().items()}
     times = contenders.time_together(models, subjects, frozen, 3)
     assert order == [0, 1, 1, 0, 0, 1] * 2 and len(times) == 6 and (times[[0, 1]] > 0).all(axis=None)
