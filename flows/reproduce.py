@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows import steps
+from flows import steps, telling
 from quickstudy import reproduce as rebuild
 from quickstudy import versions
 from quickstudy.cli.display import COUNT
@@ -28,7 +28,7 @@ from quickstudy.environment import find_project
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
 def read(root: Path, uri: str) -> rebuild.Recipe:
     """What was recorded of the model."""
-    with steps.step(None, "record") as done:
+    with telling.step(None, "record") as done:
         recipe = rebuild.read(root, uri)
         done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
     return recipe
@@ -37,7 +37,7 @@ def read(root: Path, uri: str) -> rebuild.Recipe:
 @task(name="worktree", task_run_name="worktree", cache_policy=NO_CACHE)
 def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
     """The code of its commit, with its patch, and where its data can come from."""
-    with steps.step(None, "worktree") as done:
+    with telling.step(None, "worktree") as done:
         project, source = rebuild.prepare(root, recipe)
         rebuild.check_code(project, recipe)
         done["note"] = f"commit {recipe.commit[:10]}{' with the recorded patch' if recipe.patch else ''}"
@@ -54,8 +54,8 @@ def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
 )
 def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
     """Its data."""
-    with steps.step(None, "data") as done:
-        listen = steps.listener("data")
+    with telling.step(None, "data") as done:
+        listen = telling.listener("data")
         rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if COUNT.search(line) else None)
         done["note"] = f"version {recipe.data[:8]}, {source if source.startswith('built') else f'from {source}'}"
     return recipe.data
@@ -64,8 +64,8 @@ def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
 @task(cache_policy=NO_CACHE)
 def build(project: Path, recipe: rebuild.Recipe, stage: versions.Stage) -> str | None:
     """A stage of its dvc.yaml, run anew. How it failed, where it did."""
-    with steps.step(None, stage.name) as done:
-        failure = rebuild.build(project, recipe, stage, steps.listener(stage.name))
+    with telling.step(None, stage.name) as done:
+        failure = rebuild.build(project, recipe, stage, telling.listener(stage.name))
         done["note"] = failure or ""
     return failure
 
@@ -75,8 +75,8 @@ def judge(
     root: Path, project: Path, recipe: rebuild.Recipe, source: rebuild.Source, failure: str | None, started: float
 ) -> rebuild.Verdict:
     """Is it the same?"""
-    with steps.step(None, "verdict") as done:
-        listen = steps.listener("verdict")
+    with telling.step(None, "verdict") as done:
+        listen = telling.listener("verdict")
         verdict = rebuild.judge(
             root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure, started,
             lambda count, total: listen(f"answers: {count:,} of {total:,}"),

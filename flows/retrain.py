@@ -4,48 +4,103 @@
     python -m flows.retrain     # the same with Prefect's own log
 
 Without ``PREFECT_API_URL`` Prefect runs its server inside, for as long as the flow takes; with it, against that server.
+As a deployment (prefect.yaml) it works in a workspace of its own and lets the pool gpu train.
 """
 
+import json
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from prefect import flow
+from prefect import flow, runtime
+from prefect.client.orchestration import get_client
 
-from flows import steps
-from quickstudy import registry, versions
-from quickstudy.config import load_settings
+from flows import notice, recovery, steps, telling
+from quickstudy import registry, versions, workspaces
+from quickstudy.config import Settings, load_settings
 from quickstudy.environment import find_project
 from quickstudy.registry import Registration
 
+TRAINING = "meta_train"
+
 
 @flow(name="retrain", persist_result=False)
-def retrain(project: str | None = None) -> Registration:
+def retrain(
+    project: str | None = None, data: str | None = None, train_on: Literal["gpu", "here"] | None = None
+) -> Registration:
     """Everything from the data to a registered model and the gate's word on it; what is up to date is skipped.
 
     Args:
         project: its folder; by default the one around the current folder.
+        data: the version of the data, DVC's hash. By default data/ as it is; in a workspace, as the worker's clone
+            has it.
+        train_on: who trains: a worker of the pool gpu, or this process. By default this one; in a workspace, what
+            runs.train_on says.
 
     Raises:
         QuickstudyError: what the user has to mend, in one line.
         versions.StageFailed: a stage ended by a bug or a signal.
     """
     root = find_project(Path(project) if project else None)
-    with steps.only_run(root):
-        state = steps.version_data(root, return_state=True)
+    settings = load_settings(root / "params.yaml")
+    limit = settings.runs.limit
+    deployed = bool(runtime.deployment.id)
+    if deployed:
+        data = data or known_data(root)
+        train_on = train_on or settings.runs.train_on
+        with get_client(sync_client=True) as client:
+            recovery.bury(client, Path(os.environ[workspaces.HOME]))
+    with steps.only_run(root), notice.of_run(root):
+        if data:
+            state = steps.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
+        else:
+            state = steps.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
         state.result()
         for stage in versions.stages(root):
-            step = steps.bring_up_to_date.with_options(name=stage.name, task_run_name=stage.name)
+            elsewhere = stage.name == TRAINING and train_on == "gpu"
+            step = (steps.train_elsewhere if elsewhere else steps.bring_up_to_date).with_options(
+                name=stage.name, task_run_name=stage.name, timeout_seconds=limit(stage.name)
+            )
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
-        registration: Registration = steps.register(root, return_state=True, wait_for=[state]).result()
-        policy = load_settings(root / "params.yaml").gate
-        automatic = policy.promotion == "automatic"
+        registration: Registration = steps.register.with_options(timeout_seconds=limit("register"))(
+            root, return_state=True, wait_for=[state]
+        ).result()
+        if deployed and registration.logged:
+            keep(root, settings, registration)
+        automatic = settings.gate.promotion == "automatic"
         plan = registry.unjudged(root, automatic)
         if plan is not None:
-            verdict = steps.ask_gate(root, plan, must_compare=False)
+            verdict = steps.ask_gate.with_options(timeout_seconds=limit("gate"))(root, plan, must_compare=False)
             if verdict["answer"] == "PROMOTE" and automatic:
-                steps.move_and_notify(root, plan, verdict["sentence"], verdict, policy.notify)
+                steps.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
     return registration
+
+
+def known_data(root: Path) -> str | None:
+    """The version of the data that the worker's clone has, where it can be had; its data/ is where new data arrives."""
+    home = os.environ.get(workspaces.HOME)
+    version = versions.data_hash(Path(home)) if home else None
+    if version and (versions.in_cache(root, version) or versions.has_remote(root)):
+        return version
+    return None
+
+
+def keep(root: Path, settings: Settings, registration: Registration) -> None:
+    """Commit what this run has made of the data to a branch of its own, where runs.branch says so."""
+    if not settings.runs.branch:
+        return
+    name = f"runs/{datetime.now(UTC):%Y-%m-%d-%H%M%S}-version-{registration.version}"
+    files = {path: (root / path).read_bytes() for path in versions.WRITTEN_BY_RUNS if (root / path).exists()}
+    files["metrics.json"] = json.dumps(registry.stage_metrics(root), indent=1).encode()
+    with telling.step(None, "branch") as done:
+        versions.commit_files(
+            root, name, files, f"Version {registration.version} of the model: data, lock and metrics",
+            push=settings.runs.push,
+        )  # fmt: skip
+        done["note"] = f"{name}{' (pushed)' if settings.runs.push else ''}"
 
 
 def main() -> int:

@@ -6,7 +6,9 @@ import fcntl
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,7 +19,6 @@ from typing import Any
 
 from prefect import get_run_logger, pause_flow_run, runtime, suspend_flow_run, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import FlowPauseTimeout
@@ -25,68 +26,34 @@ from prefect.input import RunInput
 from prefect.states import Completed
 from prefect.tasks import Task
 
-from quickstudy import registry, versions
+from flows import handover, notice
+from flows.telling import listener, step, tell
+from quickstudy import registry, versions, workspaces
 from quickstudy.cli.display import COUNT
 from quickstudy.cli.gate import CODES, folder_of
 from quickstudy.cli.stages import LIVE
 from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
-from quickstudy.durations import record_duration
 from quickstudy.errors import QuickstudyError
 from quickstudy.gate import Rule
 from quickstudy.ledger import Entry
-from quickstudy.processes import stream
+from quickstudy.processes import GRACE, stream
 
 STARTER = ("quickstudy", "data", "build")
 GATE = ("quickstudy", "gate")
 
+RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
+"""How often what may pass is tried again, and after how many seconds each time."""
+
 LAST_DATA = Path(".cache") / "data_version"
 """The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
-
-
-def tell(**event: Any) -> None:
-    """Report to whoever started this process, in one line of JSON on stdout: `quickstudy run` draws from it."""
-    if os.environ.get("QUICKSTUDY_EVENTS"):
-        print(json.dumps(event), flush=True)
-
-
-@contextlib.contextmanager
-def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
-    """Tell that a step starts and, with what the body puts into the yielded dict, that it is done.
-
-    Args:
-        root: the project, which remembers how long the step took, for `quickstudy plan`; None where it shall not.
-    """
-    tell(step=name, state="start")
-    start = time.monotonic()
-    done: dict[str, Any] = {"outcome": "ran"}
-    try:
-        yield done
-    except versions.StageFailed as failure:
-        tell(step=name, line=str(failure))
-        raise
-    seconds = time.monotonic() - start
-    if root is not None and done["outcome"] == "ran":
-        record_duration(root, name, seconds)
-    tell(step=name, state="done", seconds=seconds, **done)
-
-
-def listener(name: str) -> Callable[[str], None]:
-    """A callback that hands on each line which a step prints: to Prefect's log and to who started this process."""
-    log = get_run_logger()
-
-    def listen(line: str) -> None:
-        log.info("%s", line)
-        tell(step=name, line=line)
-
-    return listen
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database."""
     try:
         state.result()
-    except (versions.Busy, versions.RemoteFailed):
+    except (versions.Busy, versions.RemoteFailed, registry.Unreachable):
         return True
     except versions.StageFailed as failure:
         return failure.killed
@@ -102,6 +69,10 @@ def only_run(root: Path) -> Iterator[None]:
     Raises:
         QuickstudyError: another run holds it.
     """
+    if os.environ.get(workspaces.LOCKED) == str(root):  # a deployment's run: its pull step has done so
+        _end_with_worker()
+        yield
+        return
     path = root / ".cache" / "run.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+") as lock:
@@ -120,13 +91,46 @@ def only_run(root: Path) -> Iterator[None]:
         yield
 
 
+def _end_with_worker() -> None:
+    """End this process when the worker that started it has ended: nobody could cancel it any more."""
+    worker = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == worker:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="worker", daemon=True).start()
+
+
 # What a step makes are files, of which DVC and MLflow know whether they are current: Prefect caches nothing.
 @task(
     name="data",
     task_run_name="data",
     cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=10,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+    retry_condition_fn=a_retry_can_help,
+)
+def take_data(root: Path, version: str) -> Any:
+    """Make data/ a version that is known, whatever was there before: for a workspace, in which nobody works."""
+    with step(root, "data") as done:
+        same = version == versions.data_hash(root) == _last_data(root)
+        versions.set_data(root, version)
+        bring_data(root, version, listener("data"))
+        _remember_data(root, version)
+        done.update(outcome="up to date" if same else "ran", note=f"version {version[:8]}", version=version)
+    return version
+
+
+@task(
+    name="data",
+    task_run_name="data",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
     retry_condition_fn=a_retry_can_help,
 )
 def version_data(root: Path) -> Any:
@@ -150,14 +154,13 @@ def version_data(root: Path) -> Any:
         elif not there and wanted and versions.has_remote(root):
             versions.pull_data(root, listen)
         elif not there or (last is None and not (wanted and versions.in_cache(root, wanted))):
-            _call(root, "data", STARTER, listen)
+            call(root, "data", STARTER, listen)
             built = True
         said = (root / "data.dvc").read_bytes() if wanted else b""
         version = versions.add_data(root)
         if wanted not in (None, version) and version == last and _follow(root, said, listen):
             version = str(wanted)
-        (root / LAST_DATA).parent.mkdir(exist_ok=True)
-        (root / LAST_DATA).write_text(version)
+        _remember_data(root, version)
         imported = [name for name in dataset_names(root / "data") if name not in STARTER_DATA]
         note = _about(version, wanted, versions.committed_data_hash(root), built, imported)
         changed = version != wanted
@@ -177,6 +180,33 @@ def bring_up_to_date(root: Path, stage: versions.Stage) -> Any:
     follow = registry.following(root, root / LIVE) if stage.name == "meta_train" else contextlib.nullcontext()
     with step(root, stage.name) as done, follow:
         outcome = versions.repro(root, stage.name, listener(stage.name))
+        done["outcome"] = outcome
+    show(root, stage)
+    return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=BACKOFF, retry_condition_fn=a_retry_can_help)
+def train_elsewhere(root: Path, stage: versions.Stage) -> Any:
+    """The stage by a worker of the pool gpu, unless DVC knows what comes out; then what came out, from there."""
+    with step(root, stage.name) as done:
+        listen = listener(stage.name)
+        pull = versions.has_remote(root)
+        try:
+            outcome = versions.repro(root, stage.name, listen, pull=pull, may_run=False)
+        except versions.MustRun:
+            if pull:
+                versions.push_data(root, listen)
+                versions.push_outputs(root, stage.after, listen)
+            other = handover.train(root, stage.name)
+            try:
+                versions.repro(root, stage.name, listen, pull=pull, may_run=False)
+            except versions.MustRun:
+                raise QuickstudyError(
+                    f"the run {other.name} has trained, but what it made is not to be had here", where=stage.name,
+                    fix="Configure the same DVC remote in both clones (dvc remote add -d), or say runs.train_on: here",
+                ) from None  # fmt: skip
+            outcome = "ran"
+            done["note"] = f"by {other.name}"
         done["outcome"] = outcome
     show(root, stage)
     return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
@@ -202,7 +232,7 @@ def register(root: Path) -> Any:
         )
     names = "".join(f", @{alias}" for alias in registration.aliases)
     create_markdown_artifact(
-        f"`{registration.uri}`{names}, run `{registration.run_id}` in {registry.tracking_uri(root)}",
+        f"`{registration.uri}`{names}, run `{registration.run_id}` in {registry.redacted(registry.tracking_uri(root))}",
         key="register",
         description="The model's version in MLflow",
     )
@@ -248,7 +278,7 @@ def ask_gate(root: Path, plan: registry.Plan, must_compare: bool) -> dict[str, A
 def _gate(root: Path, plan: registry.Plan, folder: Path, listen: Callable[[str], None]) -> dict[str, Any]:
     path = folder / "verdict.json"
     path.unlink(missing_ok=True)  # of an earlier time
-    _call(root, "gate", [*GATE, str(plan.version), "--against", str(plan.champion or "none")], listen, CODES.values())
+    call(root, "gate", [*GATE, str(plan.version), "--against", str(plan.champion or "none")], listen, CODES.values())
     verdict: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return verdict
 
@@ -329,13 +359,7 @@ def notify(blocks: Sequence[str], entry: Entry) -> None:
     """Tell Prefect's notification blocks of a move. What is moved stays moved, whoever cannot be reached."""
     moves = ", ".join(str(move) for move in entry.moves)
     for name in blocks:
-        try:
-            block: Any = Block.load(name)
-            block.notify(f"{moves}\nby {entry.who}, {entry.when}\n{entry.why}", subject=f"quickstudy {entry.verb}")
-        except Exception as error:  # whatever a service may answer
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            get_run_logger().warning("%s was not notified (%s)", name, what)
-            tell(step="notify", line=f"{name} was not notified ({what})")
+        notice.notify(name, f"quickstudy {entry.verb}", f"{moves}\nby {entry.who}, {entry.when}\n{entry.why}")
 
 
 def show(root: Path, stage: versions.Stage) -> None:
@@ -365,6 +389,29 @@ def show(root: Path, stage: versions.Stage) -> None:
         create_table_artifact(rows, key=key, description=f"{stage.name}: its numbers")
 
 
+def bring_data(root: Path, version: str, listen: Callable[[str], None]) -> None:
+    """Make data/ what data.dvc names, whatever was there before.
+
+    Raises:
+        QuickstudyError: it is not to be had here.
+        versions.RemoteFailed: the DVC remote does not give it.
+    """
+    if versions.in_cache(root, version):
+        versions.checkout_data(root, force=True)
+    elif versions.has_remote(root):
+        versions.pull_data(root, listen)
+    else:
+        raise QuickstudyError(
+            f"data version {version[:8]} is not in DVC's cache here, and no DVC remote is configured",
+            where=root, fix="Configure one here and where the data was made (dvc remote add -d), and dvc push it there",
+        )  # fmt: skip
+
+
+def _remember_data(root: Path, version: str) -> None:
+    (root / LAST_DATA).parent.mkdir(exist_ok=True)
+    (root / LAST_DATA).write_text(version)
+
+
 def _last_data(root: Path) -> str | None:
     try:
         return (root / LAST_DATA).read_text().strip() or None
@@ -372,10 +419,13 @@ def _last_data(root: Path) -> str | None:
         return None
 
 
-def _call(
+def call(
     root: Path, name: str, command: Sequence[str], listen: Callable[[str], None], fine: Collection[int] = (0,)
-) -> None:
+) -> int:
     """Run a verb of the command line for a step; of what it prints only the counts go on, not what to do next.
+
+    Returns:
+        its exit code, one of ``fine``.
 
     Raises:
         QuickstudyError: a mistake of the user's, in its line.
@@ -394,6 +444,7 @@ def _call(
         raise QuickstudyError(last.removeprefix("quickstudy: "))
     if code not in fine:
         raise versions.StageFailed(name, last, killed=code < 0)
+    return code
 
 
 def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -159,6 +160,8 @@ class Evaluate(Section):
 
 
 Margin = Annotated[float, Field(ge=0, lt=1)]
+Block = Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+"""A block of Prefect's, by its type and name."""
 
 
 class Gate(Section):
@@ -175,7 +178,7 @@ class Gate(Section):
     looks: Positive
     promotion: Literal["automatic", "manual"]
     deadline: Annotated[float, Field(gt=0)]
-    notify: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")], ...]
+    notify: tuple[Block, ...]
 
     def margin_of(self, dataset: str) -> float:
         return self.dataset_margins.get(dataset, self.dataset_margin)
@@ -195,6 +198,46 @@ class Reproduce(Section):
     episodes: Annotated[int, Field(ge=2)]
 
 
+Hours = Annotated[float, Field(gt=0)]
+
+
+class Runs(Section):
+    schedule: str | None
+    timezone: str
+    ref: Annotated[str, Field(min_length=1)]
+    train_on: Literal["gpu", "here"]
+    second: Literal["wait", "skip"]
+    restarts: Annotated[int, Field(ge=0)]
+    hours: dict[str, Hours]
+    branch: bool
+    push: bool
+    notify: tuple[Block, ...]
+
+    def limit(self, step: str) -> float:
+        """Seconds that a step may take."""
+        return 3600 * self.hours.get(step, self.hours["other"])
+
+    @field_validator("hours")
+    @classmethod
+    def _say_how_long_the_others(cls, value: dict[str, float]) -> dict[str, float]:
+        if "other" not in value:
+            raise ValueError("it lacks 'other', for the steps that it does not name")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("no such time zone; say UTC or one like Europe/Berlin")
+        return value
+
+
+class Watch(Section):
+    inbox: Annotated[str, Field(min_length=1)]
+    every: Annotated[float, Field(ge=5)]
+    retrain: Literal["changed", "drift", "never"]
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -208,6 +251,8 @@ class Settings(Section):
     gate: Gate
     drift: Drift
     reproduce: Reproduce
+    runs: Runs
+    watch: Watch
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

@@ -4,10 +4,15 @@ They are defaults: a variable that the user has set wins. Every process of the p
 the flows and, by inheritance, the stages.
 """
 
+import fcntl
+import json
 import os
 from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
+
+UP = Path(".cache") / "up.json"
+"""Where `quickstudy up` says what it serves, relative to the project."""
 
 DEFAULTS = {
     # nothing is reported to anybody and nothing waits for an answer from the internet
@@ -26,6 +31,7 @@ DEFAULTS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 10 and 2.4 GB
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a person waits for seconds; workers for minutes (cli/servers.py)
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git by itself and complains where there is none
     # torch
     "TOKENIZERS_PARALLELISM": "false",  # no warning when a process forks after tokenising
@@ -56,6 +62,24 @@ def apply_environment(root: Path | None = None) -> None:
     root = root or _project_around(Path.cwd())
     if root is not None:
         os.environ.setdefault("PREFECT_HOME", str(root.resolve() / ".prefect"))
+        if "PREFECT_API_URL" not in os.environ and (served := serving(root)):
+            os.environ["PREFECT_API_URL"] = served["prefect"]
+
+
+def serving(root: Path) -> dict[str, str] | None:
+    """The addresses of the servers that `quickstudy up` runs for this project now; None where it does not run.
+
+    It holds a lock on the file for as long as it lives, so that what a killed one has left is not believed.
+    """
+    try:
+        with (root / UP).open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return dict(json.load(file))
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 def find_project(start: Path | None = None) -> Path:

@@ -227,6 +227,7 @@ def prepare(root: Path, recipe: Recipe) -> tuple[Path, Source]:
     elif not needed(project):
         obstacles.append(f"no stage of its dvc.yaml makes {MODEL}")
     versions.set_data(project, recipe.data)
+    (project / "dvc.lock").unlink(missing_ok=True)  # nothing has run here yet
     source = _source(root, project, recipe, obstacles)
     if obstacles or source is None:
         raise _impossible(recipe.record, obstacles)

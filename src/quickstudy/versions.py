@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -56,6 +56,10 @@ class StageFailed(RuntimeError):
     def __init__(self, stage: str, line: str, *, killed: bool):
         self.stage, self.killed = stage, killed
         super().__init__(f"stage {stage} failed: {line}")
+
+
+class MustRun(Exception):
+    """A stage is not up to date, DVC knows no outputs for its inputs, and it was not to be run."""
 
 
 class Busy(QuickstudyError):
@@ -154,6 +158,8 @@ def repro(
     on_line: Callable[[str], None],
     *,
     anew: bool = False,
+    pull: bool = False,
+    may_run: bool = True,
     env: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Bring one stage up to date; those before it are taken as they are. A stage that fails leaves its former outputs.
@@ -164,29 +170,38 @@ def repro(
         on_line: gets each line that the stage prints, while it runs.
         anew: run it whatever DVC knows of it, and put nothing into DVC's cache; dvc.lock gets the hashes all the same.
             (With ``--no-run-cache`` alone DVC still restores what dvc.lock names.)
+        pull: outputs that DVC knows and does not have come from the DVC remote.
+        may_run: False: only what DVC knows is restored.
         env: variables beside those of this process.
 
     Raises:
         QuickstudyError: the stage told the user what is wrong and ended with exit code 2.
         Busy: another DVC command holds the workspace.
         StageFailed: it ended in any other way.
+        MustRun: it would have to run and may not.
     """
     lines: list[str] = []
 
     def listen(line: str) -> None:
         lines.append(line)
+        if not may_run and line.startswith(f"Running stage '{stage}'"):
+            raise MustRun(stage)
         if line and not line.startswith(_CHATTER):
             on_line(line)
 
-    how = ["--force", "--no-run-cache", "--no-commit"] if anew else []
-    code = processes.stream([*_DVC, "repro", "--single-item", *how, stage], root, listen, env)
+    how = ["--force", "--no-run-cache", "--no-commit"] if anew else ["--pull", "--allow-missing"] if pull else []
+    try:
+        code = processes.stream([*_DVC, "repro", "--single-item", *how, stage], root, listen, env)
+    except MustRun:
+        _back_to_lock(root, stage)
+        raise
     text = "\n".join(lines)
     if code == 0:
         if f"Stage '{stage}' is cached - skipping run" in text:
             return "restored"
         return "ran" if f"Running stage '{stage}'" in text else "up to date"
-    if stage in _lock(root) and not anew:  # DVC deleted the former outputs when the stage started
-        _run([*_DVC, "checkout", "--quiet", "--force", stage], root)
+    if not anew:
+        _back_to_lock(root, stage)
     mistakes = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
     if mistakes and text.rstrip().endswith("exited with 2"):
         raise QuickstudyError(mistakes[-1])
@@ -197,6 +212,12 @@ def repro(
     if number < 0 or number > 128:
         raise StageFailed(stage, f"killed by signal {-number if number < 0 else number - 128}", killed=True)
     raise StageFailed(stage, ends[-1].strip() if ends else f"exit code {number}", killed=False)
+
+
+def _back_to_lock(root: Path, stage: str) -> None:
+    """Bring back the former outputs, which DVC deletes when a stage starts."""
+    if stage in _lock(root):
+        _run([*_DVC, "checkout", "--quiet", "--force", stage], root)
 
 
 def data_hash(root: Path) -> str | None:
@@ -245,9 +266,10 @@ def in_cache(root: Path, version: str) -> bool:
         return False
 
 
-def checkout_data(root: Path) -> None:
-    """Make data/ what data.dvc says, from DVC's cache. Changes that are in no version are not overwritten."""
-    _dvc(root, "checkout", "data.dvc")
+def checkout_data(root: Path, force: bool = False) -> None:
+    """Make data/ what data.dvc says, from DVC's cache. Changes that are in no version are not overwritten, unless
+    forced."""
+    _dvc(root, "checkout", *(["--force"] if force else []), "data.dvc")
 
 
 def has_remote(root: Path) -> bool:
@@ -276,19 +298,54 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
     Raises:
         RemoteFailed: the remote cannot be reached or does not have it.
     """
+    _transfer(
+        root, ["pull", "data.dvc"], "give the data", on_line,
+        "Check `dvc remote list`, or make the starter data: quickstudy data build",
+    )  # fmt: skip
+
+
+def pull_outputs(root: Path, stage: str, on_line: Callable[[str], None]) -> None:
+    """Bring the outputs of a stage, as dvc.lock names them, from DVC's cache or else from the DVC remote.
+
+    Raises:
+        RemoteFailed: they are in neither.
+    """
+    if _run([*_DVC, "checkout", "--quiet", "--force", stage], root).returncode != 0:
+        _transfer(root, ["pull", "--force", stage], f"give what {stage} has made", on_line)
+
+
+def push_outputs(root: Path, stages: Sequence[str], on_line: Callable[[str], None]) -> None:
+    """Bring the outputs of stages into the DVC remote, and what DVC knows of their runs, so that another clone can
+    restore them.
+
+    Raises:
+        RemoteFailed: it cannot be reached.
+    """
+    _transfer(root, ["push", "--run-cache", *stages], f"take what {', '.join(stages)} made", on_line)
+
+
+def push_data(root: Path, on_line: Callable[[str], None]) -> None:
+    """Bring the version of the data that data.dvc names into the DVC remote.
+
+    Raises:
+        RemoteFailed: it cannot be reached.
+    """
+    _transfer(root, ["push", "data.dvc"], "take the data", on_line)
+
+
+def _transfer(
+    root: Path, arguments: Sequence[str], what: str, on_line: Callable[[str], None], fix: str | None = None
+) -> None:
     lines: list[str] = []
 
     def listen(line: str) -> None:
         lines.append(line)
         on_line(line)
 
-    if processes.stream([*_DVC, "pull", "data.dvc"], root, listen) != 0:
+    if processes.stream([*_DVC, *arguments], root, listen) != 0:
         _raise_known("\n".join(lines), root)
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise RemoteFailed(
-            f"the DVC remote did not give the data: {' '.join(errors or lines[-1:])}",
-            fix="Check `dvc remote list`, or make the starter data: quickstudy data build",
-        )
+        raise RemoteFailed(f"the DVC remote did not {what}: {' '.join(errors or lines[-1:])}", fix=fix)
 
 
 def locked(path: Path) -> dict[str, Any]:
@@ -399,9 +456,38 @@ def add_worktree(root: Path, folder: Path, commit: str) -> Path:
     Raises:
         QuickstudyError: git refuses.
     """
-    # Hooks are the user's, for their working copy: `dvc install` makes one that checks out the data.
-    _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--force", "--detach", str(folder), commit)
-    project = folder / _git(root, "rev-parse", "--show-prefix").strip()
+    _git(root, *_NO_HOOKS, "worktree", "add", "--force", "--detach", str(folder), commit)
+    return _share_dvc(root, folder)
+
+
+def reset_worktree(root: Path, folder: Path, commit: str) -> Path:
+    """Make a worktree that `add_worktree` made what a commit says, as far as git knows it. What git ignores (data, what
+    the stages built) stays, and dvc.lock, which says what that is.
+
+    Returns:
+        the project's folder in it.
+
+    Raises:
+        QuickstudyError: git refuses.
+    """
+    project = project_in(root, folder)
+    lock = project / "dvc.lock"
+    kept = lock.read_bytes() if lock.exists() else None
+    _git(folder, *_NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit)
+    _git(folder, "clean", "--quiet", "-d", "--force", "--exclude=dvc.lock")
+    if kept is not None:
+        lock.write_bytes(kept)
+    return _share_dvc(root, folder)
+
+
+def project_in(root: Path, folder: Path) -> Path:
+    """The project's folder in a worktree: ``folder``, or one below where the project is not the whole repository."""
+    return folder / _git(root, "rev-parse", "--show-prefix").strip()
+
+
+def _share_dvc(root: Path, folder: Path) -> Path:
+    """Give a worktree this clone's DVC cache and remotes; returns the project's folder in it."""
+    project = project_in(root, folder)
     config = configparser.RawConfigParser(strict=False, allow_no_value=True)
     config.optionxform = str  # type: ignore[method-assign,assignment]
     for name in ("config", "config.local"):
@@ -419,6 +505,30 @@ def add_worktree(root: Path, folder: Path, commit: str) -> Path:
     with (project / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
         config.write(file)
     return project
+
+
+def find_commit(root: Path, ref: str) -> str:
+    """The commit that a name stands for in this clone: a branch, a tag, a hash. One of a remote (``origin/main``) is
+    fetched before, and so is a hash that this clone does not have.
+
+    Raises:
+        QuickstudyError: there is none of this name, or the remote does not answer.
+    """
+    remotes = _git(root, "remote").split()
+    remote, _, branch = ref.partition("/")
+    if branch and remote in remotes:
+        _git(root, "fetch", "--quiet", remote, branch)
+    elif not has_commit(root, ref) and remotes:
+        _run(["git", "fetch", "--quiet", "--all"], root)
+    found = _run(["git", "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], root)
+    if found.returncode != 0:
+        where = f"nor in {', '.join(remotes)}" if remotes else "and it has no remote"
+        raise QuickstudyError(
+            f"commit {ref[:10]} is not in this clone {where}",
+            where=root,
+            fix="Push it where it was made: git push",
+        )
+    return found.stdout.strip()
 
 
 def remove_worktree(root: Path, folder: Path) -> None:
@@ -440,10 +550,9 @@ def apply_patch(folder: Path, patch: bytes) -> None:
 
 
 def set_data(root: Path, version: str) -> None:
-    """Let data.dvc name a version of the data, and forget what dvc.lock says: nothing has run here yet."""
+    """Let data.dvc name a version of the data; data/ stays as it is."""
     out = {"md5": version, "hash": "md5", "path": "data"}
     (root / "data.dvc").write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
-    (root / "dvc.lock").unlink(missing_ok=True)
 
 
 def hash_data(root: Path) -> str:
@@ -475,9 +584,54 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def clone(url: str, folder: Path) -> None:
+    """A clone of a repository.
+
+    Raises:
+        QuickstudyError: git refuses.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _git(folder.parent, "clone", "--quiet", url, str(folder))
+
+
+def commit_files(root: Path, branch: str, files: Mapping[str, bytes], message: str, *, push: bool) -> str:
+    """Commit files on top of the current commit to a new branch; neither the working copy nor another branch changes.
+
+    Args:
+        files: name in the project → content.
+        push: the branch, to origin.
+
+    Returns:
+        the commit.
+
+    Raises:
+        QuickstudyError: there is such a branch, or git refuses.
+    """
+    prefix = _git(root, "rev-parse", "--show-prefix").strip()
+    with tempfile.TemporaryDirectory() as scratch:
+        env = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        _bytes(["git", "read-tree", "HEAD"], root, env)
+        for name, content in files.items():
+            blob = _bytes(["git", "hash-object", "-w", "--stdin"], root, stdin=content).decode().strip()
+            _bytes(["git", "update-index", "--add", "--cacheinfo", f"100644,{blob},{prefix}{name}"], root, env)
+        tree = _bytes(["git", "write-tree"], root, env).decode().strip()
+    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _RUNS_BY.items()}
+    commit = _bytes(["git", "commit-tree", tree, "-p", "HEAD", "-m", message], root, who).decode().strip()
+    _git(root, "update-ref", f"refs/heads/{branch}", commit, "0" * 40)
+    if push:
+        _git(root, *_NO_HOOKS, "push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")
+    return commit
+
+
 # ---- dvc.yaml and dvc.lock
 
+_RUNS_BY = {"NAME": "quickstudy", "EMAIL": "quickstudy@localhost"}
+"""Who commits what a run has made: no person."""
+
 _DVC = (sys.executable, "-m", "dvc")
+
+# Hooks are the user's, for their working copy: `dvc install` makes one that checks out the data.
+_NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
 def _paths(entry: Mapping[str, Any], *keys: str) -> tuple[str, ...]:

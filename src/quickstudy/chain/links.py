@@ -47,7 +47,7 @@ def chain(root: Path, uri: str) -> tuple[Link, ...]:
         _parameters(origin, record),
         _code(origin, commit, versions.about_commit(root, commit) if commit else None),
         _environment(origin, record),
-        _run(record, registry.tracking_uri(root)),
+        _run(record, registry.redacted(registry.tracking_uri(root))),
     ]
     if record.version is not None:
         links += [_version(record), _promotions(record.version, registry.read_ledger(root))]

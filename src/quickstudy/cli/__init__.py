@@ -24,9 +24,10 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, drift, gate, pipeline, promotion, rebuild, stages, tasks
+    from quickstudy.cli import compare, data, drift, gate, pipeline, promotion, rebuild, servers, stages, tasks
 
     pipeline.register(app)
+    servers.register(app)
     gate.register(app)
     promotion.register(app)
     rebuild.register(app)

@@ -1,12 +1,8 @@
-"""run, plan and ui: the verbs that drive the whole pipeline."""
+"""run and plan: the verbs that drive the whole pipeline."""
 
-import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +19,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(run)
     app.command()(plan)
-    app.command()(ui)
 
 
 def run() -> None:
@@ -140,70 +135,6 @@ def plan() -> None:
         )
 
 
-def ui() -> None:
-    """Open MLflow's and Prefect's pages on this machine; Ctrl-C closes them."""
-    from rich.console import Console
-
-    from quickstudy import processes, registry
-
-    root = project()
-    console = Console()
-    registry.prepare(root)
-    commands: dict[str, list[str]] = {}
-    addresses: dict[str, str] = {}
-    uri = registry.tracking_uri(root)
-    if uri.startswith("http"):
-        addresses["MLflow"] = uri
-    else:
-        port = _free_port(5000)
-        addresses["MLflow"] = f"http://127.0.0.1:{port}"
-        commands["MLflow"] = [
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            uri,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        commands["MLflow"] += ["--workers", "1"]
-    if server := os.environ.get("PREFECT_API_URL"):
-        addresses["Prefect"] = server.removesuffix("/").removesuffix("/api")
-    else:
-        port = _free_port(4200)
-        addresses["Prefect"] = f"http://127.0.0.1:{port}"
-        commands["Prefect"] = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log_path = root / ".cache" / "ui.log"
-    log_path.parent.mkdir(exist_ok=True)
-    running: dict[str, subprocess.Popen[str]] = {}
-    with log_path.open("w", encoding="utf-8") as log:
-        try:
-            for name, command in commands.items():
-                running[name] = processes.start(
-                    [sys.executable, "-m", *command], root, interrupt="command", stdout=log, stderr=subprocess.STDOUT
-                )
-            for name, process in running.items():
-                with console.status(f"{name} starts"):
-                    _wait_until_it_answers(name, addresses[name], process, log_path)
-            for name, address in addresses.items():
-                console.print(f"{name:<8} {address}", highlight=False)
-            console.print("Ctrl-C closes them." if running else "Both run elsewhere.")
-            while running:
-                for name, process in running.items():
-                    if process.poll() is not None:
-                        raise QuickstudyError(f"{name}'s page has ended", where=log_path, fix="See there why")
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            console.print("closed")
-        finally:
-            for process in running.values():  # both at once, then wait
-                assert process.stdin is not None
-                process.stdin.close()
-            for process in running.values():
-                processes.stop(process)
-
-
 def project() -> Path:
     """The project's root, its settings checked before anything is started."""
     from quickstudy.config import load_settings
@@ -224,27 +155,3 @@ def _print_versions(console: object, root: Path, version: int | None, aliases: t
     names = "".join(f" @{alias}" for alias in aliases)
     console.print(f"Data   version {data or 'none'}", highlight=False, soft_wrap=True)
     console.print(f"Model  models:/{registry.NAME}/{version}{names}", highlight=False, soft_wrap=True)
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise QuickstudyError("no free port on this machine")
-
-
-def _wait_until_it_answers(name: str, address: str, process: "subprocess.Popen[str]", log: Path) -> None:
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(
-                f"{address}/health" if name == "MLflow" else f"{address}/api/health", timeout=2
-            ).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise QuickstudyError(f"{name}'s page did not start", where=log, fix="See there why")

@@ -16,14 +16,15 @@ from quickstudy.registry.promotions import (
     read_ledger,
     unjudged,
 )
-from quickstudy.registry.runs import Registration, model_key, register, registered
-from quickstudy.registry.store import ALIASES, NAME, prepare, tracking_uri
+from quickstudy.registry.runs import Registration, model_key, register, registered, stage_metrics
+from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, redacted, tracking_uri
 
 __all__ = [
     "ALIASES",
     "NAME",
     "Plan",
     "Registration",
+    "Unreachable",
     "Version",
     "accept_breaks",
     "aliases",
@@ -36,9 +37,11 @@ __all__ = [
     "prepare",
     "promote",
     "read_ledger",
+    "redacted",
     "register",
     "registered",
     "resolve",
+    "stage_metrics",
     "tracking_uri",
     "unjudged",
     "version",

@@ -226,7 +226,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
 
     model_id = _log_model(root, client, client.get_run(run_id), record) if with_model else None
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in _metrics(root).items()]
+    metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in stage_metrics(root).items()]
     metrics += [Metric(name, value, now, step) for name, step, value in _curve(root)]
     log_metrics(client, run_id, metrics)
     card = root / "build/card/card.md"
@@ -303,7 +303,7 @@ def log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
-def _metrics(root: Path) -> dict[str, float]:
+def stage_metrics(root: Path) -> dict[str, float]:
     """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
     found: dict[str, float] = {}
     for folder in ("meta_train", "evaluate"):

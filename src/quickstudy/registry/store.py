@@ -3,12 +3,18 @@
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
+
+
+class Unreachable(QuickstudyError):
+    """MLflow does not answer."""
+
 
 NAME = "quickstudy"
 """Of the experiment and of the registered model."""
@@ -39,6 +45,11 @@ NOT_DELETED = "v.current_stage != 'Deleted_Internal'"
 def tracking_uri(root: Path) -> str:
     """Where MLflow's records are: what the user has set, else the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
+
+
+def redacted(uri: str) -> str:
+    """An address without the name and the password in it, for whatever is shown or kept."""
+    return re.sub(r"(?<=://)[^/@]+@", "", uri)
 
 
 def prepare(root: Path) -> None:
@@ -75,9 +86,9 @@ def client(root: Path) -> Any:
             client.create_experiment(NAME, _artifacts(root) if is_local(root) else None)
         return client
     except MlflowException as error:
-        raise QuickstudyError(
+        raise Unreachable(
             f"MLflow's store does not answer ({str(error).splitlines()[0]})",
-            where=uri,
+            where=redacted(uri),
             fix="Check MLFLOW_TRACKING_URI" if not is_local(root) else None,
         ) from None
 

@@ -1,0 +1,114 @@
+"""Tell a Prefect server what there is to run: pools, the deployments of prefect.yaml, and what to do when a run dies.
+
+python -m flows.deploy       # against PREFECT_API_URL; `quickstudy up` does it when the server is there
+"""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.states import StateType
+from pydantic import ValidationError
+
+from flows import steps
+from quickstudy.config import Settings, load_settings
+from quickstudy.environment import find_project
+from quickstudy.errors import QuickstudyError
+
+POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
+"""Work pool → how many runs it may have at once, when it is made; a pool that is there keeps its own."""
+
+SILENT = timedelta(seconds=90)
+"""Three heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+
+
+def deploy(root: Path) -> None:
+    """Make pools, deployments and automations what the project says. Doing it again changes nothing.
+
+    Raises:
+        QuickstudyError: a schedule that is none, or Prefect refuses.
+    """
+    settings = load_settings(root / "params.yaml")
+    environment = {**os.environ, **_variables(settings)}
+    _make_pools()
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line.strip(" │╭╰─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╭╰─")]
+        raise QuickstudyError(f"Prefect does not take it: {' '.join(said[-3:])}", where=root / "prefect.yaml")
+    _mark_the_silent()
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """The variables of prefect.yaml."""
+    runs = settings.runs
+    if runs.schedule is not None:
+        try:
+            CronSchedule(cron=runs.schedule, timezone=runs.timezone)
+        except ValidationError:
+            raise QuickstudyError(
+                f"runs.schedule = {runs.schedule!r} is not what cron understands", where="params.yaml",
+                fix="Five fields: minute hour day month weekday, as \"0 3 * * *\" for every night at three; or null",
+            ) from None  # fmt: skip
+    return {
+        "QUICKSTUDY_SCHEDULE": runs.schedule or "0 0 1 1 *",
+        "QUICKSTUDY_SCHEDULED": str(runs.schedule is not None).lower(),
+        "QUICKSTUDY_TIMEZONE": runs.timezone,
+        "QUICKSTUDY_SECOND": {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}[runs.second],
+        "QUICKSTUDY_WATCH_SECONDS": str(settings.watch.every),
+    }
+
+
+def _make_pools() -> None:
+    with get_client(sync_client=True) as client:
+        for name, limit in POOLS.items():
+            try:
+                client.read_work_pool(name)
+            except ObjectNotFound:
+                client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+
+
+def _mark_the_silent() -> None:
+    """An automation: a run whose machine is gone sends no heartbeats any more, and is marked as crashed."""
+    name = "quickstudy: a silent run has crashed"
+    wanted = Automation(
+        name=name,
+        description="A run that has begun and then sends no heartbeat has lost its machine.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", "prefect.flow-run.Completed", "prefect.flow-run.Failed",
+                    "prefect.flow-run.Cancelled", "prefect.flow-run.Crashed", "prefect.flow-run.Suspended",
+                    "prefect.flow-run.Paused"},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENT,
+        ),
+        actions=[ChangeFlowRunState(
+            state=StateType.CRASHED, name=None, message="no heartbeat: its machine is gone", force=True
+        )],
+    )  # fmt: skip
+    with get_client(sync_client=True) as client:
+        found = client.read_automations_by_name(name)
+        if found:
+            client.update_automation(found[0].id, wanted)
+        else:
+            client.create_automation(wanted)
+
+
+def main() -> int:
+    return steps.main(lambda: deploy(find_project()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Training on another machine: a run hands the stage meta_train to the deployment meta-train, on the work pool gpu.
+
+The other machine has a clone, the DVC remote and the servers' addresses. It gets the commit, the data's version and
+dvc.lock, which names every input by its hash; what it trains comes back through DVC's run cache.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import LogSort
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from flows.telling import tell
+from quickstudy import versions, workspaces
+from quickstudy.errors import QuickstudyError
+
+DEPLOYMENT = "meta-train/meta-train"
+LOOK_SECONDS = 2.0
+LIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+def train(root: Path, step: str) -> FlowRun:
+    """Let the other machine train; its log appears in this run's. One that trains the same already is joined.
+
+    Raises:
+        QuickstudyError: a mistake that the other run tells, somebody cancelled it, no such deployment or no worker.
+        versions.StageFailed: it crashed.
+    """
+    lock = (root / "dvc.lock").read_text(encoding="utf-8")
+    data, commit = versions.data_hash(root), versions.code_state(root).commit
+    assert data and commit
+    inputs = hashlib.sha256("\n".join((commit, data, lock)).encode()).hexdigest()[:12]
+    with get_client(sync_client=True) as client:
+        deployment = _deployment(client)
+        _check_workers(client, deployment.work_pool_name)
+        run: Any = _at_work(client, deployment.id, inputs) or run_deployment(
+            DEPLOYMENT,
+            parameters={"lock": lock, "data": data},
+            tags=[f"inputs:{inputs}"],
+            job_variables={"env": {workspaces.COMMIT: commit}},
+            timeout=0,
+        )
+        say = get_run_logger()
+        say.info("meta-training is handed to the pool %s, run %s", deployment.work_pool_name, run.name)
+        try:
+            return _follow(client, run.id, deployment.work_pool_name, step)
+        except BaseException:
+            if _is_cancelled(client):  # whoever stops this run means both; after a crash the next run joins the other
+                client.set_flow_run_state(run.id, Cancelling(message="the run that asked for it was cancelled"))
+            raise
+
+
+def _deployment(client: SyncPrefectClient) -> Any:
+    try:
+        return client.read_deployment_by_name(DEPLOYMENT)
+    except ObjectNotFound:
+        raise QuickstudyError(
+            f"there is no deployment {DEPLOYMENT}", where=str(client.api_url),
+            fix="Deploy it: quickstudy up. Or train here: runs.train_on: here",
+        ) from None  # fmt: skip
+
+
+def _check_workers(client: SyncPrefectClient, pool: str) -> None:
+    if not any(worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(pool)):
+        raise QuickstudyError(
+            f"no worker of the pool {pool} is online", where="runs.train_on",
+            fix=f"Start one on the machine that shall train: quickstudy worker {pool}",
+        )  # fmt: skip
+
+
+def _at_work(client: SyncPrefectClient, deployment: Any, inputs: str) -> FlowRun | None:
+    found = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[f"inputs:{inputs}"]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVE[:-1])),
+        ),
+    )
+    return found[0] if found else None
+
+
+def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> FlowRun:
+    log, shown, waiting = get_run_logger(), 0, ""
+    while True:
+        run = client.read_flow_run(run_id)
+        own = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+        for line in client.read_logs(own, limit=200, offset=shown, sort=LogSort.TIMESTAMP_ASC):
+            shown += 1
+            log.log(line.level, "%s: %s", pool, line.message)
+            tell(step=step, line=line.message)
+        assert run.state is not None
+        if run.state.is_final():
+            break
+        if run.start_time is None and (why := _queue(client, pool, run)) != waiting:
+            waiting = why
+            log.info("%s", why)
+            tell(step=step, line=why)
+        time.sleep(LOOK_SECONDS)
+    said = run.state.message or ""
+    if run.state.is_failed():
+        raise QuickstudyError(
+            said.removeprefix("Flow run encountered an exception: ").removeprefix("QuickstudyError: ")
+        )
+    if run.state.is_cancelled():
+        raise QuickstudyError("was cancelled", where=f"run {run.name} on {pool}", fix="The next run goes on from there")
+    if not run.state.is_completed():
+        raise versions.StageFailed(step, f"run {run.name} on {pool} ended as {run.state.name} ({said})", killed=True)
+    return run
+
+
+def _queue(client: SyncPrefectClient, pool: str, run: FlowRun) -> str:
+    """What a run that has not begun waits for."""
+    online = [worker for worker in client.read_workers_for_work_pool(pool) if worker.status == "ONLINE"]
+    if not online:
+        return f"waits for a worker: none of the pool {pool} is online now (quickstudy worker {pool})"
+    ahead = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+        ),
+        work_pool_filter=_pool(pool),
+    )
+    others = [other for other in ahead if other.id != run.id]
+    return f"waits for the pool {pool}: {len(others)} at work there" if others else f"a worker of {pool} takes it"
+
+
+def _pool(name: str) -> Any:
+    from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
+
+    return WorkPoolFilter(name=WorkPoolFilterName(any_=[name]))
+
+
+def _is_cancelled(client: SyncPrefectClient) -> bool:
+    state = client.read_flow_run(runtime.flow_run.id).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

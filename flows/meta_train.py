@@ -1,0 +1,94 @@
+"""Train where the GPU is: what the deployment meta-train runs for another run (flows/handover.py).
+
+Inputs come from the DVC remote, or from DVC's cache where both work in the same clone; outputs go there.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import notice, steps, telling
+from quickstudy import versions
+from quickstudy.config import load_settings
+from quickstudy.environment import find_project
+
+STAGE = "meta_train"
+
+
+@task(
+    name="inputs",
+    task_run_name="inputs",
+    cache_policy=NO_CACHE,
+    retries=steps.RETRIES,
+    retry_delay_seconds=steps.BACKOFF,
+    retry_condition_fn=steps.a_retry_can_help,
+)
+def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
+    """The data, and what the stages before have made."""
+    with telling.step(None, "inputs") as done:
+        listen = telling.listener("inputs")
+        versions.set_data(root, data)
+        steps.bring_data(root, data, listen)
+        for stage in stages:
+            versions.pull_outputs(root, stage, listen)
+        done["note"] = f"data version {data[:8]}"
+
+
+@task(
+    name="outputs",
+    task_run_name="outputs",
+    cache_policy=NO_CACHE,
+    retries=steps.RETRIES,
+    retry_delay_seconds=steps.BACKOFF,
+    retry_condition_fn=steps.a_retry_can_help,
+)
+def send(root: Path) -> None:
+    """What was trained, into the DVC remote."""
+    with telling.step(None, "outputs"):
+        versions.push_outputs(root, [STAGE], telling.listener("outputs"))
+
+
+@flow(name="meta-train", persist_result=False)
+def meta_train(lock: str, data: str, project: str | None = None) -> None:
+    """Run the stage meta_train on the inputs that another run names.
+
+    Args:
+        lock: the other run's dvc.lock, which names what the stages before have made.
+        data: the version of the data: DVC's hash.
+        project: its folder; by default the one around the current folder.
+
+    Raises:
+        QuickstudyError: the inputs are not to be had here, or what the stage tells the user.
+    """
+    root = find_project(Path(project) if project else None)
+    limits = load_settings(root / "params.yaml").runs
+    with steps.only_run(root), notice.of_run(root), alone_on_the_gpu():
+        (root / "dvc.lock").write_text(lock, encoding="utf-8")
+        stages = {stage.name: stage for stage in versions.stages(root)}
+        fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[STAGE].after, data)
+        train = steps.bring_up_to_date.with_options(
+            name=STAGE, task_run_name=STAGE, timeout_seconds=limits.limit(STAGE)
+        )
+        train(root, stages[STAGE], return_state=True).result()
+        if versions.has_remote(root):
+            send.with_options(timeout_seconds=limits.limit("outputs"))(root, return_state=True).result()
+
+
+@contextlib.contextmanager
+def alone_on_the_gpu() -> Iterator[None]:
+    """Wait until no other run of this machine uses the GPUs that this process sees. The pool's limit keeps runs of one
+    server apart; this those of two servers, and what a crash of the server has left at work."""
+    name = f"quickstudy-gpu-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all').replace(',', '-')}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            get_run_logger().info("another run uses the GPU of this machine; this one waits for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,119 @@
+"""Runs that died without a word: kill -9, a machine without power. They are told by what they leave behind.
+
+A run of a deployment holds the lock of its workspace (quickstudy.workspaces) for as long as its process lives. So a
+workspace that nobody holds, and whose run Prefect believes to be at work, is that of a dead one. Runs of machines that
+are gone altogether have no heartbeat; an automation marks those (flows/deploy.py).
+"""
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+
+from quickstudy import workspaces
+
+RETRAIN = "retrain/retrain"
+NEVER_STARTED = timedelta(minutes=3)
+"""After which a run that a worker took and that has no process counts as dead."""
+
+
+def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
+    """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that; their names."""
+    buried = []
+    for run_id in workspaces.abandoned(clone):
+        with contextlib.suppress(ObjectNotFound):
+            run = client.read_flow_run(UUID(run_id))
+            if run.state is not None and run.state.type in (
+                StateType.RUNNING, StateType.PENDING, StateType.CANCELLING
+            ):  # fmt: skip
+                _end(client, run, "its process is gone")
+                buried.append(run.name)
+        workspaces.forget(clone, run_id)
+    pending = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))),
+    )
+    alive = workspaces.at_work(clone)
+    for run in pending:
+        if run.deployment_id is None or str(run.id) in alive or run.state is None or run.state.name != "Pending":
+            continue
+        if datetime.now(UTC) - run.state.timestamp > NEVER_STARTED:
+            _end(client, run, "the worker that took it never started it")
+            buried.append(run.name)
+    return buried
+
+
+def _end(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    assert run.state is not None
+    if run.state.type == StateType.CANCELLING:
+        client.set_flow_run_state(run.id, Cancelled(message=why), force=True)
+    else:
+        client.set_flow_run_state(run.id, Crashed(message=why), force=True)
+
+
+def restart(client: SyncPrefectClient, times: int) -> Any:
+    """Start the latest retraining once more where it crashed, and not after so many crashes in a row.
+
+    Returns:
+        the new run.
+    """
+    try:
+        deployment = client.read_deployment_by_name(RETRAIN)
+    except ObjectNotFound:
+        return None
+    latest = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[kind for kind in StateType if kind != StateType.SCHEDULED])
+            )
+        ),
+        sort=FlowRunSort.START_TIME_DESC,
+        limit=times + 1,
+    )
+    crashed = 0
+    for run in latest:
+        if run.state is None or run.state.type != StateType.CRASHED:
+            break
+        crashed += 1
+    if not crashed or crashed > times or waiting(client, deployment.id):
+        return None
+    first = latest[0]
+    tags = [tag for tag in first.tags if not tag.startswith("trigger:")]
+    return run_deployment(
+        RETRAIN, parameters=first.parameters, tags=[*tags, "trigger:restart"], timeout=0, as_subflow=False
+    )
+
+
+def waiting(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
+    """Runs of a deployment that are at work, or are due and wait for their turn."""
+    found = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(
+                    any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+                )
+            )
+        ),
+    )
+    now = datetime.now(UTC)
+    return [
+        run for run in found
+        if run.state is not None
+        and (run.state.type != StateType.SCHEDULED or (run.expected_start_time or now) <= now + timedelta(seconds=5))
+    ]  # fmt: skip

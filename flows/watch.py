@@ -1,0 +1,192 @@
+"""Look for new data and for runs that died, and start what is due. The deployment watch does it every half minute.
+
+    python -m flows.watch       # one look, against PREFECT_API_URL
+
+It works in the worker's own clone, whose data/ and inbox/ people and programs fill: what is in the inbox goes into the
+datasets, data/ gets a version, and a retraining starts with it, in a workspace of its own.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter, FlowRunFilterTags
+from prefect.deployments import run_deployment
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+
+from flows import notice, recovery, steps, telling
+from quickstudy import registry, versions
+from quickstudy.atomic import write_json
+from quickstudy.config import Settings, load_settings
+from quickstudy.environment import find_project
+from quickstudy.errors import QuickstudyError
+
+TAKE = ("quickstudy", "data", "take", "--json")
+DRIFT = ("quickstudy", "drift", "--json")
+
+SEEN = Path(".cache") / "watch.json"
+"""How data/ looked the last time, and the version that it had."""
+
+
+@flow(name="watch", persist_result=False)
+def watch(project: str | None = None) -> str | None:
+    """One look.
+
+    Args:
+        project: its folder; by default the one around the current folder.
+
+    Returns:
+        the version of the data that a retraining was started with; None where there was nothing to start.
+
+    Raises:
+        QuickstudyError: the data cannot be used; says why.
+    """
+    root = find_project(Path(project) if project else None)
+    settings = load_settings(root / "params.yaml")
+    with notice.of_run(root, always=False), get_client(sync_client=True) as client:
+        for name in recovery.bury(client, root):
+            get_run_logger().warning("run %s is dead and was marked so", name)
+        if again := recovery.restart(client, settings.runs.restarts):
+            with telling.step(None, "restart") as done:
+                done["note"] = f"the last retraining crashed; {again.name} goes on from what it had finished"
+        if has_deliveries(root / settings.watch.inbox):
+            take_deliveries.with_options(timeout_seconds=settings.runs.limit("inbox"))(root)
+        version = look(root)
+        if version is None or started_with(client, version):
+            return None
+        return start(root, settings, version)
+
+
+@task(name="inbox", task_run_name="inbox", cache_policy=NO_CACHE)
+def take_deliveries(root: Path) -> list[dict[str, Any]]:
+    """What is in the inbox into the datasets; what is bad, aside."""
+    path = root / ".cache" / "taken.json"
+    with telling.step(None, "inbox") as done:
+        steps.call(root, "inbox", [*TAKE, str(path)], telling.listener("inbox"))
+        deliveries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        counts = {what: [d for d in deliveries if d["outcome"] == what] for what in ("taken", "rejected", "waiting")}
+        if not counts["taken"] and not counts["rejected"]:
+            done["outcome"] = "up to date"
+        words = {"taken": "taken", "rejected": "set aside", "waiting": "still being written"}
+        done["note"] = "; ".join(
+            f"{words[what]}: {', '.join(_name(d) for d in found)}" for what, found in counts.items() if found
+        )
+    if counts["taken"] or counts["rejected"]:
+        create_table_artifact(deliveries, key="inbox", description="What lay in the inbox, and what became of it")
+    for rejected in counts["rejected"]:
+        get_run_logger().warning("%s: %s", _name(rejected), rejected["reason"])
+    return deliveries
+
+
+def _name(delivery: dict[str, Any]) -> str:
+    name = f"{delivery['dataset']}/{delivery['delivery']}"
+    if delivery["outcome"] == "taken":
+        return f"{name} ({delivery['examples']} new)"
+    return f"{name} ({delivery['reason']})" if delivery["outcome"] == "rejected" else name
+
+
+def has_deliveries(inbox: Path) -> bool:
+    """Whether there may be something in the inbox: told without a process of its own."""
+    return any(
+        not entry.name.startswith(".")
+        for folder in (inbox.iterdir() if inbox.is_dir() else ())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for entry in folder.iterdir()
+    )
+
+
+def look(root: Path) -> str | None:
+    """The version of data/; None where there is no data, or another DVC command holds it now."""
+    if not (root / "data").is_dir() or not any((root / "data").iterdir()):
+        return None
+    now = signature(root / "data")
+    try:
+        seen = json.loads((root / SEEN).read_text(encoding="utf-8"))
+        if seen["signature"] == now:
+            return str(seen["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        version = versions.add_data(root)
+    except versions.Busy as busy:
+        get_run_logger().info("%s; the next look comes", busy)
+        return None
+    if signature(root / "data") != now:  # it changed meanwhile
+        return None
+    write_json(root / SEEN, {"signature": now, "version": version})
+    return version
+
+
+def signature(folder: Path) -> str:
+    """A digest of the names, sizes and times of the files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def started_with(client: SyncPrefectClient, version: str) -> bool:
+    """Whether a retraining was started with this version of the data, by whomever."""
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[_tag(version)])),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[_retrain(client).id])),
+        limit=1,
+    )
+    return bool(found)
+
+
+def start(root: Path, settings: Settings, version: str) -> str | None:
+    """Let the data be had from elsewhere, ask what the policy says, and start the retraining."""
+    with telling.step(None, "start") as done:
+        listen = telling.listener("start")
+        if versions.has_remote(root):
+            versions.push_data(root, listen)
+        emit_event("quickstudy.data.changed", resource={"prefect.resource.id": f"quickstudy.data.{version[:32]}"})
+        why = f"data version {version[:8]}"
+        if settings.watch.retrain == "never":
+            done.update(outcome="up to date", note=f"{why}; watch.retrain is never")
+            return None
+        if settings.watch.retrain == "drift" and registry.aliases(root).get("champion"):
+            path = root / ".cache" / "drift.json"
+            code = steps.call(root, "drift", [*DRIFT, str(path)], listen, (0, 3))
+            if code == 0:
+                done.update(outcome="up to date", note=f"{why} has not drifted; the schedule takes it")
+                return None
+            emit_event("quickstudy.data.drifted", resource={"prefect.resource.id": f"quickstudy.data.{version[:32]}"})
+            why += " has drifted"
+        run: Any = run_deployment(
+            recovery.RETRAIN, parameters={"data": version}, tags=[_tag(version), "trigger:data"], timeout=0,
+            as_subflow=False,
+        )  # fmt: skip
+        done["note"] = f"{why}; retraining {run.name}"
+    return version
+
+
+def _retrain(client: SyncPrefectClient) -> Any:
+    try:
+        return client.read_deployment_by_name(recovery.RETRAIN)
+    except ObjectNotFound:
+        raise QuickstudyError(
+            f"there is no deployment {recovery.RETRAIN}", where=str(client.api_url), fix="Deploy it: quickstudy up"
+        ) from None
+
+
+def _tag(version: str) -> str:
+    return f"data:{version[:12]}"
+
+
+def main() -> int:
+    return steps.main(watch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""up, worker and ui: servers and workers on this machine, for as long as the command runs."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.errors import QuickstudyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOOPBACK = "127.0.0.1"
+
+LIMITS = {"gpu": 1}
+"""Runs that a worker of a pool takes at once; one of another pool as many as there are."""
+
+WORKER = {
+    "PREFECT_WORKER_QUERY_SECONDS": "3",  # between two looks for runs; by default 10
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",  # MLflow may be away for some minutes
+}
+
+DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+
+LONGEST_PAUSE = 30.0  # seconds before what has ended is started again; the first time 1, then twice as long each time
+
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host", help="What the servers listen on. Beyond this machine whoever reaches it may do everything: see "
+        "docs/scale.md."
+    ),
+]  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(up)
+    app.command()(worker)
+    app.command()(ui)
+
+
+@dataclass
+class Service:
+    """A process that shall run as long as this one, and is started again when it ends."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    health: str | None = None
+    """an address that answers when it is ready"""
+    process: "subprocess.Popen[str] | None" = None
+    started: float = 0.0
+    due: float | None = None
+    """when it is started again"""
+    pause: float = 1.0
+
+
+def up(
+    host: Host = LOOPBACK,
+    prefect_port: Annotated[int, typer.Option(help="Of Prefect's server; another one where it is taken.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Of MLflow's server; another one where it is taken.")] = 5000,
+    gpu: Annotated[bool, typer.Option(help="A worker of the pool gpu here too.")] = True,
+) -> None:
+    """Run it all on this machine: Prefect's and MLflow's servers, the deployments of prefect.yaml, and their workers.
+
+    Retraining then starts by itself: on the schedule of params.yaml (runs.schedule), and when new data arrives
+    (watch). Servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name are taken as they are. What ends is started
+    again. Ctrl-C stops all of it; a training that runs then goes on from its checkpoint the next time.
+    """
+    from rich.console import Console
+
+    from quickstudy.cli.pipeline import project
+
+    root = project()
+    console = Console()
+    with _only_up(root) as told, _services(root / ".cache" / "up.log") as run:
+        addresses = _start_servers(root, run, console, host, prefect_port, mlflow_port)
+        json.dump({name.lower(): address for name, address in addresses.items()} | {
+            "prefect": f"{addresses['Prefect']}/api"
+        }, told)  # fmt: skip
+        told.flush()
+        env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
+        with console.status("Deploying"):
+            _deploy(root, env)
+        for pool in ("cpu", *(["gpu"] if gpu else [])):
+            run(_worker(root, pool, env))
+        _print(console, addresses)
+        console.print("Workers  cpu, gpu" if gpu else "Workers  cpu (gpu: quickstudy worker gpu, here or elsewhere)")
+        console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
+        console.print("prefect deployment run retrain/retrain    retrain now", highlight=False)
+        console.print("Ctrl-C stops all of it.")
+        run.supervise(console)
+
+
+def worker(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="gpu, cpu, or another pool of the server's.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once. By default 1 of gpu, so that none shares it.")
+    ] = None,
+) -> None:
+    """Take work of a pool on this machine, in this clone: one needs no more than git, the DVC remote and the servers.
+
+    [cyan]PREFECT_API_URL=http://10.0.0.5:4200/api MLFLOW_TRACKING_URI=http://10.0.0.5:5000 quickstudy worker gpu[/cyan]
+
+    Each run works in a worktree of its own in .cache/workspaces, at the commit that it names. Ctrl-C stops it; a
+    training that runs then goes on from its checkpoint the next time.
+    """
+    from rich.console import Console
+
+    from quickstudy.cli.pipeline import project
+    from quickstudy.environment import serving
+
+    root = project()
+    served = serving(root) or {}
+    env = {}
+    for name, here in (("PREFECT_API_URL", "prefect"), ("MLFLOW_TRACKING_URI", "mlflow")):
+        address = os.environ.get(name) or served.get(here)
+        if not address:
+            raise QuickstudyError(
+                "is not set, and no `quickstudy up` runs in this clone", where=name,
+                fix=f"{name}=http://HOST:{4200 if here == 'prefect' else 5000}{'/api' if here == 'prefect' else ''} "
+                f"quickstudy worker {pool}",
+            )  # fmt: skip
+        env[name] = address
+    _check_pool(env["PREFECT_API_URL"], pool)
+    console = Console()
+    with _services(root / ".cache" / f"worker-{pool}.log") as run:
+        run(_worker(root, pool, env, limit))
+        console.print(f"A worker of the pool {pool} for {env['PREFECT_API_URL']}. Ctrl-C stops it.", highlight=False)
+        run.supervise(console)
+
+
+def ui() -> None:
+    """Open MLflow's and Prefect's pages on this machine; Ctrl-C closes them."""
+    from rich.console import Console
+
+    from quickstudy.cli.pipeline import project
+    from quickstudy.environment import serving
+
+    root = project()
+    console = Console()
+    if served := serving(root):
+        _print(console, {"MLflow": served["mlflow"], "Prefect": served["prefect"].removesuffix("/api")})
+        console.print("quickstudy up runs both.")
+        return
+    with _services(root / ".cache" / "ui.log") as run:
+        _print(console, _start_servers(root, run, console, LOOPBACK, 4200, 5000))
+        if not run.all:
+            console.print("Both run elsewhere.")
+            return
+        console.print("Ctrl-C closes them.")
+        run.supervise(console)
+
+
+# ---- what runs
+
+
+class Services:
+    """Starts services and keeps them running."""
+
+    def __init__(self, root: Path, log: IO[str]):
+        self.root, self.log, self.all = root, log, list[Service]()
+
+    def __call__(self, service: Service) -> None:
+        """Start one, and wait until it is ready where it can say so."""
+        self.all.append(service)
+        self._start(service)
+        while service.health is not None and not _answers(service.health):
+            assert service.process is not None
+            if service.process.poll() is not None:
+                raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
+            time.sleep(0.2)
+
+    def supervise(self, console: "Console") -> None:
+        """Start again what ends, until Ctrl-C or SIGTERM."""
+        while True:
+            for service in self.all:
+                assert service.process is not None
+                now = time.monotonic()
+                if service.process.poll() is None:
+                    if now - service.started > 2 * LONGEST_PAUSE:
+                        service.pause = 1.0
+                elif service.due is None:
+                    line = f"{service.name} has ended and is started again (see {self.log.name})"
+                    console.print(line, soft_wrap=True, highlight=False)
+                    service.due, service.pause = now + service.pause, min(2 * service.pause, LONGEST_PAUSE)
+                elif now >= service.due:
+                    service.due = None
+                    self._start(service)
+            time.sleep(0.5)
+
+    def _start(self, service: Service) -> None:
+        from quickstudy import processes
+
+        service.started = time.monotonic()
+        service.process = processes.start(
+            service.command, self.root, service.env, interrupt="command", stdout=self.log, stderr=subprocess.STDOUT
+        )
+
+    def stop(self) -> None:
+        """Stop all: first the workers and their runs, which still tell the servers so; what takes orders last."""
+        from quickstudy import processes
+
+        for service in reversed(self.all):
+            if service.process is not None:
+                processes.stop(service.process)
+
+
+@contextlib.contextmanager
+def _services(log_path: Path) -> Iterator[Services]:
+    log_path.parent.mkdir(exist_ok=True)
+
+    def terminate(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    with log_path.open("a", encoding="utf-8") as log:
+        services = Services(log_path.parents[1], log)
+        try:
+            yield services
+        except KeyboardInterrupt:
+            print("stopping")
+        finally:
+            services.stop()
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _only_up(root: Path) -> Iterator[IO[str]]:
+    """The file in which `up` says what it serves, held for as long as it does."""
+    from quickstudy.environment import UP
+
+    path = root / UP
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise QuickstudyError(
+                "`quickstudy up` runs already", where=root, fix="quickstudy runs; quickstudy ui"
+            ) from None
+        file.truncate(0)
+        yield file
+        file.truncate(0)
+
+
+def _start_servers(
+    root: Path, run: Callable[[Service], None], console: "Console", host: str, prefect_port: int, mlflow_port: int
+) -> dict[str, str]:
+    """Start the servers that the environment does not name; the addresses of both."""
+    from quickstudy import registry
+
+    registry.prepare(root)
+    addresses = {}
+    uri = registry.tracking_uri(root)
+    if uri.startswith("http"):
+        addresses["MLflow"] = uri
+    else:
+        port = _free_port(host, mlflow_port)
+        addresses["MLflow"] = f"http://{_reached(host)}:{port}"
+        command = ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+        env = {  # not arguments, which every user of the machine can read
+            "MLFLOW_BACKEND_STORE_URI": uri,
+            DESTINATION: os.environ.get(DESTINATION, str(root / "mlruns/artifacts")),
+        }  # fmt: skip
+        with console.status("MLflow starts"):
+            run(Service("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
+    if server := os.environ.get("PREFECT_API_URL"):
+        addresses["Prefect"] = server.removesuffix("/").removesuffix("/api")
+    else:
+        port = _free_port(host, prefect_port)
+        addresses["Prefect"] = f"http://{_reached(host)}:{port}"
+        command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+        with console.status("Prefect starts (half a minute the first time)"):
+            run(Service("Prefect's server", [sys.executable, "-m", *command], {}, f"{addresses['Prefect']}/api/health"))
+    return addresses
+
+
+def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
+    from quickstudy import workspaces
+
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    command += [
+        "--name",
+        f"{socket.gethostname()}-{pool}",
+        "--no-create-pool-if-not-found",
+        "--install-policy",
+        "never",
+    ]
+    if at_once := limit or LIMITS.get(pool):
+        command += ["--limit", str(at_once)]
+    own = {name: os.environ.get(name, value) for name, value in WORKER.items()}
+    return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)})
+
+
+def _deploy(root: Path, env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.deploy"], cwd=root, env={**os.environ, **env}, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
+        raise QuickstudyError(last.removeprefix("quickstudy: "))
+
+
+def _check_pool(api: str, pool: str) -> None:
+    try:
+        urllib.request.urlopen(f"{api.rstrip('/')}/work_pools/{pool}", timeout=10).close()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise QuickstudyError(
+                f"there is no pool {pool}", where=api, fix="Deploy it there: quickstudy up, or python -m flows.deploy"
+            ) from None
+        raise QuickstudyError(f"Prefect's server answers {error}", where=api) from None
+    except (urllib.error.URLError, OSError) as error:
+        raise QuickstudyError(
+            f"Prefect's server does not answer ({error})", where=api, fix="Start it: quickstudy up"
+        ) from None
+
+
+def _print(console: "Console", addresses: dict[str, str]) -> None:
+    for name, address in addresses.items():
+        console.print(f"{name:<8} {address}", highlight=False)
+
+
+def _reached(host: str) -> str:
+    """An address under which this machine itself reaches a server."""
+    return LOOPBACK if host in ("0.0.0.0", "::") else host
+
+
+def _free_port(host: str, wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise QuickstudyError("no free port on this machine", where=host)
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=2).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
