@@ -3,18 +3,18 @@
 python -m flows.deploy       # against PREFECT_API_URL; `quickstudy up` does it when the server is there
 """
 
-import os
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from prefect.automations import Automation
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.states import StateType
 from pydantic import ValidationError
@@ -27,6 +27,9 @@ from quickstudy.errors import QuickstudyError
 POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 """Work pool → how many runs it may have at once, when it is made; a pool that is there keeps its own."""
 
+SECOND = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
+"""What Prefect calls what a second retraining does."""
+
 SILENT = timedelta(seconds=90)
 """Three heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
 
@@ -37,19 +40,21 @@ def deploy(root: Path) -> None:
     Raises:
         QuickstudyError: a schedule that is none, or Prefect refuses.
     """
-    settings = load_settings(root / "params.yaml")
-    environment = {**os.environ, **_variables(settings)}
+    wanted = _with_schedules(root / "prefect.yaml", load_settings(root / "params.yaml"))
     _make_pools()
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    path = root / ".cache" / "prefect.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode != 0:
         said = [line.strip(" │╭╰─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╭╰─")]
         raise QuickstudyError(f"Prefect does not take it: {' '.join(said[-3:])}", where=root / "prefect.yaml")
     _mark_the_silent()
 
 
-def _variables(settings: Settings) -> dict[str, str]:
-    """The variables of prefect.yaml."""
+def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
+    """What prefect.yaml says, with the schedules and limits of params.yaml in it."""
     runs = settings.runs
     if runs.schedule is not None:
         try:
@@ -57,15 +62,18 @@ def _variables(settings: Settings) -> dict[str, str]:
         except ValidationError:
             raise QuickstudyError(
                 f"runs.schedule = {runs.schedule!r} is not what cron understands", where="params.yaml",
-                fix="Five fields: minute hour day month weekday, as \"0 3 * * *\" for every night at three; or null",
+                fix='Five fields: minute hour day month weekday, as "0 3 * * *" for every night at three; or null',
             ) from None  # fmt: skip
-    return {
-        "QUICKSTUDY_SCHEDULE": runs.schedule or "0 0 1 1 *",
-        "QUICKSTUDY_SCHEDULED": str(runs.schedule is not None).lower(),
-        "QUICKSTUDY_TIMEZONE": runs.timezone,
-        "QUICKSTUDY_SECOND": {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}[runs.second],
-        "QUICKSTUDY_WATCH_SECONDS": str(settings.watch.every),
-    }
+    try:
+        wanted: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        deployments = {deployment["name"]: deployment for deployment in wanted["deployments"]}
+        retrain, watch = deployments["retrain"], deployments["watch"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise QuickstudyError(f"cannot be read ({error})", where=path, fix="git checkout prefect.yaml") from None
+    retrain["schedules"] = [{"cron": runs.schedule, "timezone": runs.timezone}] if runs.schedule else []
+    retrain["concurrency_limit"] = {"limit": 1, "collision_strategy": SECOND[runs.second]}
+    watch["schedules"] = [{"interval": settings.watch.every}]
+    return wanted
 
 
 def _make_pools() -> None:
@@ -80,7 +88,7 @@ def _make_pools() -> None:
 def _mark_the_silent() -> None:
     """An automation: a run whose machine is gone sends no heartbeats any more, and is marked as crashed."""
     name = "quickstudy: a silent run has crashed"
-    wanted = Automation(
+    wanted = AutomationCore(
         name=name,
         description="A run that has begun and then sends no heartbeat has lost its machine.",
         trigger=EventTrigger(
