@@ -17,6 +17,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.states import StateType
+from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
 from flows import steps
@@ -82,7 +83,11 @@ def _make_pools() -> None:
             try:
                 client.read_work_pool(name)
             except ObjectNotFound:
-                client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+                # With its template, which else the first worker adds; two that do so at once lock SQLite for a minute.
+                template = ProcessWorker.get_default_base_job_template()
+                client.create_work_pool(
+                    WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=template)
+                )
 
 
 def _mark_the_silent() -> None:

@@ -311,7 +311,7 @@ def _append(client: Any, line: Entry) -> None:
         client.create_registered_model(
             LEDGER, description=f"No model: version N is line N of the ledger of {NAME}, in its tag {ENTRY}."
         )
-    client.create_model_version(LEDGER, source="ledger:", tags={ENTRY: line.line}, await_creation_for=None)
+    client.create_model_version(LEDGER, source="ledger:/line", tags={ENTRY: line.line}, await_creation_for=None)
 
 
 def _too_late(root: Path, move: Move) -> QuickstudyError:
