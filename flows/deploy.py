@@ -108,7 +108,7 @@ def _mark_the_silent() -> None:
             within=SILENT,
         ),
         actions=[ChangeFlowRunState(
-            state=StateType.CRASHED, name=None, message="no heartbeat: its machine is gone", force=True
+            state=StateType.CRASHED, name=None, message="no heartbeat: its machine is gone", force=False
         )],
     )  # fmt: skip
     with get_client(sync_client=True) as client:
