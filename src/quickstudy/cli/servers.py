@@ -212,12 +212,18 @@ class Services:
         )
 
     def stop(self) -> None:
-        """Stop all: first the workers and their runs, which still tell the servers so; what takes orders last."""
+        """Stop all: first the workers and their runs, which still tell the servers so, then those."""
         from quickstudy import processes
 
-        for service in reversed(self.all):
-            if service.process is not None:
-                processes.stop(service.process)
+        for servers in (False, True):
+            going = [
+                service.process for service in self.all if service.process and (service.health is not None) == servers
+            ]
+            for process in going:  # all at once, then wait
+                assert process.stdin is not None
+                process.stdin.close()
+            for process in going:
+                processes.stop(process)
 
 
 @contextlib.contextmanager
