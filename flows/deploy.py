@@ -72,7 +72,7 @@ def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=path, fix="git checkout prefect.yaml") from None
     retrain["schedules"] = [{"cron": runs.schedule, "timezone": runs.timezone}] if runs.schedule else []
-    retrain["concurrency_limit"] = {"limit": 1, "collision_strategy": SECOND[runs.second]}
+    retrain["concurrency_limit"]["collision_strategy"] = SECOND[runs.second]
     watch["schedules"] = [{"interval": settings.watch.every}]
     return wanted
 
