@@ -21,7 +21,7 @@ from quickstudy.ledger import Entry
 
 @flow(name="promote", persist_result=False)
 def promote(
-    version: str = "challenger",
+    version: str | int = "challenger",
     reason: str = "",
     approve: bool = False,
     ask: bool = False,
@@ -46,7 +46,7 @@ def promote(
     """
     root = find_project(Path(project) if project else None)
     policy = load_settings(root / "params.yaml").gate
-    plan = steps.choose(root, "promote", version, against)
+    plan = steps.choose(root, "promote", str(version), against)
     if approve:
         registry.approved(plan, reason)
     verdict = steps.ask_gate(root, plan, must_compare=not (approve or ask))
