@@ -13,6 +13,7 @@ from typing import Any
 from prefect import get_run_logger, runtime
 from prefect.artifacts import create_table_artifact
 from prefect.blocks.core import Block
+from prefect.exceptions import Pause
 
 from flows import telling
 from quickstudy.cli.summary import duration
@@ -32,6 +33,10 @@ def of_run(root: Path, always: bool = True) -> Iterator[None]:
     start, failure = time.monotonic(), None
     try:
         yield
+    except Pause:  # it waits for a person in no process at all, and begins again from the top
+        always = False
+        telling.DONE.clear()
+        raise
     except BaseException as error:
         failure = error
         raise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows import steps
+from flows import notice, steps
 from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.environment import find_project
@@ -46,19 +46,20 @@ def promote(
     """
     root = find_project(Path(project) if project else None)
     policy = load_settings(root / "params.yaml").gate
-    plan = steps.choose(root, "promote", str(version), against)
-    if approve:
-        registry.approved(plan, reason)
-    verdict = steps.ask_gate(root, plan, must_compare=not (approve or ask))
-    if ask:
-        decision = steps.ask_person(plan, verdict, policy.deadline)
-        if not decision.promote:
+    with notice.of_run(root):
+        plan = steps.choose(root, "promote", str(version), against)
+        if approve:
+            registry.approved(plan, reason)
+        verdict = steps.ask_gate(root, plan, must_compare=not (approve or ask))
+        if ask:
+            decision = steps.ask_person(plan, verdict, policy.deadline)
+            if not decision.promote:
+                return None
+            reason = f"{decision.reason} ({decision.name})"
+            registry.approved(plan, decision.reason)
+        elif not approve and verdict["answer"] != "PROMOTE":
             return None
-        reason = f"{decision.reason} ({decision.name})"
-        registry.approved(plan, decision.reason)
-    elif not approve and verdict["answer"] != "PROMOTE":
-        return None
-    return steps.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
+        return steps.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
 
 
 @flow(name="rollback", persist_result=False)
@@ -69,9 +70,10 @@ def rollback(reason: str = "", against: int | None = None, project: str | None =
         QuickstudyError: nothing was moved; says why.
     """
     root = find_project(Path(project) if project else None)
-    plan = steps.choose(root, "rollback", "previous", against)
-    registry.approved(plan, reason)
-    return steps.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
+    with notice.of_run(root):
+        plan = steps.choose(root, "rollback", "previous", against)
+        registry.approved(plan, reason)
+        return steps.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
 
 
 def main(arguments: list[str] | None = None) -> int:

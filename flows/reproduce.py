@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows import steps, telling
+from flows import notice, steps, telling
 from quickstudy import reproduce as rebuild
 from quickstudy import versions
 from quickstudy.cli.display import COUNT
@@ -104,7 +104,7 @@ def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
         versions.StageFailed: a stage was killed.
     """
     root, started = find_project(Path(project) if project else None), time.monotonic()
-    with rebuild.alone(root):
+    with rebuild.alone(root), notice.of_run(root):
         read_state = read(root, uri, return_state=True)
         recipe = read_state.result()
         prepared = prepare(root, recipe, return_state=True, wait_for=[read_state])

@@ -69,9 +69,9 @@ def retrain(
             )
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
-        registration: Registration = steps.register.with_options(timeout_seconds=limit("register"))(
-            root, return_state=True, wait_for=[state]
-        ).result()
+        register = steps.register.with_options(timeout_seconds=limit("register"))
+        with workspaces.until_sent(root):
+            registration: Registration = register(root, return_state=True, wait_for=[state]).result()
         if deployed and registration.logged:
             keep(root, settings, registration)
         automatic = settings.gate.promotion == "automatic"

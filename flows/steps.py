@@ -222,7 +222,7 @@ def train_elsewhere(root: Path, stage: versions.Stage) -> Any:
 )
 def register(root: Path) -> Any:
     """The model and its evaluation into MLflow, once."""
-    with step(root, "register") as done:
+    with step(root, "register") as done, registry.reachable(root):
         registration = registry.register(root)
         done.update(
             outcome="ran" if registration.logged else "up to date",
@@ -267,7 +267,8 @@ def ask_gate(root: Path, plan: registry.Plan, must_compare: bool) -> dict[str, A
             if must_compare:
                 raise
             verdict = {"answer": "NOT COMPARED", "sentence": str(error)}
-        registry.log_gate(root, plan.version, plan.champion, verdict["answer"], folder)
+        with registry.reachable(root):
+            registry.log_gate(root, plan.version, plan.champion, verdict["answer"], folder)
         done.update(note=verdict["sentence"], verdict=verdict)
     create_markdown_artifact(_in_words(plan, verdict), key="gate", description="The gate's word on the challenger")
     if (page := folder / "card/card.html").exists():

@@ -5,14 +5,18 @@ that it takes lasts as long as the run, and goes with it however it ends. What g
 next: data/, what the stages built and their caches, so that a run with nothing to do ends in seconds.
 """
 
+import contextlib
 import fcntl
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 
-from quickstudy import versions
+from quickstudy import registry, versions
 from quickstudy.config import load_settings
 from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
@@ -33,6 +37,9 @@ LOCKED = "QUICKSTUDY_LOCKED"
 
 RUN = "PREFECT__FLOW_RUN_ID"
 """The variable in which Prefect names the run."""
+
+UNSENT = Path(".cache") / "unsent"
+"""Says that what was built in a workspace is not registered yet."""
 
 SHARED = ("checkpoints", "checks")
 """Folders of .cache, named by content, that all workspaces of a clone have in common: what one has begun, another can
@@ -70,6 +77,8 @@ def checkout(workspace: str, keep: bool = False) -> dict[str, str]:
         new = not (tree / ".git").exists()
         if new:
             versions.remove_worktree(clone, tree)  # the rest of one that was cut off
+        else:
+            _send(versions.project_in(clone, tree))
         project = versions.add_worktree(clone, tree, commit) if new else versions.reset_worktree(clone, tree, commit)
     else:
         project = versions.project_in(clone, tree)
@@ -83,6 +92,43 @@ def checkout(workspace: str, keep: bool = False) -> dict[str, str]:
     os.environ[LOCKED] = str(project)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project / "src"), os.environ.get("PYTHONPATH"))))
     return {"directory": str(project)}
+
+
+@contextlib.contextmanager
+def until_sent(project: Path) -> Iterator[None]:
+    """Remember while the body runs, and after it where MLflow does not answer, that what was built here is not
+    registered yet: then the next run registers it before it changes anything (`checkout`)."""
+    (project / UNSENT).parent.mkdir(exist_ok=True)
+    (project / UNSENT).touch()
+    try:
+        yield
+    except registry.Unreachable as error:
+        raise registry.Unreachable(
+            error.what, where=error.where, fix="The model waits in this workspace; the next run registers it"
+        ) from None
+    except Exception:  # another try would fail as well
+        (project / UNSENT).unlink()
+        raise
+    (project / UNSENT).unlink()
+
+
+def _send(project: Path) -> None:
+    """Register what an earlier run has built and MLflow could not take, by the code that built it.
+
+    Raises:
+        registry.Unreachable: it still does not answer.
+    """
+    if not (project / UNSENT).exists():
+        return
+    code = "from pathlib import Path; from quickstudy import registry; registry.register(Path.cwd())"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(project / "src"), os.environ.get("PYTHONPATH", "")))}
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True)
+    if "Unreachable" in done.stderr:
+        raise registry.Unreachable(
+            "MLflow still does not answer, and what the last run has built is not registered yet", where=project,
+            fix="Start MLflow's server, then this run again; nothing is lost until then",
+        )  # fmt: skip
+    (project / UNSENT).unlink()
 
 
 def abandoned(clone: Path) -> list[str]:

@@ -17,7 +17,7 @@ from quickstudy.registry.promotions import (
     unjudged,
 )
 from quickstudy.registry.runs import Registration, model_key, register, registered, stage_metrics
-from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, redacted, tracking_uri
+from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, reachable, redacted, tracking_uri
 
 __all__ = [
     "ALIASES",
@@ -36,6 +36,7 @@ __all__ = [
     "plan",
     "prepare",
     "promote",
+    "reachable",
     "read_ledger",
     "redacted",
     "register",

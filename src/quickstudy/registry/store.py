@@ -93,6 +93,22 @@ def client(root: Path) -> Any:
         ) from None
 
 
+@contextlib.contextmanager
+def reachable(root: Path) -> Iterator[None]:
+    """What MLflow raises where its server has gone meanwhile, as `Unreachable`.
+
+    Its client has tried again until then, as often as MLFLOW_HTTP_REQUEST_MAX_RETRIES says.
+    """
+    from mlflow.exceptions import MlflowException, RestException
+
+    try:
+        yield
+    except MlflowException as error:
+        if isinstance(error, RestException) or "API request to" not in str(error):
+            raise
+        raise Unreachable("MLflow's server does not answer", where=redacted(tracking_uri(root))) from None
+
+
 def query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     """Rows of the project's own database; none where it does not exist yet.
 
