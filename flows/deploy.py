@@ -31,6 +31,9 @@ POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 SECOND = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 """What Prefect calls what a second retraining does."""
 
+LONG = ["retrain", "meta-train", "promote", "reproduce"]
+"""Flows whose runs are watched so; one of watch has ended before it is missed."""
+
 SILENT = timedelta(seconds=90)
 """Three heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
 
@@ -68,12 +71,11 @@ def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
     try:
         wanted: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         deployments = {deployment["name"]: deployment for deployment in wanted["deployments"]}
-        retrain, watch = deployments["retrain"], deployments["watch"]
+        retrain = deployments["retrain"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=path, fix="git checkout prefect.yaml") from None
     retrain["schedules"] = [{"cron": runs.schedule, "timezone": runs.timezone}] if runs.schedule else []
     retrain["concurrency_limit"]["collision_strategy"] = SECOND[runs.second]
-    watch["schedules"] = [{"interval": settings.watch.every}]
     return wanted
 
 
@@ -102,6 +104,7 @@ def _mark_the_silent() -> None:
                     "prefect.flow-run.Cancelled", "prefect.flow-run.Crashed", "prefect.flow-run.Suspended",
                     "prefect.flow-run.Paused"},
             match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": LONG},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -21,6 +21,12 @@ from quickstudy.config import load_settings
 
 KEY = "run"
 
+TOLD = ("inbox", "start", "restart", "register", "branch", "gate", "ask", "move", "verdict")
+"""Steps whose own words stand in the sentence."""
+
+UNTOLD = ("data", "choose", "record", "worktree", "inputs", "outputs")
+"""Steps that say nothing there, or something of their own."""
+
 
 @contextlib.contextmanager
 def of_run(root: Path, always: bool = True) -> Iterator[None]:
@@ -52,13 +58,12 @@ def sentence(done: Sequence[dict[str, Any]], failure: BaseException | None = Non
     last = {row["step"]: row for row in done}
     if (data := last.get("data")) and data["outcome"] == "ran":
         parts.append(f"new data: {data['note']}")
-    ran = [name for name, row in last.items() if name not in ("data", "register", "gate", "move", "ask")]
-    ran = [name for name in ran if last[name]["outcome"] == "ran"]
+    ran = [name for name, row in last.items() if row["outcome"] == "ran" and name not in (*TOLD, *UNTOLD)]
     if ran:
         parts.append(f"ran {', '.join(ran)}")
     if restored := [name for name, row in last.items() if row["outcome"] == "restored"]:
         parts.append(f"took {', '.join(restored)} from DVC's cache")
-    for name in ("register", "gate", "ask", "move"):
+    for name in TOLD:
         if name in last and last[name]["outcome"] == "ran":
             parts.append(str(last[name].get("note", name)))
     if failure is not None:

@@ -311,7 +311,6 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
     form = Decision.with_initial_data(description=_in_words(plan, verdict))
     wait: Any = suspend_flow_run if runtime.deployment.id else partial(pause_flow_run, poll_interval=2)
     name = runtime.flow_run.name
-    tell(step="ask", state="start")
     tell(step="ask", line=f"waits for a person at most {hours:g} h: Prefect's page (quickstudy ui), run {name}, Resume")
     try:
         # The question is about these two: with another champion it is asked anew.
@@ -325,7 +324,8 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
             fix="Nothing was moved. Ask again: quickstudy promote --ask",
         ) from None
     note = f"{decision.name or 'somebody'} says {'yes' if decision.promote else 'no'}: {decision.reason}"
-    tell(step="ask", state="done", outcome="ran", seconds=0.0, note=note, promote=decision.promote)
+    with step(None, "ask") as done:
+        done.update(note=note, promote=decision.promote)
     return decision
 
 

@@ -1,4 +1,4 @@
-"""Look for new data and for runs that died, and start what is due. The deployment watch does it every half minute.
+"""Look for new data and for runs that died, and start what is due: what `quickstudy up` runs where it sees something.
 
     python -m flows.watch       # one look, against PREFECT_API_URL
 
@@ -6,7 +6,6 @@ It works in the worker's own clone, whose data/ and inbox/ people and programs f
 datasets, data/ gets a version, and a retraining starts with it, in a workspace of its own.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -22,17 +21,13 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
 from flows import notice, recovery, steps, telling
-from quickstudy import registry, versions
-from quickstudy.atomic import write_json
+from quickstudy import registry, versions, watching
 from quickstudy.config import Settings, load_settings
 from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 
 TAKE = ("quickstudy", "data", "take", "--json")
 DRIFT = ("quickstudy", "drift", "--json")
-
-SEEN = Path(".cache") / "watch.json"
-"""How data/ looked the last time, and the version that it had."""
 
 
 @flow(name="watch", persist_result=False)
@@ -56,7 +51,7 @@ def watch(project: str | None = None) -> str | None:
         if again := recovery.restart(client, settings.runs.restarts):
             with telling.step(None, "restart") as done:
                 done["note"] = f"the last retraining crashed; {again.name} goes on from what it had finished"
-        if has_deliveries(root / settings.watch.inbox):
+        if watching.deliveries(root / settings.watch.inbox):
             take_deliveries.with_options(timeout_seconds=settings.runs.limit("inbox"))(root)
         version = look(root)
         if version is None or started_with(client, version):
@@ -92,46 +87,20 @@ def _name(delivery: dict[str, Any]) -> str:
     return f"{name} ({delivery['reason']})" if delivery["outcome"] == "rejected" else name
 
 
-def has_deliveries(inbox: Path) -> bool:
-    """Whether there may be something in the inbox: told without a process of its own."""
-    return any(
-        not entry.name.startswith(".")
-        for folder in (inbox.iterdir() if inbox.is_dir() else ())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for entry in folder.iterdir()
-    )
-
-
 def look(root: Path) -> str | None:
-    """The version of data/; None where there is no data, or another DVC command holds it now."""
-    if not (root / "data").is_dir() or not any((root / "data").iterdir()):
-        return None
-    now = signature(root / "data")
-    try:
-        seen = json.loads((root / SEEN).read_text(encoding="utf-8"))
-        if seen["signature"] == now:
-            return str(seen["version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    """The version of data/; None where there is no data, it is being written, or another DVC command holds it."""
+    now = watching.signature(root / "data")
+    if now is None or (known := watching.version_of(root, now)):
+        return None if now is None else known
     try:
         version = versions.add_data(root)
     except versions.Busy as busy:
         get_run_logger().info("%s; the next look comes", busy)
         return None
-    if signature(root / "data") != now:  # it changed meanwhile
+    if watching.signature(root / "data") != now:
         return None
-    write_json(root / SEEN, {"signature": now, "version": version})
+    watching.remember(root, now, version)
     return version
-
-
-def signature(folder: Path) -> str:
-    """A digest of the names, sizes and times of the files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def started_with(client: SyncPrefectClient, version: str) -> bool:

@@ -1,7 +1,6 @@
 """What tests share: a small project in a folder of its own."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,8 +13,7 @@ import yaml
 
 from quickstudy.config import Settings
 from quickstudy.environment import apply_environment
-
-REPOSITORY = Path(__file__).parent.parent
+from tests.toy.project import REPOSITORY, make_project, run_git
 
 # Nothing of the developer's own stores is touched.
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_PROFILE"):
@@ -31,36 +29,10 @@ def git() -> Callable[..., str]:
     return run_git
 
 
-def run_git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A git and DVC repository with the real settings, two files of data and the stages of tests/toy, all committed."""
-    root = tmp_path / "a project"  # with a blank, as people have them
-    toy = REPOSITORY / "tests/toy"
-    (root / ".dvc").mkdir(parents=True)
-    (root / "data").mkdir()
-    for source, target in (
-        (REPOSITORY / ".dvc/config", ".dvc/config"),
-        (REPOSITORY / ".dvc/.gitignore", ".dvc/.gitignore"),
-        (REPOSITORY / ".dvcignore", ".dvcignore"),
-        (REPOSITORY / ".gitignore", ".gitignore"),
-        (REPOSITORY / "params.yaml", "params.yaml"),
-        (REPOSITORY / "requirements.lock", "requirements.lock"),
-        (toy / "dvc.yaml", "dvc.yaml"),
-        (toy / "stage.py", "stage.py"),
-    ):
-        shutil.copy(source, root / target)
-    (root / "data/one.txt").write_text("one\n")
-    (root / "data/two.txt").write_text("two\n")
-    run_git(root, "init", "--quiet", "--initial-branch=main")
-    run_git(root, "add", ".")
-    run_git(root, "commit", "--quiet", "--message=start")
-    return root
+    return make_project(tmp_path / "a project")  # with a blank, as people have them
 
 
 @pytest.fixture

@@ -234,7 +234,7 @@ class Runs(Section):
 
 class Watch(Section):
     inbox: Annotated[str, Field(min_length=1)]
-    every: Annotated[float, Field(ge=5)]
+    every: Annotated[float, Field(ge=1)]
     retrain: Literal["changed", "drift", "never"]
 
 

@@ -1,7 +1,6 @@
 """One Prefect for the whole test run."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +11,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import steps
-
-REPOSITORY = Path(__file__).parents[2]
-TOY_GATE = (sys.executable, str(REPOSITORY / "tests/toy/gate.py"))
+from tests.toy.project import TOY_GATE, add_flows
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,13 +56,4 @@ def toy_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_flows(project: Path) -> Path:
     """The project with the flows, as `quickstudy run` needs them, which register with the loader of tests/toy."""
-    shutil.copytree(REPOSITORY / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    toy = REPOSITORY / "tests/toy"
-    with (project / "flows/__init__.py").open("a") as file:
-        file.write(
-            "import sys\nfrom pathlib import Path\nfrom quickstudy.registry import runs\n"
-            f"sys.path.append({str(toy)!r})\n"
-            f"runs.LOADER, runs.CODE = 'served.loader', Path({str(toy / 'served')!r})\n"
-            f"from flows import steps\nsteps.STARTER, steps.GATE = ('true',), {TOY_GATE!r}\n"
-        )
-    return project
+    return add_flows(project)

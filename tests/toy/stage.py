@@ -3,7 +3,8 @@
     python stage.py tasks|meta_train|evaluate|card
 
 A file data/bad stands for data that a stage refuses, data/bug for a bug in a stage. A file `slow` beside data/ makes
-the training long; it then writes its process id into a file `started`.
+the training long; it then writes its process id into a file `started`. So does a file data/slow, which holds the
+seconds that each of the three steps takes; what was done of them stays in .cache/checkpoints when it is killed.
 """
 
 import hashlib
@@ -28,14 +29,21 @@ if stage == "tasks":
     content = b"".join(path.read_bytes() for path in sorted(Path("data").iterdir()))
     (folder / "tasks.json").write_text(json.dumps({"digest": hashlib.sha256(content).hexdigest()}))
 if stage == "meta_train":
-    for step in range(3):
+    digest = hashlib.sha256((build / "tasks/tasks.json").read_bytes() + str(params["seed"]).encode()).digest()
+    slow, checkpoint = Path("data/slow"), Path(".cache/checkpoints") / digest.hex()[:12]
+    begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for step in range(begin, 3):
         print(f"meta-train: {step + 1} of 3", flush=True)
+        if slow.exists():
+            Path("started").write_text(f"{os.getpid()} {begin}")
+            time.sleep(float(slow.read_text()))
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_text(str(step + 1))
         if Path("slow").exists():
             Path("started").write_text(str(os.getpid()))
             time.sleep(60)
     model = build / "model"
     model.mkdir(exist_ok=True)
-    digest = hashlib.sha256((build / "tasks/tasks.json").read_bytes() + str(params["seed"]).encode()).digest()
     (model / "model.safetensors").write_bytes(digest)
     (model / "config.yaml").write_text(f"dimension: {params['model']['dimension']}\n")
     (model / "lineage.json").write_text(json.dumps({"trained_on": {"toy": ["one"]}}))

@@ -1,5 +1,6 @@
 """up, worker and ui: servers and workers on this machine, for as long as the command runs."""
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -14,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,8 @@ WORKER = {
 }
 
 DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+
+AGAIN = 30.0  # seconds before the same is looked into once more
 
 LONGEST_PAUSE = 30.0  # seconds before what has ended is started again; the first time 1, then twice as long each time
 
@@ -103,7 +106,7 @@ def up(
         console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
         console.print("prefect deployment run retrain/retrain    retrain now", highlight=False)
         console.print("Ctrl-C stops all of it.")
-        run.supervise(console)
+        run.supervise(console, _Watcher(root, env["PREFECT_API_URL"]))
 
 
 def worker(
@@ -185,8 +188,8 @@ class Services:
                 raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
             time.sleep(0.2)
 
-    def supervise(self, console: "Console") -> None:
-        """Start again what ends, until Ctrl-C or SIGTERM."""
+    def supervise(self, console: "Console", look: Callable[[], None] = lambda: None) -> None:
+        """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
         while True:
             for service in self.all:
                 assert service.process is not None
@@ -201,6 +204,7 @@ class Services:
                 elif now >= service.due:
                     service.due = None
                     self._start(service)
+            look()
             time.sleep(0.5)
 
     def _start(self, service: Service) -> None:
@@ -224,6 +228,33 @@ class Services:
                 process.stdin.close()
             for process in going:
                 processes.stop(process)
+
+
+class _Watcher:
+    """Starts the deployment watch when there is something to look into: at once, and again after a while as long as it
+    stays as it is."""
+
+    def __init__(self, root: Path, api: str):
+        from quickstudy.config import load_settings
+
+        self.root, self.api, self.settings = root, api, load_settings(root / "params.yaml").watch
+        self.looked = self.started = 0.0
+        self.known: dict[str, str] = {}
+
+    def __call__(self) -> None:
+        from quickstudy import watching
+
+        now = time.monotonic()
+        if now - self.looked < self.settings.every:
+            return
+        self.looked = now
+        found = watching.reasons(self.root, self.settings.inbox)
+        wait = AGAIN if found == self.known else self.settings.every
+        if not found or now - self.started < wait:
+            return
+        self.known, self.started = found, now
+        with contextlib.suppress(QuickstudyError):  # the server starts again: the next look comes
+            _start_run(self.api, "watch/watch", [f"trigger:{name}" for name in found])
 
 
 @contextlib.contextmanager
@@ -323,13 +354,35 @@ def _deploy(root: Path, env: dict[str, str]) -> None:
 
 
 def _check_pool(api: str, pool: str) -> None:
+    if _ask(api, f"/work_pools/{pool}") is None:
+        fix = "Deploy it there: quickstudy up, or python -m flows.deploy"
+        raise QuickstudyError(f"there is no pool {pool}", where=api, fix=fix)
+
+
+def _start_run(api: str, deployment: str, tags: list[str]) -> None:
+    found = _ask(api, f"/deployments/name/{deployment}")
+    if found is None:
+        raise QuickstudyError(f"there is no deployment {deployment}", where=api, fix="python -m flows.deploy")
+    _ask(api, f"/deployments/{found['id']}/create_flow_run", {"tags": tags})
+
+
+def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """What Prefect's server answers; None where there is no such thing.
+
+    By its HTTP interface: importing prefect takes two seconds, and only the flows do.
+    """
+    headers = {"Content-Type": "application/json"}
+    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    data = None if body is None else json.dumps(body).encode()
     try:
-        urllib.request.urlopen(f"{api.rstrip('/')}/work_pools/{pool}", timeout=10).close()
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{api.rstrip('/')}{path}", data, headers), timeout=10
+        ) as got:
+            return json.load(got)
     except urllib.error.HTTPError as error:
         if error.code == 404:
-            raise QuickstudyError(
-                f"there is no pool {pool}", where=api, fix="Deploy it there: quickstudy up, or python -m flows.deploy"
-            ) from None
+            return None
         raise QuickstudyError(f"Prefect's server answers {error}", where=api) from None
     except (urllib.error.URLError, OSError) as error:
         raise QuickstudyError(
