@@ -1,6 +1,6 @@
 """What is wrong with data: findings that stop the pipeline (fatal) and findings that it records (warnings)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -11,7 +11,7 @@ import numpy as np
 
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Dataset, DatasetInfo, Split
-from quickstudy.data.fingerprints import RADIUS, Fingerprints, fingerprints, near_pairs, plain_digests
+from quickstudy.data.fingerprints import RADIUS, Fingerprints, fingerprints, near_pairs
 
 SplitOf = Callable[[DatasetInfo, str], Split]
 Progress = Callable[[str, int, int], None]
@@ -57,7 +57,7 @@ class _Seen:
 
     def show(self, row: int) -> str:
         """An example, in a few words."""
-        cell = self.dataset.table.column(self.dataset.modality)[int(row)].as_py()
+        cell = self.dataset.cells[int(row)].as_py()
         if isinstance(cell, str):
             return repr(cell if len(cell) <= 60 else cell[:57] + "…")
         return (cell and cell.get("path")) or f"row {row + 1}"
@@ -71,16 +71,18 @@ def check_datasets(
     cache: Path | None = None,
     progress: Progress = lambda name, done, total: None,
     only: str | None = None,
+    prints: Mapping[str, Fingerprints] | None = None,
 ) -> list[Finding]:
     """Look for all that is wrong with datasets, alone and together.
 
     Args:
-        datasets: that are to be used together.
+        datasets: that are to be used together; without their examples they are enough where these are remembered.
         settings: shots, query and way asked for.
         split_of: the side of the meta-split that a group is on. None leaves out what depends on it.
         cache: a folder for what was learned of pictures and recordings; the second check of a dataset is quick.
         progress: told (dataset, done, total).
         only: report only what concerns this dataset.
+        prints: fingerprints that are known, by the name of the dataset.
 
     Returns:
         Findings, fatal ones first, else in the order of the datasets.
@@ -96,8 +98,8 @@ def check_datasets(
             fix = f"Remove it: `quickstudy data remove {name}`"
             findings.append(Finding("fatal", name, "classes", "holds no examples", fix, 0))
             continue
-        prints = fingerprints(dataset, cache, partial(progress, name))
-        one = _Seen(dataset, prints, dataset.class_index, _sides(dataset, split_of))
+        known = (prints or {}).get(name) or fingerprints(dataset, cache, partial(progress, name))
+        one = _Seen(dataset, known, dataset.class_index, _sides(dataset, split_of))
         seen.append(one)
         if only in (None, name):
             findings += [*_unreadable(one), *_classes(one, settings), *_alone(one)]
@@ -224,7 +226,7 @@ def _alone(one: _Seen) -> list[Finding]:
     firsts = np.array([row for row in firsts if row not in bad], dtype=np.int64)
     near: list[np.ndarray] = []
     if one.dataset.modality == "text":
-        near = [firsts[rows] for rows in _groups_of_equal(plain_digests(one.dataset)[firsts])]
+        near = [firsts[rows] for rows in _groups_of_equal(one.prints.plain[firsts])]
     else:
         near = list(near_pairs(one.prints.vectors, firsts, RADIUS[one.dataset.modality]))
     if near:
@@ -275,8 +277,7 @@ def _shared(one: _Seen, other: _Seen) -> list[Finding]:
     equal, a, b = np.intersect1d(one.prints.digests, other.prints.digests, return_indices=True)
     findings = _leak(one, other, equal, one.prints.digests, other.prints.digests, exact=True)
     if one.dataset.modality == "text":
-        key_a = plain_digests(one.dataset)
-        key_b = plain_digests(other.dataset)
+        key_a, key_b = one.prints.plain, other.prints.plain
         # What is equal as it stands has been told.
         near = np.setdiff1d(np.intersect1d(key_a, key_b), key_a[a])
         findings += _leak(one, other, near, key_a, key_b, exact=False)

@@ -31,6 +31,29 @@ MODALITIES: tuple[Modality, ...] = ("image", "audio", "text")
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+class Reading(BaseModel):
+    """How a source was read as a dataset, so that more examples can be read alike. None: as the source says itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content: str | None = None
+    """Column of texts, images or recordings."""
+    label: str | None = None
+    """Column of class names."""
+    group: str | None = None
+    """A column, a field of the pattern, a folder level, the name of a .json file, ``class`` or ``none``."""
+    domain: str | None = None
+    """A column, a field of the pattern or a folder level."""
+    pattern: str | None = None
+    """How file names are made."""
+    levels: int | None = None
+    """Folders above each file that say something: 1 of CLASS/file, 2 of GROUP/CLASS/file."""
+    exclude: tuple[str, ...] = ()
+    """Classes that are left out."""
+    skip_bad: bool = False
+    drop_duplicates: bool = False
+
+
 class DatasetInfo(BaseModel):
     """What ``dataset.yaml`` says."""
 
@@ -52,6 +75,17 @@ class DatasetInfo(BaseModel):
     single groups (a publisher's official split, say); the others go by their hash."""
     episode_scope: Literal["dataset", "group"] = "dataset"
     """Whether the classes of one episode come from anywhere in the dataset or from one group."""
+    reading: Reading | None = None
+    """How the importer read it; None where no importer did."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The Parquet file that a dataset was read from, and how to tell that it is still the same."""
+
+    path: Path
+    stamp: tuple[int, int, int]
+    """size in bytes, time of the last change in nanoseconds, inode"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +94,8 @@ class Dataset:
 
     info: DatasetInfo
     table: pa.Table
+    stored: Stored | None = None
+    """Where it lies; None where it was made in memory."""
 
     @property
     def name(self) -> str:
@@ -87,9 +123,21 @@ class Dataset:
         """A column of strings: label, group or domain."""
         return self.table.column(name).to_pylist()
 
+    @cached_property
+    def cells(self) -> pa.ChunkedArray:
+        """The column of examples; of a dataset that was opened without them it is read now."""
+        if self.stored is None or self.modality in self.table.column_names:
+            return self.table.column(self.modality)
+        try:
+            with pq.ParquetFile(self.stored.path, memory_map=True) as file:
+                return file.read([self.modality]).column(self.modality)
+        except (pa.ArrowInvalid, OSError) as error:
+            folder = self.stored.path.parent
+            raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
+
     def raw(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> list[Any]:
         """The examples as stored: file bytes of an image or a recording, or the text. [len(rows)]"""
-        column = self.table.column(self.modality)
+        column = self.cells
         if isinstance(rows, slice):
             column = column.slice(rows.start or 0, (rows.stop or len(self)) - (rows.start or 0))
         elif rows is not None:
@@ -131,15 +179,15 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     folder = root / info.name
     # Beside the data root and not in it, so that DVC never sees a half-written dataset.
-    draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", dir=root.parent))
+    draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", suffix=".part", dir=root.parent))
     old = None
     try:
-        pq.write_table(table, draft / "examples.parquet", compression="zstd", row_group_size=4096)
+        _write_examples(table, draft / "examples.parquet")
         text = yaml.safe_dump(info.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
         (draft / "dataset.yaml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", dir=root.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", suffix=".part", dir=root.parent))
             os.replace(folder, old / info.name)
         os.replace(draft, folder)
     except BaseException:  # Ctrl-C too
@@ -153,6 +201,24 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     return folder
 
 
+def write_examples(root: Path, name: str, table: pa.Table) -> None:
+    """Write the examples of a dataset anew, one writer at a time; what dataset.yaml says of them stays.
+
+    One file takes the place of another in one step, so that not even kill -9 leaves a project without the dataset.
+    """
+    part = root.parent / f".{name}.part"  # always the same, so that what a kill leaves is written over the next time
+    try:
+        _write_examples(table, part)
+        os.replace(part, root / name / "examples.parquet")
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write_examples(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", row_group_size=4096)
+
+
 def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
     """Open ``data/NAME``; the Parquet file is memory-mapped.
 
@@ -163,7 +229,8 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
     try:
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
         info = DatasetInfo.model_validate(yaml.safe_load(text))
-        with pq.ParquetFile(folder / "examples.parquet", memory_map=True) as file:
+        stored = stored_at(folder)
+        with pq.ParquetFile(stored.path, memory_map=True) as file:
             names = file.schema_arrow.names
             table = file.read([name for name in names if columns is None or name in columns])
     except FileNotFoundError as error:
@@ -177,7 +244,14 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
         raise QuickstudyError(
             f"lacks the column {min(missing)!r}", where=folder / "examples.parquet", fix="Import the dataset again"
         )
-    return Dataset(info, table)
+    return Dataset(info, table, stored)
+
+
+def stored_at(folder: Path) -> Stored:
+    """The Parquet file in a dataset's folder, as it is now."""
+    path = folder / "examples.parquet"
+    now = path.stat()
+    return Stored(path, (now.st_size, now.st_mtime_ns, now.st_ino))
 
 
 def dataset_names(root: Path) -> list[str]:

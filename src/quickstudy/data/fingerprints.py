@@ -16,12 +16,12 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from quickstudy.atomic import draft
-from quickstudy.data.dataset import Dataset
+from quickstudy.data.dataset import Dataset, Stored
 from quickstudy.data.media import decode_image, read_audio
 from quickstudy.errors import QuickstudyError
 from quickstudy.workers import in_order, workers
 
-VERSION = 1  # of the vectors below; older cached ones are not read
+VERSION = 1  # of the vectors and hashes below; older cached ones are not read
 # How far apart two unit vectors may lie for the examples to count as nearly the same. Measured: JPEG at quality 75
 # moves an Omniglot drawing by 0.02 (at most 0.07), doubling its size by 0.08; of 19,280 distinct drawings some 130 lie
 # closer than this to another. OGG moves a recording by 0.06, gain or silence around it by 0; of 3,000 of FSDD none lie
@@ -45,6 +45,8 @@ class Fingerprints:
     """uint64 [n]: a hash of the text or of the file's bytes."""
     vectors: np.ndarray
     """float32 [n, d]: unit vectors, zero where there is nothing to see or hear. Text: [n, 0]."""
+    plain: np.ndarray
+    """uint64 [n]: hashes that agree where texts are nearly the same. Else: [0]."""
     bad: Bad
     """Rows that are empty or cannot be decoded, and why."""
 
@@ -59,20 +61,92 @@ def fingerprints(
         cache: a folder that keeps what was decoded, by content.
         progress: told (done, total).
     """
-    n = len(dataset)
-    digests = np.zeros(n, dtype=np.uint64)
+    hashed = hashes(dataset, cache)
+    if dataset.modality == "text":
+        return hashed
+    kept = None if cache is None else _kept(cache, dataset.modality, hashed.digests)
+    if kept is not None and (known := _read_cache(kept)) is not None:
+        vectors, bad = known
+    else:
+        vectors, bad = _decode_all(dataset, progress)
+        if kept is not None:
+            _write_cache(kept, vectors, bad)
+    return Fingerprints(hashed.digests, vectors, hashed.plain, bad)
+
+
+def joined(one: Fingerprints, other: Fingerprints) -> Fingerprints:
+    """Those of the rows of one dataset and then those of another."""
+    n = len(one.digests)
+    return Fingerprints(
+        np.concatenate([one.digests, other.digests]),
+        np.concatenate([one.vectors, other.vectors]),
+        np.concatenate([one.plain, other.plain]),
+        (*one.bad, *((row + n, why) for row, why in other.bad)),
+    )
+
+
+def keep(prints: Fingerprints, dataset: Dataset, before: Fingerprints, cache: Path) -> None:
+    """Remember the fingerprints of a dataset that grew, in the place of those that it had before."""
+    assert dataset.stored is not None
+    _keep_hashes(prints, dataset, dataset.stored, cache)
+    if dataset.modality != "text":
+        _write_cache(_kept(cache, dataset.modality, prints.digests), prints.vectors, prints.bad)
+        if len(before.digests) < len(prints.digests):
+            _kept(cache, dataset.modality, before.digests).unlink(missing_ok=True)
+
+
+def _kept(cache: Path, modality: str, digests: np.ndarray) -> Path:
+    """Where the vectors of these examples are kept: by content, as the same one may lie in many a file."""
+    key = blake2b(f"{VERSION} {modality} ".encode() + digests.tobytes(), digest_size=16).hexdigest()
+    return cache / f"{key}.npz"
+
+
+def hashes(dataset: Dataset, cache: Path | None = None) -> Fingerprints:
+    """Fingerprints without vectors. A file that has not changed is not read again."""
+    n, text = len(dataset), dataset.modality == "text"
+    known = None
+    if cache is not None and dataset.stored is not None:
+        known = _read_hashes(_kept_hashes(cache, dataset.name), dataset.stored)
+        if known is not None and len(known.digests) == n and len(known.plain) == n * text:
+            return known
+    digests, likes = np.zeros(n, dtype=np.uint64), np.zeros(n if text else 0, dtype=np.uint64)
+    bad = []
     for i, content in _rows(dataset):
         digests[i] = digest(content)
-    if dataset.modality == "text":
-        return Fingerprints(digests, np.zeros((n, 0), np.float32), _bad_texts(dataset))
-    key = blake2b(f"{VERSION} {dataset.modality} ".encode() + digests.tobytes(), digest_size=16).hexdigest()
-    kept = None if cache is None else cache / f"{key}.npz"
-    if kept is not None and (known := _read_cache(kept)) is not None:
-        return Fingerprints(digests, *known)
-    vectors, bad = _decode_all(dataset, progress)
-    if kept is not None:
-        _write_cache(kept, vectors, bad)
-    return Fingerprints(digests, vectors, bad)
+        if text:
+            likes[i] = digest(plain(content or ""))
+            if content is None or not content.strip():
+                bad.append((i, "empty"))
+    hashed = Fingerprints(digests, np.zeros((n, 0), np.float32), likes, tuple(bad))
+    if cache is not None and dataset.stored is not None:
+        _keep_hashes(hashed, dataset, dataset.stored, cache)
+    return hashed
+
+
+def _kept_hashes(cache: Path, name: str) -> Path:
+    return cache / "datasets" / f"{name}.npz"
+
+
+def _keep_hashes(prints: Fingerprints, dataset: Dataset, stored: Stored, cache: Path) -> None:
+    bad = prints.bad if dataset.modality == "text" else ()
+    rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
+    with draft(_kept_hashes(cache, dataset.name)) as part, part.open("wb") as file:
+        np.savez(file, stamp=_stamp(stored), digests=prints.digests, plain=prints.plain, bad=rows, why=reasons)
+
+
+def _stamp(stored: Stored) -> np.ndarray:
+    return np.array([str(number) for number in (VERSION, *stored.stamp)])  # an inode may need all of 64 bits
+
+
+def _read_hashes(path: Path, stored: Stored) -> Fingerprints | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if file["stamp"].tolist() != _stamp(stored).tolist():
+                return None
+            digests, bad = file["digests"], tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
+            return Fingerprints(digests, np.zeros((len(digests), 0), np.float32), file["plain"], bad)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or damaged: read anew
 
 
 def _read_cache(path: Path) -> tuple[np.ndarray, Bad] | None:
@@ -96,14 +170,6 @@ def plain(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"[^\W_]+", folded)) or text
-
-
-def plain_digests(dataset: Dataset) -> np.ndarray:
-    """uint64 [n]: hashes that agree where texts are nearly the same."""
-    digests = np.zeros(len(dataset), dtype=np.uint64)
-    for i, text in _rows(dataset):
-        digests[i] = digest(plain(text or ""))
-    return digests
 
 
 def near_pairs(vectors: np.ndarray, among: np.ndarray, radius: float) -> np.ndarray:
@@ -139,10 +205,6 @@ def digest(content: str | bytes | None) -> int:
     """64 bits of a hash: among a million examples, two different ones agree once in forty million times."""
     data = content.encode() if isinstance(content, str) else content or b""
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-
-
-def _bad_texts(dataset: Dataset) -> Bad:
-    return tuple((i, "empty") for i, text in _rows(dataset) if text is None or not text.strip())
 
 
 def _rows(dataset: Dataset) -> Iterator[tuple[int, Any]]:
