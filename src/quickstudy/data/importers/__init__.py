@@ -9,13 +9,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import pyarrow as pa
 
-from quickstudy.data.dataset import DatasetInfo, Modality, Split, make_table
+from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading, Split, make_table
 from quickstudy.data.importers.archives import Files, Folder, Single, open_source
 from quickstudy.data.importers.folders import SUFFIXES, media_paths, read_folder
 from quickstudy.data.importers.rows import Note, Progress, Rows, Wanted
@@ -58,6 +58,8 @@ def import_source(
     drop_duplicates: bool = False,
     licence: str = "unknown",
     source_note: str | None = None,
+    only: Collection[str] | None = None,
+    levels: int | None = None,
     progress: Progress = lambda done, total: None,
     note: Note = lambda line: None,
 ) -> tuple[DatasetInfo, pa.Table]:
@@ -83,6 +85,8 @@ def import_source(
         drop_duplicates: leave out examples that are there before, and all that stand under two labels.
         licence: of the data.
         source_note: where the data comes from; None for the name of the source.
+        only: of a folder, the folders directly in it that count.
+        levels: how many folders above each file say something; None to leave out those that all files share.
         progress: told (done, total); total 0 where it is not known.
         note: told, in a line each, what was decided where the source leaves a choice.
 
@@ -90,13 +94,15 @@ def import_source(
         QuickstudyError: for anything that is wrong with the source or the arguments.
     """
     check_name(name)
-    wanted = Wanted(content, label, group, domain, pattern, True, skip_bad, progress, note)
+    wanted = Wanted(content, label, group, domain, pattern, levels, True, skip_bad, progress, note)
     mapping = _group_file(group)
-    rows = _read(source, modality, wanted, mapping)
+    rows = _read(source, modality, wanted, mapping, only)
     _refuse_bad(rows, wanted)
-    tidy = {label: _tidy(label) for label in set(rows.labels)}
-    labels = [tidy[label] for label in rows.labels]
-    keep = _kept(rows, labels, exclude, drop_duplicates, source, note)
+    labels = _tidy_all(rows.labels)
+    for one in exclude:
+        if one not in labels:
+            raise QuickstudyError(f"no class {one!r} to leave out", where=source, fix="Check --exclude-label")
+    keep = _kept(rows, labels, exclude, drop_duplicates, note)
     classes = {labels[i] for i in keep}
     if len(classes) < 2:
         what = f"all {len(keep)} examples are of the one class {min(classes)!r}" if classes else "no examples are left"
@@ -115,8 +121,99 @@ def import_source(
         domain=rows.domain_word,
         meta_split=split,
         episode_scope=scope,
+        reading=Reading(
+            content=_one_of(rows.content_columns),
+            label=_one_of(rows.label_columns),
+            group=_rule(rows, word, None if mapping is None else mapping.path.name),
+            domain=rows.domain_rule,
+            pattern=pattern,
+            levels=rows.levels,
+            exclude=tuple(exclude),
+            skip_bad=skip_bad,
+            drop_duplicates=drop_duplicates,
+        ),
     )
     return info, _table(rows, labels, groups, order)
+
+
+def read_more(
+    source: Path,
+    dataset: Dataset,
+    *,
+    content: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    domain: str | None = None,
+    pattern: str | None = None,
+    skip_bad: bool = False,
+    only: Collection[str] | None = None,
+    progress: Progress = lambda done, total: None,
+    note: Note = lambda line: None,
+) -> pa.Table:
+    """Read a source as more examples of a dataset, as the dataset was read. Writes nothing.
+
+    A class that is there keeps its group where a .json file said it: only for new classes is a file asked.
+
+    Args:
+        source: a folder, a .zip or a table.
+        dataset: that they are for; its labels and groups are enough.
+        content, label, group, domain, pattern, skip_bad, only, progress, note: as `import_source`. None: as the
+            dataset was read.
+
+    Returns:
+        the new rows, with the columns of the dataset, by class, then by path or row. [examples]
+
+    Raises:
+        QuickstudyError: as `import_source`; or the source does not say group or domain where the dataset has them.
+    """
+    info = dataset.info
+    reading = info.reading or Reading(group={"class": "class", "dataset": "none"}.get(info.group))
+    if info.reading is None and info.group == "folder" and group is None:
+        fix = "Say by --group which folder level is the group"
+        raise QuickstudyError("dataset.yaml does not say how it was read", where=info.name, fix=fix)
+    mapping = _group_file(group)
+    group = group or reading.group
+    by_file = group is not None and group.endswith(".json")
+    wanted = Wanted(
+        content or reading.content, label or reading.label, group, domain or reading.domain, pattern or reading.pattern,
+        reading.levels, True, skip_bad or reading.skip_bad, progress, note,
+    )  # fmt: skip
+    rows = _read(source, info.modality, wanted, mapping, only)
+    _refuse_bad(rows, wanted)
+    labels = _tidy_all(rows.labels)
+    keep = _kept(rows, labels, reading.exclude, reading.drop_duplicates, note)
+    if not keep:
+        raise QuickstudyError("no examples are left: all are of classes that the dataset leaves out", where=source)
+    if by_file:
+        group_of = {} if mapping is None else mapping.group_of
+        group_of |= dict(zip(dataset.column("label"), dataset.column("group"), strict=True))
+        if mapping is None and (new := sorted({labels[i] for i in keep} - set(group_of))):
+            what = f"{len(new)} new classes are in no group: {', '.join(map(repr, new[:3]))}{', …' if new[3:] else ''}"
+            raise QuickstudyError(what, where=source, fix="Say their groups by --group FILE.json")
+        mapping = _GroupFile(source if mapping is None else mapping.path, group_of)
+    elif not rows.groups and group not in ("class", "none"):
+        fix = "Name what says it by --group"
+        raise QuickstudyError(f"does not say the group ({info.group}) of its examples", where=source, fix=fix)
+    if info.domain is None:
+        rows.domains = []
+    elif not rows.domains:
+        fix = "Name what says it by --domain"
+        raise QuickstudyError(f"does not say the domain ({info.domain}) of its examples", where=source, fix=fix)
+    quiet = replace(wanted, note=lambda line: None)  # what groups are was told when the dataset was imported
+    groups, _ = _groups(rows, labels, keep, quiet, mapping, info.name, None)
+    return _table(rows, labels, groups, sorted(keep, key=lambda i: (labels[i], rows.order[i])))
+
+
+def _one_of(names: set[str]) -> str | None:
+    """The name, where there is only one."""
+    return min(names) if len(names) == 1 else None
+
+
+def _rule(rows: Rows, word: str, file: str | None) -> str | None:
+    """How `read_more` is to find the groups. Of a file the name alone is kept: the path is this machine's."""
+    if file is not None:
+        return file
+    return rows.group_rule if rows.groups else {"class": "class", "dataset": "none"}[word]
 
 
 @dataclass(frozen=True)
@@ -146,7 +243,7 @@ def read_queries(
     Raises:
         QuickstudyError: as `import_source`.
     """
-    wanted = Wanted(content, label, "none", None, pattern, False, False, progress)
+    wanted = Wanted(content, label, "none", None, pattern, None, False, False, progress)
     rows = _read(source, modality, wanted, None)
     _refuse_bad(rows, wanted)
     order = sorted(range(len(rows.contents)), key=lambda i: rows.order[i])
@@ -162,8 +259,14 @@ def read_queries(
 # Which importer
 
 
-def _read(source: Path, modality: str | None, wanted: Wanted, mapping: "_GroupFile | None") -> Rows:
-    with open_source(source) as files:
+def _read(
+    source: Path,
+    modality: str | None,
+    wanted: Wanted,
+    mapping: "_GroupFile | None",
+    only: Collection[str] | None = None,
+) -> Rows:
+    with open_source(source, only) as files:
         if mapping is not None and isinstance(files, Folder) and mapping.path.resolve().is_relative_to(files.root):
             beside = mapping.path.resolve().relative_to(files.root).as_posix()
             files.paths = [path for path in files.paths if path != beside]
@@ -179,10 +282,11 @@ def _read(source: Path, modality: str | None, wanted: Wanted, mapping: "_GroupFi
         elif not single:
             raise _nothing(files, modality)
         elif isinstance(files, Single):
-            if wanted.labelled:
+            if wanted.labelled and wanted.pattern is None:
                 fix = "Name the folder that holds a folder for each class"
                 raise QuickstudyError("a single file is no dataset", where=source, fix=fix)
-            rows = read_lines(files, single[0]) if modality == "text" else read_folder(files, single, modality, wanted)
+            lines = modality == "text" and not wanted.labelled
+            rows = read_lines(files, single[0]) if lines else read_folder(files, single, modality, wanted)
         else:
             if ignored := sorted(set(files.paths) - set(single)):
                 more = ", …" if len(ignored) > 3 else ""
@@ -243,13 +347,8 @@ def _refuse_bad(rows: Rows, wanted: Wanted) -> None:
     wanted.note(f"left out {bad} bad examples of {total}, the first is {first}")
 
 
-def _kept(
-    rows: Rows, labels: list[str], exclude: Collection[str], drop_duplicates: bool, source: Path, note: Note
-) -> list[int]:
+def _kept(rows: Rows, labels: list[str], exclude: Collection[str], drop_duplicates: bool, note: Note) -> list[int]:
     """The rows that are kept."""
-    for name in exclude:
-        if name not in labels:
-            raise QuickstudyError(f"no class {name!r} to leave out", where=source, fix="Check --exclude-label")
     keep = [i for i, label in enumerate(labels) if label not in exclude]
     if drop_duplicates:
         # Not the rows in the order of reading but in their final order, so that the same one is kept everywhere.
@@ -336,6 +435,11 @@ def _groups(
             else f"no groups given: the {len(classes)} classes are one, and stay on one side of the meta-split"
         )
     return (labels, "class") if own else ([name] * len(labels), "dataset")
+
+
+def _tidy_all(names: list[str]) -> list[str]:
+    tidy = {name: _tidy(name) for name in set(names)}
+    return [tidy[name] for name in names]
 
 
 def _tidy(name: str) -> str:

@@ -9,7 +9,7 @@ import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -66,10 +66,15 @@ _SPLIT = "Import a part of it"
 
 
 class Folder(Files):
-    """A folder on disk. A link may point to a file inside; one that leads out, or to a folder, is refused."""
+    """A folder on disk. A link may point to a file inside; one that leads out, or to a folder, is refused.
 
-    def __init__(self, source: Path):
+    Args:
+        only: the folders directly in it that count; None: all that lies in it.
+    """
+
+    def __init__(self, source: Path, only: Collection[str] | None = None):
         self.root = source.resolve()
+        self._only = only
         super().__init__(source, [])
         self.paths = sorted(self._walk())
 
@@ -77,6 +82,8 @@ class Folder(Files):
         count = 0
         for folder, folders, files in os.walk(self.root, onerror=self._cannot):
             folders[:] = [name for name in folders if not _is_litter(name)]
+            if self._only is not None and Path(folder) == self.root:
+                folders[:], files = [name for name in folders if name in self._only], []
             for name in [*folders, *files]:  # a link to a folder is listed among the folders, and not walked
                 full = Path(folder, name)
                 if _is_litter(name) or (full.is_dir() and not full.is_symlink()):
@@ -192,8 +199,12 @@ class Zip(Files):
 
 
 @contextmanager
-def open_source(source: Path) -> Iterator[Files]:
+def open_source(source: Path, only: Collection[str] | None = None) -> Iterator[Files]:
     """The files of a folder, of a .zip, or the one file that ``source`` is.
+
+    Args:
+        source: that is read.
+        only: of a folder, the folders directly in it that count.
 
     Raises:
         QuickstudyError: there is nothing, or it cannot be opened, or a path in it leads out of it.
@@ -201,7 +212,7 @@ def open_source(source: Path) -> Iterator[Files]:
     if not source.exists():
         raise QuickstudyError("there is no such file or folder", where=source, fix="Check the path")
     if source.is_dir():
-        yield Folder(source)
+        yield Folder(source, only)
     elif not source.is_file():
         raise QuickstudyError("not a regular file", where=source, fix="Name a file, a .zip or a folder")
     elif source.suffix.lower() == ".zip":

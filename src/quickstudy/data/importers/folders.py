@@ -91,12 +91,10 @@ def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
     if len(depths) > 1:
         one, other = (depths[depth] for depth in sorted(depths)[:2])
         raise QuickstudyError(f"{one} and {other} are not equally deep in folders", where=files.source, fix=fix)
-    skip = common_top(paths)
-    first = {path.split("/")[skip] for path in paths}
-    depth = min(depths) - skip
-    if depth > 1 and len(first) > 1 and {name.lower() for name in first} <= SPLIT_FOLDERS:
-        wanted.note(f"joined {', '.join(sorted(first))}: classes, not examples, are held out here (see --split)")
-        skip, depth = skip + 1, depth - 1
+    if wanted.levels is not None:
+        skip, depth = _skipped(files, paths, min(depths), wanted.levels), wanted.levels
+    else:
+        skip, depth = _top(paths, min(depths), wanted)
     domain = _level(wanted.domain, depth, "--domain")
     left = [level for level in range(depth) if level != domain]
     if not left:
@@ -109,8 +107,9 @@ def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
     # GROUP/CLASS: equal names in two alphabets are two classes. Were the group inside the class (CLASS/GROUP/file)
     # the class would be the same in all of them.
     label = [level for level in left if level != group or level == left[0]]
-    rows.group_word = "folder"
-    rows.domain_word = "folder" if domain is not None else None
+    rows.group_word, rows.group_rule = "folder", None if group is None else str(group)
+    rows.domain_word, rows.domain_rule = (None, None) if domain is None else ("folder", str(domain))
+    rows.levels = depth
 
     def name(path: str) -> Named:
         parts = path.split("/")[skip:]
@@ -121,6 +120,36 @@ def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
         )
 
     return name
+
+
+def _top(paths: list[str], deep: int, wanted: Wanted) -> tuple[int, int]:
+    """How many leading folders say nothing, and how many are left."""
+    skip = common_top(paths)
+    first = {path.split("/")[skip] for path in paths}
+    depth = deep - skip
+    if depth > 1 and len(first) > 1 and _are_splits(first):
+        wanted.note(f"joined {', '.join(sorted(first))}: classes, not examples, are held out here (see --split)")
+        skip, depth = skip + 1, depth - 1
+    return skip, depth
+
+
+def _skipped(files: Files, paths: list[str], deep: int, levels: int) -> int:
+    """How many leading folders say nothing, where it is known how many do say something."""
+    kind = {1: "CLASS/file", 2: "GROUP/CLASS/file"}.get(levels, f"{levels} folders and then the file")
+    skip = deep - levels
+    for level in range(skip):
+        names = {path.split("/")[level] for path in paths}
+        if len(names) > 1 and not _are_splits(names):
+            what = f"has {deep} levels of folders and not {levels}, for example {paths[0]}"
+            raise QuickstudyError(what, where=files.source, fix=f"Arrange them as the dataset was read: {kind}")
+    if skip < 0:
+        what = f"the files are in {deep} folders and not in {levels}, for example {paths[0]}"
+        raise QuickstudyError(what, where=files.source, fix=f"Arrange them as the dataset was read: {kind}")
+    return skip
+
+
+def _are_splits(names: set[str]) -> bool:
+    return {name.lower() for name in names} <= SPLIT_FOLDERS
 
 
 def _names_no_level(group: str) -> bool:
@@ -177,8 +206,8 @@ def _by_pattern(wanted: Wanted, rows: Rows):
     fields = set(expression.groupindex)
     group = _pattern_field(wanted.group, fields, "group")
     domain = _pattern_field(wanted.domain, fields, "domain")
-    rows.group_word = group or "group"
-    rows.domain_word = domain
+    rows.group_word, rows.group_rule = group or "group", group
+    rows.domain_word = rows.domain_rule = domain
 
     def name(path: str) -> Named:
         stem = path.removesuffix(PurePosixPath(path).suffix)

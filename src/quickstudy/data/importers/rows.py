@@ -25,6 +25,8 @@ class Wanted:
     """A column, a field of the pattern or a folder level."""
     pattern: str | None = None
     """How a path spells class, group and domain."""
+    levels: int | None = None
+    """Folders above each file that say something."""
     labelled: bool = True
     """Whether an example without a class is a mistake."""
     skip_bad: bool = False
@@ -48,6 +50,14 @@ class Rows:
     """Sort key within a class: the path, or the number of the row."""
     group_word: str = "group"
     domain_word: str | None = None
+    group_rule: str | None = None
+    """The column, field or folder level that the groups came from."""
+    domain_rule: str | None = None
+    content_columns: set[str] = field(default_factory=set)
+    """Of the tables that were read: what the column of examples is called; one name where all agree."""
+    label_columns: set[str] = field(default_factory=set)
+    levels: int | None = None
+    """Of folders: how many say something."""
     bad: list[QuickstudyError] = field(default_factory=list)
 
     def check_content(self, content: bytes | str | None) -> None:

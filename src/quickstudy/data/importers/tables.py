@@ -140,8 +140,10 @@ def _pick_columns(
         domain = _find(others, wanted.domain, (), "domain", place, "")
     elif _is_ours(table) and "domain" in others:
         domain = "domain"
-    rows.group_word = group or "group"
-    rows.domain_word = domain
+    rows.group_word, rows.group_rule = group or "group", group
+    rows.domain_word = rows.domain_rule = domain
+    rows.content_columns.add(content)
+    rows.label_columns.update([] if label is None else [label])
 
     def name(record: dict[str, Any], column: str) -> str:
         if not wanted.labelled and record[column] in (None, ""):
