@@ -234,6 +234,7 @@ class Runs(Section):
 
 class Watch(Section):
     inbox: Annotated[str, Field(min_length=1)]
+    quiet: Annotated[float, Field(ge=0, le=3600)]
     every: Annotated[float, Field(ge=1)]
     retrain: Literal["changed", "drift", "never"]
 

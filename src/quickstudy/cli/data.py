@@ -1,4 +1,4 @@
-"""`quickstudy data`: build the starter data, import one's own, list, check and remove."""
+"""`quickstudy data`: build the starter data, import one's own, add to it, take what arrives, list, check and remove."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 ROOT = Path("data")
 CACHE = Path(".cache/checks")
+NOUNS = {"image": "images", "audio": "recordings", "text": "texts"}
 
 app = typer.Typer(
-    help="Build, import, list, check and remove datasets.",
+    help="Build, import, extend, list, check and remove datasets.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog="Datasets lie in data/NAME, one Parquet file and one dataset.yaml each. `quickstudy run` versions them.",
@@ -144,16 +145,16 @@ def import_(
     """
     settings = _settings()
     from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.checks import check_datasets
-    from quickstudy.data.dataset import Dataset, write_dataset
+    from quickstudy.data.additions import create, locked
+    from quickstudy.data.dataset import Dataset
     from quickstudy.data.importers import check_name, import_source
 
     check_name(name)
-    if (ROOT / name).exists() and not replace:
-        fix = "Choose another --name, or replace it by --replace"
-        raise QuickstudyError("there is a dataset of this name", where=ROOT / name, fix=fix)
     notes: list[str] = []
-    with showing_progress() as progress:
+    with locked(ROOT), showing_progress() as progress:
+        if (ROOT / name).exists() and not replace:
+            fix = "Choose another --name, replace it by --replace, or add to it: quickstudy data add"
+            raise QuickstudyError("there is a dataset of this name", where=ROOT / name, fix=fix)
         info, table = import_source(
             source,
             name,
@@ -174,30 +175,130 @@ def import_(
             note=notes.append,
         )
         dataset = Dataset(info, table)
-        others, damaged = _read_all(info.modality, without=name)
-        # Checked before it is written, so that Ctrl-C leaves all as it was until the last moment.
-        findings = check_datasets(
-            [*others, dataset],
-            settings,
-            _split_of(settings),
-            cache=CACHE,
-            only=name,
-            progress=lambda of, done, total: progress(f"checking {of}", done, total),
-        )
-    write_dataset(ROOT, info, table)
+        findings = create(
+            ROOT, info, table, settings, _split_of(settings),
+            cache=CACHE, refuse=False, progress=progress, note=notes.append,
+        )  # fmt: skip
 
-    noun = {"image": "images", "audio": "recordings", "text": "texts"}[info.modality]
-    print(f"Imported {_outline(dataset, noun)}.")
+    print(f"Imported {_outline(dataset, NOUNS[info.modality])}.")
     print(_sides(dataset, settings))
     for line in notes:
         print(f"Note: {line}")
-    for error in damaged:
-        print(f"Note: not compared with a damaged dataset ({error})")
     _print_findings(findings)
     if any(finding.severity == "fatal" for finding in findings):
         print(f"`quickstudy run` refuses it so. Mend the above, then: quickstudy data check {name}")
     else:
         print("Next: `quickstudy run` trains and evaluates with it.")
+
+
+@app.command()
+def add(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file."),
+    ],
+    name: Annotated[str, typer.Option("--name", "-n", help="The dataset that it has more examples of.")],
+    text: Annotated[
+        str | None, typer.Option("--text", "--content", metavar="COLUMN", help="Column of the examples, if another.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the class, if it has another name.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="What says the group, if another; a FILE.json for new classes."),
+    ] = None,
+    domain: Annotated[str | None, typer.Option(metavar="DOMAIN", help="What says the domain, if another.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="How file names are made, if otherwise.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable files and rows, and say so.")
+    ] = False,
+) -> None:
+    """Add examples to a dataset that was imported; they are read as that was.
+
+    Columns, groups, pattern and excluded classes stand in data/NAME/dataset.yaml; the options are for what differs.
+    What is there already is left out, so that adding a file twice does nothing. What would be fatal to the data
+    (quickstudy data check) is refused, and a wrong source changes nothing. Old examples keep their places and their
+    side of the meta-split; the new ones follow.
+
+    [cyan]quickstudy data add tickets-today.csv --name tickets[/cyan]
+
+    [cyan]quickstudy data add photos-today/ --name parts[/cyan]   [dim]CLASS/file or GROUP/CLASS/file, as before[/dim]
+
+    [dim]Where data arrives by itself: quickstudy data take[/dim]
+    """
+    settings = _settings()
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.data.additions import commit, locked, prepare
+
+    folder = _existing(name)
+    notes: list[str] = []
+    with locked(ROOT), showing_progress() as progress:
+        addition = prepare(
+            ROOT, name, source, cache=CACHE, progress=progress, note=notes.append,
+            content=text, label=label, group=group, domain=domain, pattern=pattern, skip_bad=skip_bad,
+        )  # fmt: skip
+        findings = commit(
+            ROOT, addition, settings, _split_of(settings), cache=CACHE, progress=progress, note=notes.append
+        )
+    count, noun = len(addition.new), NOUNS[addition.new.modality]
+    for line in notes:
+        print(f"Note: {line}")
+    if not count:
+        print(f"Nothing new: {name} has all {addition.repetitions:,} of these examples. Nothing was written.")
+        return
+    there = f"; {addition.repetitions:,} were there already" if addition.repetitions else ""
+    print(f"Added {count:,} to {name}, which has {count + len(addition.before.digests):,} {noun} now{there}.")
+    _print_findings(findings)
+    if any(finding.severity == "fatal" for finding in findings):
+        print(f"`quickstudy run` refuses {folder} as it is, as it did before. Mend the above")
+    else:
+        print("Next: `quickstudy run` records a new data version and trains on it.")
+
+
+@app.command()
+def take(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what became of each delivery as JSON too.")
+    ] = None,
+) -> None:
+    """Take what has arrived in inbox/NAME/ into the dataset NAME.
+
+    A delivery is a file in inbox/NAME/ (.csv, .jsonl, .parquet, .zip …), or a folder of images or recordings
+    (CLASS/file or GROUP/CLASS/file). It is read as by [b]data add[/b], and where there is no dataset NAME yet as by
+    [b]data import[/b]. One that is still being written waits; one that cannot be taken is moved to
+    inbox/.rejected/NAME/ with the reason beside it; a taken one is moved to inbox/.taken/NAME/.
+
+    Deliver into another folder of the same disk, or under a name that ends in .part, and rename: then none is ever
+    seen half. watch.quiet in params.yaml says for how many seconds a delivery must not change.
+
+    [cyan]cp tickets-today.csv inbox/tickets/ && quickstudy data take[/cyan]
+
+    Exit code 0 whatever became of the deliveries; --json says it.
+    """
+    settings = _settings()
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.data.inbox import take
+
+    with showing_progress() as progress:
+        outcomes = take(ROOT, settings, _split_of(settings), cache=CACHE, progress=progress)
+    for one in outcomes:
+        if one.outcome == "taken":
+            more = f". {one.reason[0].upper()}{one.reason[1:]}" if one.reason else ""
+            told = f"taken: {one.examples:,} new examples, {one.repetitions:,} repetitions{more}"
+        elif one.outcome == "rejected":
+            told = f"set aside: {one.reason}"
+        else:
+            told = f"waits: {one.reason}"
+        print(f"{one.dataset}/{one.delivery} {told}" if one.dataset else f"{one.delivery} {told}")
+    if not outcomes:
+        print(f"Nothing lies in {settings.watch.inbox}/.")
+    if json_file is not None:
+        from dataclasses import asdict
+
+        write_json(json_file, [asdict(one) for one in outcomes])
 
 
 @app.command("list")
@@ -335,18 +436,19 @@ def _existing(name: str) -> Path:
     return ROOT / name
 
 
-def _read_all(modality: str | None = None, without: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
+def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
     """The datasets of a modality, and what is wrong with those that cannot be read."""
+    from quickstudy.data.additions import COLUMNS
     from quickstudy.data.dataset import dataset_names, read_dataset
 
     datasets, damaged = [], []
     for name in dataset_names(ROOT):
-        if name != without:
-            try:
-                if modality in (None, read_dataset(ROOT / name, ["label"]).modality):
-                    datasets.append(read_dataset(ROOT / name))
-            except QuickstudyError as error:
-                damaged.append(error)
+        try:
+            dataset = read_dataset(ROOT / name, COLUMNS)
+            if modality in (None, dataset.modality):
+                datasets.append(dataset)
+        except QuickstudyError as error:
+            damaged.append(error)
     return datasets, damaged
 
 
@@ -357,9 +459,12 @@ def _modality(name: str) -> str:
 
 
 def _split_of(settings: "Settings"):
-    from quickstudy.tasks.splits import meta_split
+    def side(info: "DatasetInfo", group: str):
+        from quickstudy.tasks.splits import meta_split
 
-    return lambda info, group: meta_split(info, group, settings.splits)
+        return meta_split(info, group, settings.splits)
+
+    return side
 
 
 def _side_counts(dataset: "Dataset", settings: "Settings") -> dict[str, int]:

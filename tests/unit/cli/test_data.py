@@ -126,6 +126,50 @@ def test_a_fatal_finding_is_said_at_once(run, workspace, tickets):
     assert everything(workspace) == before
 
 
+# More examples
+
+
+def test_add(run, workspace, tickets, write):
+    run("data", "import", tickets, "-n", "mine", "--text", "body", "--label", "queue")
+    more = write({"more.csv": "body,queue\nticket 0 of 0 kinds,q0\nlate,q1\nlater,q2\n"}) / "more.csv"
+    code, out, err = run("data", "add", more, "--name", "mine")
+    assert (code, err) == (0, "")
+    assert "Added 2 to mine, which has 194 texts now; 1 were there already." in out
+    assert "quickstudy run" in out
+    assert read_dataset(workspace / "data/mine").raw()[-2:] == ["late", "later"]
+    assert sorted(path.name for path in workspace.iterdir()) == [".cache", "data", "params.yaml"]
+    before = everything(workspace)
+    code, out, _ = run("data", "add", more, "--name", "mine")
+    assert code == 0
+    assert out == "Nothing new: mine has all 3 of these examples. Nothing was written.\n"
+    assert everything(workspace) == before
+
+
+def test_take(run, workspace, tickets):
+    run("data", "import", tickets, "-n", "mine", "--text", "body", "--label", "queue")
+    code, out, _ = run("data", "take", "--json", "none.json")
+    assert (code, out) == (0, "Nothing lies in inbox/.\n")
+    assert json.loads((workspace / "none.json").read_text()) == []
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("quiet: 5", "quiet: 0.05"))
+    (workspace / "inbox/mine").mkdir(parents=True)
+    (workspace / "inbox/mine/a.csv").write_text("body,queue\nticket 0 of 0 kinds,q0\nlate,q1\n")
+    (workspace / "inbox/mine/b.csv").write_text("body\nlater\n")
+    (workspace / "inbox/mine/c.csv.part").write_text("body,")
+    code, out, err = run("data", "take", "--json", "taken.json")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "mine/a.csv taken: 1 new examples, 1 repetitions",
+        "mine/b.csv set aside: inbox/mine/b.csv: no column 'queue'. It has no other",
+        "mine/c.csv.part waits: c.csv.part is still being written, as its name says",
+    ]
+    outcomes = json.loads((workspace / "taken.json").read_text())
+    assert [list(one) for one in outcomes] == [
+        ["dataset", "delivery", "outcome", "examples", "repetitions", "reason"]
+    ] * 3
+    assert [one["outcome"] for one in outcomes] == ["taken", "rejected", "waiting"]
+    assert outcomes[0]["examples"] == outcomes[0]["repetitions"] == 1
+
+
 # Bad input: one line, code 2, the disk as it was
 
 
@@ -194,9 +238,13 @@ def test_bad_sources(refused, write, pack, png, wav, tmp_path):
 def test_bad_names_and_options(refused, pictures):
     assert refused("import", pictures, "--name", "../there").startswith("'../there' cannot be the name of a dataset.")
     assert refused("import", pictures, "--name", "there") == (
-        "data/there: there is a dataset of this name. Choose another --name, or replace it by --replace"
+        "data/there: there is a dataset of this name. "
+        "Choose another --name, replace it by --replace, or add to it: quickstudy data add"
     )
     assert refused("import", pictures, "--name", "mine", "--group", "2").startswith("--group: no folder level '2'.")
+    assert refused("add", pictures, "--name", "../there").startswith("data: no dataset '../there'.")
+    assert refused("add", pictures, "--name", "other") == "data: no dataset 'other'. There are there"
+    assert "no texts" in refused("add", pictures, "--name", "there")
     assert refused("check", "other") == "data: no dataset 'other'. There are there"
     assert refused("remove", "other") == "data: no dataset 'other'. There are there"
     assert refused("build", "other").startswith("no starter dataset 'other'.")
@@ -251,6 +299,22 @@ def test_no_space_on_the_disk(run, workspace, pictures, tickets, monkeypatch, re
     assert err.startswith("quickstudy: no space left on the disk")
     assert everything(workspace) == before
     monkeypatch.undo()
+
+
+def test_no_space_on_the_disk_to_add(run, workspace, tickets, write, monkeypatch):
+    run("data", "import", tickets, "-n", "there", "--text", "body", "--label", "queue")
+    more = write({"more.csv": "body,queue\nlate,q1\n"}) / "more.csv"
+    before = everything(workspace)
+
+    def full(table, where, **options):
+        Path(where).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(where))
+
+    monkeypatch.setattr(pq, "write_table", full)
+    code, _, err = run("data", "add", more, "--name", "there")
+    assert code == 2
+    assert err.startswith("quickstudy: no space left on the disk")
+    assert everything(workspace) == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here, a disk without space")
@@ -330,6 +394,11 @@ def test_help_teaches(run):
         "-n beans --split test",
     ):
         assert example in out
+    for verb, lesson in (
+        ("add", "quickstudy data add tickets-today.csv --name tickets"),
+        ("take", "cp tickets-today.csv inbox/tickets/ && quickstudy data take"),
+    ):
+        assert lesson in run("data", verb, "--help")[1]
 
 
 def test_an_empty_project(run):

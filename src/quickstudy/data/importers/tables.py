@@ -170,7 +170,7 @@ def _find(columns: list[str], named: str | None, known: Sequence[str], what: str
     if named is not None:
         if named in columns:
             return named
-        raise QuickstudyError(f"no column {named!r}", where=place, fix=f"It has {_listed(columns)}")
+        raise QuickstudyError(f"no column {named!r}", where=place, fix=f"It has {_listed(columns) or 'no other'}")
     lower = {name.lower().strip(): name for name in reversed(columns)}
     for name in known:
         if name in lower:
