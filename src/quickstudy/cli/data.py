@@ -145,9 +145,10 @@ def import_(
     """
     settings = _settings()
     from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.additions import create, locked
+    from quickstudy.data.additions import create
     from quickstudy.data.dataset import Dataset
     from quickstudy.data.importers import check_name, import_source
+    from quickstudy.data.lock import locked
 
     check_name(name)
     notes: list[str] = []
@@ -231,7 +232,8 @@ def add(
     """
     settings = _settings()
     from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.additions import commit, locked, prepare
+    from quickstudy.data.additions import commit, prepare
+    from quickstudy.data.lock import locked
 
     folder = _existing(name)
     notes: list[str] = []

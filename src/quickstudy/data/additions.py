@@ -5,9 +5,7 @@ row). So the result depends on the old dataset and the source alone, row numbers
 rows for the checks holds: only new examples are decoded.
 """
 
-import contextlib
-import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +50,8 @@ class Addition:
     stamp: tuple[int, int, int]
     """of the dataset as it is"""
     repetitions: int
-    """Examples of the source that are there under the same label, or came before in the source; left out."""
+    """Examples of the source that are there under the same label, or came before in the source; left out. Of a
+    dataset that was imported without duplicates also those that are there under another label."""
 
 
 def prepare(
@@ -84,7 +83,10 @@ def prepare(
     reading = partial(progress, "reading")
     source_rows = Dataset(old.info, read_more(source, old, progress=reading, note=note, **how))
     before = fingerprints(old, cache, partial(progress, name))
-    is_new = _new(hashes(source_rows).digests, source_rows.column("label"), before.digests, old.column("label"))
+    labels, known_labels = source_rows.column("label"), old.column("label")
+    if old.info.reading is not None and old.info.reading.drop_duplicates:  # then no example stands under two labels
+        labels, known_labels = [""] * len(labels), [""] * len(known_labels)
+    is_new = _new(hashes(source_rows).digests, labels, before.digests, known_labels)
     new = Dataset(old.info, source_rows.table.filter(pa.array(is_new)))
     prints = fingerprints(new, None, partial(progress, "checking"))
     return Addition(new, prints, before, old.stored.stamp, int((~is_new).sum()))
@@ -210,13 +212,3 @@ def _refuse_worse(findings: list[Finding], before: list[Finding]) -> None:
         was = fatal.get((finding.kind, finding.dataset))
         if finding.severity == "fatal" and (was is None or (finding.kind != "classes" and finding.count > was)):
             raise RefusedError(finding.what, where=finding.dataset, fix=finding.fix)
-
-
-@contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """One writer of data/ at a time; the next one waits. The lock goes with the process."""
-    path = root.parent / ".cache/data.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

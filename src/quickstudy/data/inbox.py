@@ -10,6 +10,7 @@ like .part, and nobody has it open for writing. First its examples are in the da
 in between, the next call finds only repetitions and moves it. Nothing is deleted, and no link is followed.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from quickstudy.data.lock import locked
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -98,8 +100,6 @@ def take(
         return outcomes
     looks = {delivery: _look(delivery) for delivery in deliveries}
     time.sleep(settings.watch.quiet)  # by a clock that nobody sets
-    from quickstudy.data.additions import locked
-
     with locked(root):
         complete: dict[Delivery, Look] = {}
         for delivery in _find(inbox)[1]:  # anew: another call may have taken some
@@ -141,16 +141,16 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of a delivery; links are given as links."""
-    try:
-        about = path.lstat()
-        if stat.S_ISDIR(about.st_mode):
-            for child in sorted(path.iterdir()):
-                yield from _files(child)
-        else:
-            yield path, about
-    except FileNotFoundError:  # moved or renamed at this moment
-        return
+    """The files of a delivery; links are given as links. What cannot be read its reader complains of."""
+    todo = [path]
+    while todo:
+        path = todo.pop()
+        with contextlib.suppress(OSError):  # moved or renamed at this moment, too
+            about = path.lstat()
+            if stat.S_ISDIR(about.st_mode):
+                todo += sorted(path.iterdir(), reverse=True)
+            else:
+                yield path, about
 
 
 def _look(delivery: Delivery) -> Look:

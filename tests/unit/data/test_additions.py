@@ -193,6 +193,12 @@ def test_the_same_text_under_another_label_is_no_repetition(tickets, write):
     assert added(more) == (0, 1)
 
 
+def test_without_duplicates_nothing_comes_to_stand_under_two_labels(tickets, write):
+    imported(tickets, content="body", label="queue", group="product", drop_duplicates=True)
+    more = write({"more.csv": "body,queue,product\nticket 0 of 0 kinds,q4,p0\nnew,q4,p0\n"}) / "more.csv"
+    assert added(more) == (1, 1)
+
+
 def test_one_delivery_or_two_hold_the_same(tickets, write):
     base = read_dataset(ROOT / "mine")
     whole = write({"w.csv": table(2, 16, 4)}) / "w.csv"
@@ -273,6 +279,15 @@ def test_what_is_remembered_equals_what_is_read(workspace, write, png, wav, moda
     assert remembered.bad == fresh.bad
     kept = [path for path in CACHE.iterdir() if path.is_file()]
     assert len(kept) == (0 if modality == "text" else 1)  # not one for each day
+
+
+def test_only_new_pictures_are_decoded(workspace, write, png, monkeypatch):
+    imported(write({f"c{c}/{i}.png": png(100 * c + i) for c in range(3) for i in range(8)}))
+    assert added(write({"c0/8.png": png(8)}, "first")) == (1, 0)
+    decoded = []
+    monkeypatch.setattr(fingerprints, "image_vector", lambda data: decoded.append(data) or np.ones(64, np.float32))
+    assert added(write({"c1/8.png": png(108), "c2/3.png": png(203)}, "more")) == (1, 1)
+    assert decoded == [png(108)]
 
 
 def test_a_changed_file_is_read_again(tickets):

@@ -127,14 +127,22 @@ import sys
 from pathlib import Path
 from quickstudy.config import changed, load_settings
 from quickstudy.data.inbox import take
-settings = changed(load_settings(), "watch.quiet", 3600)
+settings = changed(load_settings(), "watch.quiet", float(sys.argv[1]))
 print(take(Path("data"), settings, None, cache=Path(".cache")))
 print(sorted({"numpy", "pyarrow", "torch", "scipy"} & set(sys.modules)))
 """
+
+    def said(quiet: float) -> list[str]:
+        command = [sys.executable, "-c", code, str(quiet)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
     for folder in (INBOX, INBOX / "tickets", INBOX / ".taken/tickets"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-        assert done.stdout == "[]\n[]\n"
+        assert said(3600) == ["[]", "[]"]
         folder.mkdir(parents=True)
+    (INBOX / "tickets/a.csv.part").touch()
+    outcomes, heavy = said(0)
+    assert "waiting" in outcomes
+    assert heavy == "[]"
 
 
 # Not yet
@@ -360,6 +368,16 @@ def test_beside_the_folders(tickets):
     (outcome,) = taken()
     assert (outcome.dataset, outcome.delivery, outcome.outcome) == ("", "a.csv", "waiting")
     assert "Move it to inbox/NAME/" in outcome.reason
+
+
+def test_folders_deeper_than_any_reader_goes(tickets):
+    deep = tickets / "/".join("d" * 1200)
+    subprocess.run(["mkdir", "-p", str(deep)], check=True)
+    (deep / "1.txt").write_text("hello")
+    (tickets / "e.csv").write_text(lines(16, 2))
+    outcomes = taken()
+    subprocess.run(["rm", "-r", str(INBOX / ".rejected/tickets/d")], check=True)
+    assert told(outcomes) == [("d", "rejected", 0, 0), ("e.csv", "taken", 8, 0)]
 
 
 # Killed
