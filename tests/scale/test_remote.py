@@ -1,6 +1,5 @@
 """A DVC remote over SSH: what one machine has built, another restores; nothing runs twice."""
 
-import os
 import shutil
 import subprocess
 import sys
