@@ -345,6 +345,8 @@ def _transfer(
     if processes.stream([*_DVC, *arguments], root, listen) != 0:
         _raise_known("\n".join(lines), root)
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        if any("neither locally nor on remote" in line for line in lines):
+            errors = ["it does not have all of it"]  # DVC names the folder, over several lines
         raise RemoteFailed(f"the DVC remote did not {what}: {' '.join(errors or lines[-1:])}", fix=fix)
 
 

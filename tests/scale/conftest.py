@@ -48,35 +48,55 @@ class Team:
     mlflow: str
     database: str
     """user:password@host:port of PostgreSQL"""
+    password: str
+    """of the user admin, for both"""
+
+    def environment(self) -> dict[str, str]:
+        """What a member sets, as docs/scale.md says."""
+        return {
+            "PREFECT_API_URL": self.prefect,
+            "PREFECT_API_AUTH_STRING": f"admin:{self.password}",
+            "MLFLOW_TRACKING_URI": self.mlflow,
+            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_PASSWORD": self.password,
+        }
 
 
 @pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """Prefect's and MLflow's servers on one PostgreSQL. Artifacts go through MLflow's server, as in docs/scale.md."""
-    folder = tmp_path_factory.mktemp("team")
+    """Prefect's and MLflow's servers on one PostgreSQL, with passwords, as docs/scale.md says."""
+    folder, password = tmp_path_factory.mktemp("team"), secrets.token_hex(16)
     ports = free_port(), free_port()
-    prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
     with ExitStack() as stack:
         database = stack.enter_context(postgresql())
-        store = f"postgresql+psycopg://{database}/mlflow"
-        artifacts = ["--artifacts-destination", str(folder / "artifacts")]
-        environment = {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}/prefect"}
-        commands = {
-            f"{prefect}/api/health": ["prefect", "server", "start", "--port", str(ports[0])],
-            f"{mlflow}/health": ["mlflow", "server", "--port", str(ports[1]), "--backend-store-uri", store, *artifacts],
+        (folder / "auth.ini").write_text(
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = postgresql+psycopg://{database}/mlflow_users\n"
+            "admin_username = admin\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            "auth_cache_ttl_seconds = 60\n"  # else each request pays for hashing the password
+        )
+        environment = {
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}/prefect",
+            "PREFECT_SERVER_API_AUTH_STRING": f"admin:{password}",
+            "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://{database}/mlflow",
+            "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
+            "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         }
+        commands = ["prefect", "server", "start"], ["mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
         started = [
-            (stack.enter_context(server([sys.executable, "-m", *command], folder, environment)), health)
-            for health, command in commands.items()
+            stack.enter_context(server([sys.executable, "-m", *command, "--port", str(port)], folder, environment))
+            for command, port in zip(commands, ports, strict=True)
         ]
-        for running, health in started:
-            running.wait_until(partial(urllib.request.urlopen, health, timeout=2))
-        yield Team(f"{prefect}/api", mlflow, database)
+        for running, port, health in zip(started, ports, ("api/health", "health"), strict=True):
+            running.wait_until(partial(urllib.request.urlopen, f"http://127.0.0.1:{port}/{health}", timeout=2))
+        prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
+        yield Team(f"{prefect}/api", mlflow, database, password)
 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A PostgreSQL with the empty databases prefect and mlflow; gives its user:password@host:port."""
+    """A PostgreSQL with empty databases; gives its user:password@host:port."""
     initdb = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
     if initdb is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
@@ -98,8 +118,8 @@ def postgresql() -> Iterator[str]:
             connect = partial(psycopg.connect, f"postgresql://{address}/postgres", autocommit=True)
             running.wait_until(connect)
             with connect() as connection:
-                connection.execute("CREATE DATABASE prefect")
-                connection.execute("CREATE DATABASE mlflow")
+                for database in ("prefect", "mlflow", "mlflow_users"):
+                    connection.execute(f"CREATE DATABASE {database}")
             yield address
 
 

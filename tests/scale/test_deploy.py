@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.utilities.templating import apply_values, find_placeholders
 from prefect.workers.base import BaseJobConfiguration
 
@@ -82,7 +82,8 @@ def test_the_container_file_copies_what_is_there_and_what_its_context_lets_in() 
 
 
 def test_prefects_server_takes_the_templates(team: Team) -> None:
-    with temporary_settings({PREFECT_API_URL: team.prefect}), get_client(sync_client=True) as client:
+    address = {PREFECT_API_URL: team.prefect, PREFECT_API_AUTH_STRING: f"admin:{team.password}"}
+    with temporary_settings(address), get_client(sync_client=True) as client:
         for kind in KINDS:
             client.create_work_pool(WorkPoolCreate(name=kind, type=kind, base_job_template=template(kind)))
             assert client.read_work_pool(kind).base_job_template == template(kind)

@@ -74,10 +74,10 @@ def test_a_remote_that_lacks_the_data_or_cannot_be_reached_is_told_in_one_line(
     git(project, "add", "data.dvc")
     git(project, "commit", "--quiet", "--message=data, which nobody has pushed")
     one = machine("one")
-    for url in (None, "ssh://127.0.0.1:9/remote"):
+    for url, reason in ((None, "it does not have all of it"), ("ssh://127.0.0.1:9/remote", "failed to connect to ssh")):
         if url:
             dvc(one, "remote", "modify", "--local", "team", "url", url)
         with pytest.raises(versions.RemoteFailed) as told:
             versions.pull_data(one, print)
-        print("TOLD", str(told.value))
-        assert str(told.value).startswith("the DVC remote did not give the data: ") and "\n" not in str(told.value)
+        line = str(told.value)
+        assert line.startswith(f"the DVC remote did not give the data: {reason}") and "\n" not in line

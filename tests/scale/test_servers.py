@@ -12,11 +12,15 @@ import psycopg
 from tests.scale.conftest import Team
 
 
+def called(root: Path, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(Path(sys.executable).parent / "quickstudy"), *arguments]
+    environment = {**os.environ, **environment, "COLUMNS": "160"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+
+
 def test_models_are_registered_promoted_and_traced_by_the_servers_alone(with_flows: Path, team: Team) -> None:
     def quickstudy(*arguments: str) -> str:
-        servers = {"PREFECT_API_URL": team.prefect, "MLFLOW_TRACKING_URI": team.mlflow, "COLUMNS": "160"}
-        command = [str(Path(sys.executable).parent / "quickstudy"), *arguments]
-        done = subprocess.run(command, cwd=with_flows, env=os.environ | servers, capture_output=True, text=True)
+        done = called(with_flows, team.environment(), *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -41,3 +45,12 @@ def test_models_are_registered_promoted_and_traced_by_the_servers_alone(with_flo
     assert not (with_flows / "mlruns/mlflow.db").exists()
     assert rows("prefect", "SELECT state_type FROM flow_run") == [("COMPLETED",)] * 2
     assert rows("mlflow", "SELECT count(*) FROM model_versions WHERE name = 'quickstudy'") == [(2,)]
+
+
+def test_who_has_no_password_is_told_and_who_has_one_is_let_in(with_flows: Path, team: Team) -> None:
+    nobody = team.environment() | {"MLFLOW_TRACKING_PASSWORD": "guess", "PREFECT_API_AUTH_STRING": "admin:guess"}
+    for verb in (["history"], ["worker", "gpu"]):
+        done = called(with_flows, nobody, *verb)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "401" in done.stderr
+    done = called(with_flows, team.environment(), "worker", "nosuch")
+    assert done.returncode == 2 and "there is no pool nosuch" in done.stderr
