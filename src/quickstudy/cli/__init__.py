@@ -24,13 +24,14 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, drift, gate, pipeline, promotion, rebuild, servers, stages, tasks
+    from quickstudy.cli import compare, data, drift, gate, pipeline, promotion, rebuild, runs, servers, stages, tasks
 
     pipeline.register(app)
     servers.register(app)
     gate.register(app)
     promotion.register(app)
     rebuild.register(app)
+    runs.register(app)
     compare.register(app)
     tasks.register(app)
     drift.register(app)

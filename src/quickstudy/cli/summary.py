@@ -58,12 +58,14 @@ def _cell(rows: list[dict[str, str]]) -> Text:
 
 
 def duration(seconds: float) -> str:
-    """12.3 → "12 s", 754 → "12 min 34 s"."""
+    """12.3 → "12 s", 754 → "12 min 34 s", 11100 → "3 h 05 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s" if seconds >= 10 or whole == 0 else f"{seconds:.1f} s"
     minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest:02d} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def next_steps(uncommitted: bool) -> Table:

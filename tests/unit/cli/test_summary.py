@@ -44,7 +44,8 @@ def test_before_an_evaluation_there_is_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0 s"), (1.24, "1.2 s"), (12.3, "12 s"), (59.6, "1 min 00 s"), (754, "12 min 34 s")]
+    ("seconds", "text"),
+    [(0.0, "0 s"), (1.24, "1.2 s"), (12.3, "12 s"), (59.6, "1 min 00 s"), (754, "12 min 34 s"), (11100, "3 h 05 min")],
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
