@@ -22,7 +22,7 @@ AT_WORK = ["RUNNING", "PENDING", "CANCELLING"]
 
 
 class Server:
-    """The rows that a server gives.
+    """The rows that a server gives; for one answer, since names of flows and deployments are read once.
 
     Args:
         url: of its API, as in ``PREFECT_API_URL``.
