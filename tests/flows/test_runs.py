@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, task
@@ -19,7 +19,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
-from prefect.states import Crashed, Running, Scheduled, Suspended
+from prefect.states import AwaitingRetry, Crashed, Running, Scheduled, Suspended
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import SUMMARY, Overview, Source, details, open_source, overview
@@ -108,13 +108,19 @@ def test_what_ran_and_how_it_ended_is_the_same_by_both(both: Sources) -> None:
     )
     asks, turns = put("promote", Suspended(timeout_seconds=600)), put("reproduce", Running())
     put("promote", Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=5)))
+    again = put("reproduce", Running())
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(
+            UUID(again), AwaitingRetry(scheduled_time=datetime.now(UTC) + timedelta(hours=1)), force=True
+        )
     late = put("rollback", Scheduled(scheduled_time=datetime.now(UTC) - timedelta(minutes=5)))
 
     shown = {run.id: run for run in same(both, last=300).runs if run.id not in before}
     told = [(run.flow, run.state, run.started_by, run.what) for run in shown.values()]
     assert sorted(told) == [
-        ("promote", "suspended", "by hand", ""),
+        ("promote", "suspended", "by hand", "waits for a person's word"),
         ("reproduce", "running", "by hand", ""),
+        ("reproduce", "waiting", "by hand", ""),
         ("retrain", "completed", "by hand", "The data was new; HOLD"),
         ("retrain", "crashed", "data of tickets", "Flow run process exited with 137 and more"),
         ("retrain", "failed", "by hand", "data/tickets: no column named 'label'. Name it"),

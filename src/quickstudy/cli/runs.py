@@ -87,8 +87,8 @@ def _table(shown: "tuple[Run, ...]", width: int) -> "Table":
     wide = width >= WIDE
     headings = ("when (UTC)", "run", *(("flow", "started by", "state", "took") if wide else ()), "what happened")
     for heading in headings:
-        last = heading == "what happened"
-        table.add_column(heading, overflow="fold", no_wrap=not last, justify="right" if heading == "took" else "left")
+        fixed = heading in ("when (UTC)", "flow", "state", "took")  # what a person wrote may be long
+        table.add_column(heading, overflow="fold", no_wrap=fixed, justify="right" if heading == "took" else "left")
     for run in shown:
         when, took, state = _when(run.when), _took(run.seconds), _state(run)
         if wide:
@@ -163,8 +163,7 @@ def _show_run(console: "Console", run: "Run") -> None:
 def _state(run: "Run") -> "Text":
     from rich.text import Text
 
-    told = "suspended for a person" if run.state == "suspended" else run.state
-    return Text(told, style=STYLES[run.state])
+    return Text(run.state, style=STYLES[run.state])
 
 
 def _when(moment: datetime | None) -> str:

@@ -62,7 +62,8 @@ class Source(Protocol):
         a summary, failed or crashed."""
 
     def active(self, due: datetime) -> list[dict[str, Any]]:
-        """Runs at work, starting, or on the schedule for no later than ``due``, parts of others as well."""
+        """Runs at work, starting, waiting to be tried again, or on the schedule for no later than ``due``, parts of
+        others as well."""
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """Runs of that name or identifier, the newest first."""
@@ -202,7 +203,8 @@ def overview(
             and flow in (None, row["flow"])
             and row["flow"] != quiet
         ]
-    rows = sorted(rows, key=lambda row: (_moment(_start(row)) or now, row["id"]), reverse=True)[:last]
+    once = {row["id"]: row for row in reversed(rows)}.values()  # a run may have started between two questions
+    rows = sorted(once, key=lambda row: (_moment(_start(row)) or now, row["id"]), reverse=True)[:last]
     return Overview(
         _runs(source, rows, now),
         _pools(active, source.workers(), now),
@@ -248,6 +250,8 @@ def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, 
     started, ended = _moment(row["start_time"]), _moment(row["end_time"])
     error = _message(row["message"]) if state in ("failed", "crashed") else ""
     what = (summary and summary["description"]) or textwrap.shorten(error, LINE, placeholder=" …")
+    if state == "suspended":
+        what = what or "waits for a person's word"
     until = ended or (now if state == "running" else None)
     return Run(
         id=row["id"],

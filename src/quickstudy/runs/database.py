@@ -68,7 +68,7 @@ class Database:
 
     def active(self, due: datetime) -> list[dict[str, Any]]:
         at_work = "r.state_type IN ('RUNNING', 'PENDING', 'CANCELLING')"
-        waits = "r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time <= :due"
+        waits = "r.state_type = 'SCHEDULED' AND (r.next_scheduled_start_time <= :due OR r.start_time IS NOT NULL)"
         return self._rows(f"{RUNS} WHERE {at_work} OR {waits}", {"due": _text(due)})
 
     def named(self, name: str) -> list[dict[str, Any]]:

@@ -18,6 +18,13 @@ TIMEOUT_S = 10
 PAGE = 200
 """The server gives no more rows at once."""
 
+FIXES = {
+    401: "Set PREFECT_API_AUTH_STRING to user:password",
+    403: "Set PREFECT_API_AUTH_STRING to user:password",
+    404: "PREFECT_API_URL ends in /api",
+    405: "PREFECT_API_URL ends in /api",
+}
+
 AT_WORK = ["RUNNING", "PENDING", "CANCELLING"]
 
 
@@ -60,8 +67,9 @@ class Server:
 
     def active(self, due: datetime) -> list[dict[str, Any]]:
         either = {"operator": "or_", **_in(AT_WORK), "next_scheduled_start_time": {"before_": due.isoformat()}}
-        rows = self._runs(either, None)
-        return [row for row in rows if row["state_type"] in (*AT_WORK, "SCHEDULED")]
+        again = {**_in(["SCHEDULED"]), "start_time": {"is_null_": False}}
+        rows = {row["id"]: row for which in (either, again) for row in self._runs(which, None)}
+        return [row for row in rows.values() if row["state_type"] in (*AT_WORK, "SCHEDULED")]
 
     def named(self, name: str) -> list[dict[str, Any]]:
         try:
@@ -140,23 +148,22 @@ class Server:
         headers = {"Content-Type": "application/json"}
         if self._auth:
             headers["Authorization"] = f"Basic {base64.b64encode(self._auth.encode()).decode()}"
-        fix = None
         try:
             request = urllib.request.Request(f"{self._url}/{route}", json.dumps(body).encode(), headers)
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 found = json.load(answer)
             if isinstance(found, list):
                 return found
-            what, fix = "is no server of Prefect's", "PREFECT_API_URL ends in /api"
+            raise ValueError(route)
         except urllib.error.HTTPError as error:
             what = f"Prefect's server refuses (HTTP {error.code})"
-            fix = "Set PREFECT_API_AUTH_STRING to user:password" if error.code in (401, 403) else None
-            fix = "PREFECT_API_URL ends in /api" if error.code in (404, 405) else fix
+            fix = FIXES.get(error.code)
         except (OSError, HTTPException):
             what = "Prefect's server does not answer"
             fix = "Start it, or unset PREFECT_API_URL to see what ran without one"
         except ValueError:
-            what, fix = "is no server of Prefect's", "PREFECT_API_URL is like http://127.0.0.1:4200/api"
+            what = "this is no server of Prefect's"
+            fix = "PREFECT_API_URL is like http://127.0.0.1:4200/api"
         raise QuickstudyError(what, where=self._url, fix=fix)
 
 
