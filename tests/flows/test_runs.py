@@ -135,6 +135,10 @@ def test_what_ran_and_how_it_ended_is_the_same_by_both(both: Sources) -> None:
         few = [run.id for run in same(both, last=300, state=state, flow=flow_name).runs if run.id not in before]
         fits = (run for run in shown.values() if state in (None, run.state) and flow_name in (None, run.flow))
         assert few == [run.id for run in fits]
+    with get_client(sync_client=True) as client:
+        told = {"key": SUMMARY, "type": "table", "flow_run_id": asks, "description": "ask ended early", "data": "[]"}
+        client._client.post("/artifacts/", json=told).raise_for_status()
+    assert [run.what for run in same(both, last=300).runs if run.id == asks] == ["waits for a person's word"]
     hidden = {run.flow for run in same(both, last=300, everything=True).runs if run.id not in {*shown, *before}}
     assert hidden == {"watch"}
 

@@ -249,9 +249,10 @@ def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, 
     state = STATES[row["state_type"]] if row["state_type"] else "waiting"
     started, ended = _moment(row["start_time"]), _moment(row["end_time"])
     error = _message(row["message"]) if state in ("failed", "crashed") else ""
-    what = (summary and summary["description"]) or textwrap.shorten(error, LINE, placeholder=" …")
-    if state == "suspended":
-        what = what or "waits for a person's word"
+    if state in ("running", "waiting", "suspended"):  # a sentence there is by now is that of an attempt before
+        what = "waits for a person's word" if state == "suspended" else ""
+    else:
+        what = (summary and summary["description"]) or textwrap.shorten(error, LINE, placeholder=" …")
     until = ended or (now if state == "running" else None)
     return Run(
         id=row["id"],
