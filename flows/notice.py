@@ -33,7 +33,7 @@ def of_run(root: Path, always: bool = True) -> Iterator[None]:
     """While the body runs, take note of its steps; then tell, however it ends.
 
     Args:
-        always: tell also of a run without a step.
+        always: tell also of a run that found nothing to do.
     """
     telling.DONE.clear()
     start, failure = time.monotonic(), None
@@ -47,7 +47,7 @@ def of_run(root: Path, always: bool = True) -> Iterator[None]:
         failure = error
         raise
     finally:
-        if always or telling.DONE or failure:
+        if always or failure or any(row["outcome"] != "up to date" for row in telling.DONE):
             with contextlib.suppress(Exception):  # a server that is gone hides nothing of what happened
                 _tell(root, sentence(telling.DONE, failure), time.monotonic() - start, failure is not None)
 

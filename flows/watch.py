@@ -53,10 +53,12 @@ def watch(project: str | None = None) -> str | None:
                 done["note"] = f"the last retraining crashed; {again.name} goes on from what it had finished"
         if watching.deliveries(root / settings.watch.inbox):
             take_deliveries.with_options(timeout_seconds=settings.runs.limit("inbox"))(root)
-        version = look(root)
-        if version is None or started_with(client, version):
+        now = watching.signature(root / "data")
+        if now is None or watching.version_of(root, now) or (version := look(root, now)) is None:
             return None
-        return start(root, settings, version)
+        started = None if started_with(client, version) else start(root, settings, version)
+        watching.remember(root, now, version)  # whatever fails before is tried again by the next look
+        return started
 
 
 @task(name="inbox", task_run_name="inbox", cache_policy=NO_CACHE)
@@ -87,20 +89,14 @@ def _name(delivery: dict[str, Any]) -> str:
     return f"{name} ({delivery['reason']})" if delivery["outcome"] == "rejected" else name
 
 
-def look(root: Path) -> str | None:
-    """The version of data/; None where there is no data, it is being written, or another DVC command holds it."""
-    now = watching.signature(root / "data")
-    if now is None or (known := watching.version_of(root, now)):
-        return None if now is None else known
+def look(root: Path, now: str) -> str | None:
+    """Give data/ a version; None where it does not look like ``now`` any more, or another DVC command holds it."""
     try:
         version = versions.add_data(root)
     except versions.Busy as busy:
         get_run_logger().info("%s; the next look comes", busy)
         return None
-    if watching.signature(root / "data") != now:
-        return None
-    watching.remember(root, now, version)
-    return version
+    return version if watching.signature(root / "data") == now else None
 
 
 def started_with(client: SyncPrefectClient, version: str) -> bool:

@@ -146,8 +146,7 @@ def test_a_person_decides_on_the_page_of_a_run_that_holds_no_process(stack: Stac
     assert now != champion and "it hears children (Ada)" in now
 
 
-def test_what_cannot_be_is_told_at_once(stack: Stack) -> None:
-    # a commit that the other machine cannot have
+def test_a_commit_that_the_other_machine_cannot_have(stack: Stack) -> None:
     text = (stack.home / "params.yaml").read_text()
     (stack.home / "params.yaml").write_text(text.replace("\nseed: 0", "\nseed: 1"))
     stack.commit("not pushed", push=False)
@@ -155,7 +154,9 @@ def test_what_cannot_be_is_told_at_once(stack: Stack) -> None:
     name, message = stack.ended(run)
     assert name in ("Failed", "Crashed") and "is not in this clone" in message and "git push" in message
     run_git(stack.home, "push", "--quiet", "origin", "main")
-    # no worker
+
+
+def test_a_pool_without_a_worker(stack: Stack) -> None:
     stack.stop("gpu")
     stack.wait(lambda: not stack.online("gpu"), 120)
     run = stack.run("retrain/retrain")
@@ -164,7 +165,9 @@ def test_what_cannot_be_is_told_at_once(stack: Stack) -> None:
     code, _, err = stack.quickstudy("worker", "tpu")
     assert code == 2 and "there is no pool tpu" in err
     stack.start_gpu()
-    # a worker with other packages
+
+
+def test_a_worker_with_other_packages(stack: Stack) -> None:
     lock = (stack.home / "requirements.lock").read_text()
     (stack.home / "requirements.lock").write_text(re.sub(r"(?m)^numpy==.*", "numpy==1.0.0", lock))
     stack.commit("another numpy")

@@ -43,11 +43,14 @@ def test_only_versions_calls_git_and_dvc() -> None:
     assert callers == {"src/quickstudy/versions.py"}
 
 
+NAMED_BY_OTHERS = ("episodes.ways", "train.tasks", "train.examples", "runs.hours")
+
+
 def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
-    # A mapping whose keys are no identifiers of ours (modalities, names of datasets) is one parameter.
+    # A mapping whose keys are no identifiers of ours (modalities, names of datasets, of steps) is one parameter.
     found = []
     for name, value in values.items():
-        if isinstance(value, dict) and prefix + name not in ("episodes.ways", "train.tasks", "train.examples"):
+        if isinstance(value, dict) and prefix + name not in NAMED_BY_OTHERS:
             found += leaves(value, f"{prefix}{name}.")
         else:
             found.append(prefix + name)
