@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -121,12 +122,21 @@ class Stack:
     # ---- what Prefect says
 
     def get(self, path: str) -> Any:
-        return json.load(urllib.request.urlopen(f"{self.api}{path}", timeout=30))
+        return self._ask(path, None)
 
     def post(self, path: str, body: Any) -> Any:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}{path}", json.dumps(body).encode(), headers)
-        return json.load(urllib.request.urlopen(request, timeout=30))
+        return self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, body: bytes | None) -> Any:
+        request = urllib.request.Request(f"{self.api}{path}", body, {"Content-Type": "application/json"})
+        for _ in range(3):
+            try:
+                return json.load(urllib.request.urlopen(request, timeout=90))
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # SQLite is busy
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server is busy\n{self.logs()}")
 
     def state(self, run: str) -> tuple[str, str]:
         """Name of a run's state, and its message."""

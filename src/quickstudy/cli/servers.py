@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,9 @@ class Service:
     command: list[str]
     env: dict[str, str] = field(default_factory=dict)
     health: str | None = None
-    """an address that answers when it is ready"""
+    """an address that answers when it is ready; only servers have one"""
+    ready: Callable[[], bool] | None = None
+    """says when one without an address is"""
     process: "subprocess.Popen[str] | None" = None
     started: float = 0.0
     due: float | None = None
@@ -100,7 +103,8 @@ def up(
         with console.status("Deploying"):
             _deploy(root, env)
         for pool in ("cpu", *(["gpu"] if gpu else [])):
-            run(_worker(root, pool, env))
+            with console.status(f"The worker of {pool} starts"):
+                run(_worker(root, pool, env))
         _print(console, addresses)
         console.print("Workers  cpu, gpu" if gpu else "Workers  cpu (gpu: quickstudy worker gpu, here or elsewhere)")
         console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
@@ -182,7 +186,8 @@ class Services:
         """Start one, and wait until it is ready where it can say so."""
         self.all.append(service)
         self._start(service)
-        while service.health is not None and not _answers(service.health):
+        ready = service.ready or (lambda: service.health is None or _answers(service.health))
+        while not ready():
             assert service.process is not None
             if service.process.poll() is not None:
                 raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
@@ -341,7 +346,15 @@ def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None
     if at_once := limit or LIMITS.get(pool):
         command += ["--limit", str(at_once)]
     own = {name: os.environ.get(name, value) for name, value in WORKER.items()}
-    return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)})
+    since = datetime.now(UTC).isoformat()
+
+    def ready() -> bool:  # one after the other: SQLite beneath Prefect's server stalls where two come at once
+        with contextlib.suppress(QuickstudyError):
+            workers = _ask(env["PREFECT_API_URL"], f"/work_pools/{pool}/workers/filter", {}) or []
+            return any(worker["last_heartbeat_time"] > since for worker in workers)
+        return False
+
+    return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)}, ready=ready)
 
 
 def _deploy(root: Path, env: dict[str, str]) -> None:
