@@ -31,7 +31,6 @@ FORMAT = 1
 EACH = 5
 """Examples of a class that are kept where there are too many classes for all: a class of one example would not show how
 much classes differ."""
-CHUNK = 4096
 
 NO_GROUP = ("class", "dataset")
 """What a dataset calls its group where it has none: every class by itself, or all of it."""
@@ -65,22 +64,17 @@ class Known:
 
 def content_digests(dataset: Dataset) -> np.ndarray:
     """uint64 [n]: of each example as it is stored, its labels left out."""
-    found = np.empty(len(dataset), dtype=np.uint64)
-    for start in range(0, len(dataset), CHUNK):
-        for place, cell in enumerate(dataset.raw(slice(start, min(start + CHUNK, len(dataset)))), start):
-            data = cell.encode() if isinstance(cell, str) else cell
-            found[place] = int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
-    return found
+    return dataset.digests
 
 
 def units_of(dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, list[str]], dict[str, str]]:
     """What examples belong to, by kind of unit, and what each kind is in a word; the coarsest kind first."""
     info = dataset.info
-    labels, groups = (_column(dataset, name, rows) for name in ("label", "group"))
+    labels, groups = (dataset.column(name, rows) for name in ("label", "group"))
     units: dict[str, list[str]] = {}
     words: dict[str, str] = {}
     if info.domain is not None:
-        units["domain"], words["domain"] = _column(dataset, "domain", rows), info.domain
+        units["domain"], words["domain"] = dataset.column("domain", rows), info.domain
     if info.group not in NO_GROUP:
         units["group"], words["group"] = groups, info.group
     if info.episode_scope == "group":  # a class is one of its group's
@@ -203,8 +197,3 @@ def _some(dataset: Dataset, rows: np.ndarray, digests: np.ndarray, most: int) ->
         if len(chosen) >= most:
             break
     return np.sort(np.array(chosen[:most], dtype=np.int64))
-
-
-def _column(dataset: Dataset, name: str, rows: np.ndarray) -> list[str]:
-    values = dataset.column(name)
-    return [values[row] for row in rows]

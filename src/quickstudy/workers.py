@@ -5,7 +5,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -24,7 +24,7 @@ def workers(tasks_each: int | None = None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores(), get_context("spawn"), _start_worker, max_tasks_per_child=tasks_each)
 
 
-def in_order(pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """As ``pool.map``, but it takes no more of ``items`` than the workers need soon: they need not fit in memory."""
     waiting: deque[Future[Result]] = deque()
     for item in items:

@@ -440,13 +440,13 @@ def _existing(name: str) -> Path:
 
 def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[QuickstudyError]]:
     """The datasets of a modality, and what is wrong with those that cannot be read."""
-    from quickstudy.data.additions import COLUMNS
-    from quickstudy.data.dataset import dataset_names, read_dataset
+    from quickstudy.data.contents import MEMORY
+    from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
 
     datasets, damaged = [], []
     for name in dataset_names(ROOT):
         try:
-            dataset = read_dataset(ROOT / name, COLUMNS)
+            dataset = read_dataset(ROOT / name, PLACES, MEMORY)
             if modality in (None, dataset.modality):
                 datasets.append(dataset)
         except QuickstudyError as error:

@@ -39,6 +39,7 @@ def tasks() -> None:
     from dataclasses import asdict
     from functools import partial
 
+    import numpy as np
     import yaml
 
     from quickstudy.cli.progress import showing_progress
@@ -49,7 +50,7 @@ def tasks() -> None:
     from quickstudy.tasks.splits import meta_split, row_splits
 
     settings = load_settings()
-    datasets = read_datasets()
+    datasets = open_datasets()
     with showing_progress() as progress:
         findings = check_datasets(
             list(datasets.values()), settings, partial(meta_split, splits=settings.splits),
@@ -63,12 +64,12 @@ def tasks() -> None:
     counts: dict[str, Any] = {}
     frozen = []
     for name, dataset in datasets.items():
-        side, held_out = row_splits(dataset, settings.splits)
-        groups = sorted(set(zip(dataset.column("group"), side.tolist(), strict=True)))
+        groups = [(group, meta_split(dataset.info, group, settings.splits)) for group in dataset.codes("group")[0]]
         splits[name] = {"groups": dict(groups)}
+        _, held_out = row_splits(dataset, settings.splits)
         if held_out.any():
-            domains = zip(dataset.column("domain"), held_out.tolist(), strict=True)
-            splits[name]["domains_held_out"] = sorted({domain for domain, out in domains if out})
+            domains, domain = dataset.codes("domain")
+            splits[name]["domains_held_out"] = [domains[number] for number in np.unique(domain[held_out])]
         suites = test_suites(dataset, settings.splits)
         frozen += [block for suite in suites for block in freeze(suite, settings.episodes, settings.seed)]
         counts[name] = {"examples": len(dataset), "classes": len(dataset.classes)}
@@ -113,7 +114,7 @@ def meta_train() -> None:
     _set_threads(settings)
     engine = Engine(settings.train)
     with engine.fabric.rank_zero_first(), showing_progress() as progress:  # what it computes, the others find cached
-        datasets = read_datasets()
+        datasets = open_datasets()
         training = prepare_training(settings, datasets, progress)
     model = training.model
     checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
@@ -268,7 +269,7 @@ def prepare_training(settings: "Settings", datasets: "dict[str, Dataset]", progr
         for split, by_name in pools.items()
     }  # fmt: skip
     key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
-    groups = {name: sorted(set(_trained_groups(datasets[name], settings))) for name in learned}
+    groups = {name: _trained_groups(datasets[name], settings) for name in learned}
     lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
     return Training(model, sources, key, lineage)
 
@@ -290,13 +291,27 @@ def remembered(
 
 
 def read_datasets() -> "dict[str, Dataset]":
-    """All of data/, by name. QuickstudyError where there is none."""
-    from quickstudy.data.dataset import dataset_names, read_dataset
+    """All of data/ in memory, by name. QuickstudyError where there is none."""
+    from quickstudy.data.dataset import read_dataset
+
+    return {name: read_dataset(DATA / name) for name in _names()}
+
+
+def open_datasets() -> "dict[str, Dataset]":
+    """All of data/ by name, its examples read as they are asked for. QuickstudyError where there is none."""
+    from quickstudy.data.contents import MEMORY
+    from quickstudy.data.dataset import PLACES, read_dataset
+
+    return {name: read_dataset(DATA / name, PLACES, MEMORY) for name in _names()}
+
+
+def _names() -> list[str]:
+    from quickstudy.data.dataset import dataset_names
 
     names = dataset_names(DATA)
     if not names:
         raise QuickstudyError("no datasets", where=DATA, fix="`quickstudy data build` makes the starter data")
-    return {name: read_dataset(DATA / name) for name in names}
+    return names
 
 
 def read_arrays(datasets: "dict[str, Dataset]", model: "MetaModel", progress: Any) -> dict[str, tuple[Any, str]]:
@@ -314,10 +329,10 @@ def read_arrays(datasets: "dict[str, Dataset]", model: "MetaModel", progress: An
 
 
 def _trained_groups(dataset: "Dataset", settings: "Settings") -> list[str]:
-    from quickstudy.tasks.splits import row_splits
+    from quickstudy.tasks.splits import meta_split
 
-    side, _ = row_splits(dataset, settings.splits)
-    return [group for group, of in zip(dataset.column("group"), side, strict=True) if of == "train"]
+    groups, _ = dataset.codes("group")
+    return [group for group in groups if meta_split(dataset.info, group, settings.splits) == "train"]
 
 
 def _training_key(settings: "Settings", digests: dict[str, str]) -> str:

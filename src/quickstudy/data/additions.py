@@ -16,21 +16,19 @@ import pyarrow as pa
 
 from quickstudy.config import Settings
 from quickstudy.data.checks import Finding, Progress, SplitOf, check_datasets
+from quickstudy.data.contents import MEMORY, stored_at
 from quickstudy.data.dataset import (
+    PLACES,
     Dataset,
     DatasetInfo,
     dataset_names,
     read_dataset,
-    stored_at,
     write_dataset,
     write_examples,
 )
-from quickstudy.data.fingerprints import Fingerprints, fingerprints, hashes, joined, keep
+from quickstudy.data.fingerprints import Fingerprints, fingerprints, joined, keep
 from quickstudy.data.importers import read_more
 from quickstudy.errors import QuickstudyError
-
-COLUMNS = ("label", "group", "domain")
-"""All but the examples: a dataset is open at once, and its examples are read where nothing is remembered of them."""
 
 
 class RefusedError(QuickstudyError):
@@ -47,7 +45,7 @@ class Addition:
     """of them"""
     before: Fingerprints
     """of the dataset as it is"""
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, ...]
     """of the dataset as it is"""
     repetitions: int
     """Examples of the source that are there under the same label, or came before in the source; left out. Of a
@@ -78,7 +76,7 @@ def prepare(
     Raises:
         QuickstudyError: as `read_more`.
     """
-    old = read_dataset(root / name, COLUMNS)
+    old = read_dataset(root / name, PLACES, root.parent / MEMORY)
     assert old.stored is not None
     reading = partial(progress, "reading")
     source_rows = Dataset(old.info, read_more(source, old, progress=reading, note=note, **how))
@@ -86,7 +84,7 @@ def prepare(
     labels, known_labels = source_rows.column("label"), old.column("label")
     if old.info.reading is not None and old.info.reading.drop_duplicates:  # then no example stands under two labels
         labels, known_labels = [""] * len(labels), [""] * len(known_labels)
-    is_new = _new(hashes(source_rows).digests, labels, before.digests, known_labels)
+    is_new = _new(source_rows.digests, labels, before.digests, known_labels)
     new = Dataset(old.info, source_rows.table.filter(pa.array(is_new)))
     prints = fingerprints(new, None, partial(progress, "checking"))
     return Addition(new, prints, before, old.stored.stamp, int((~is_new).sum()))
@@ -141,7 +139,7 @@ def commit(
     if any(finding.severity == "fatal" for finding in findings):
         _refuse_worse(findings, found(old, addition.before))
     write_examples(root, name, table)
-    keep(prints, Dataset(both.info, table, stored_at(root / name)), addition.before, cache)
+    keep(prints, Dataset(both.info, table, stored_at(root / name, root.parent / MEMORY)), addition.before, cache)
     return findings
 
 
@@ -196,10 +194,9 @@ def neighbours(
         if name == without:
             continue
         try:
-            dataset = read_dataset(root / name, COLUMNS)
+            dataset = read_dataset(root / name, PLACES, root.parent / MEMORY)
             if dataset.modality == modality and len(dataset):
-                prints = fingerprints(dataset, cache, partial(progress, f"checking {name}"))
-                found.append((Dataset(dataset.info, dataset.table, dataset.stored), prints))  # lets go of its examples
+                found.append((dataset, fingerprints(dataset, cache, partial(progress, f"checking {name}"))))
         except QuickstudyError as error:
             note(f"not compared with a damaged dataset ({error})")
     return found

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from quickstudy.config import Settings
-from quickstudy.data.dataset import Dataset, DatasetInfo, Split
+from quickstudy.data.dataset import Dataset, DatasetInfo, Split, by_code
 from quickstudy.data.fingerprints import RADIUS, Fingerprints, fingerprints, near_pairs
 
 SplitOf = Callable[[DatasetInfo, str], Split]
@@ -57,10 +57,10 @@ class _Seen:
 
     def show(self, row: int) -> str:
         """An example, in a few words."""
-        cell = self.dataset.cells[int(row)].as_py()
-        if isinstance(cell, str):
-            return repr(cell if len(cell) <= 60 else cell[:57] + "…")
-        return (cell and cell.get("path")) or f"row {row + 1}"
+        if self.dataset.modality != "text":
+            return self.dataset.path(row) or f"row {row + 1}"
+        text = self.dataset.raw([row])[0]
+        return f"row {row + 1}" if text is None else repr(text if len(text) <= 60 else text[:57] + "…")
 
 
 def check_datasets(
@@ -112,9 +112,9 @@ def check_datasets(
 def _sides(dataset: Dataset, split_of: SplitOf | None) -> np.ndarray | None:
     if split_of is None:
         return None
-    groups = dataset.column("group")
-    side = {group: split_of(dataset.info, group) for group in set(groups)}
-    return np.array([side[group] for group in groups])
+    groups, group = dataset.codes("group")
+    # Objects: a row points to one of three words, and holds none itself.
+    return np.array([split_of(dataset.info, name) for name in groups], dtype=object)[group]
 
 
 def _unreadable(one: _Seen) -> list[Finding]:
@@ -172,7 +172,7 @@ def _classes(one: _Seen, settings: Settings) -> list[Finding]:
     tested = [rows for side, rows in pools if side == "test"]
     best = max((int((np.bincount(one.labels[rows]) >= fewest).sum()) for rows in tested), default=0)
     # Whole to one side, by its pin or for want of a second group: then that none of it is tested is no surprise.
-    whole = isinstance(one.dataset.info.meta_split, str) or len(set(one.dataset.column("group"))) == 1
+    whole = isinstance(one.dataset.info.meta_split, str) or len(one.dataset.codes("group")[0]) == 1
     if best < 2 and not whole:
         able_ones = "no class" if best == 0 else "only one class"
         what = f"{able_ones} on the meta-test side has examples enough for an episode; nothing of it is tested"
@@ -185,12 +185,14 @@ def _classes(one: _Seen, settings: Settings) -> list[Finding]:
 
 def _pools(one: _Seen) -> list[tuple[str, np.ndarray]]:
     """The rows that the classes of one episode may come from, with the side they are on."""
-    sides = one.sides if one.sides is not None else np.full(len(one.dataset), "any")
+    groups, group = one.dataset.codes("group")
     if one.dataset.info.episode_scope == "dataset":
-        keys = sides
-    else:
-        keys = np.array([f"{side}/{group}" for side, group in zip(sides, one.dataset.column("group"), strict=True)])
-    return [(str(key).split("/")[0], np.flatnonzero(keys == key)) for key in np.unique(keys)]
+        groups, group = ["all"], np.zeros(len(one.dataset), dtype=np.int64)
+    pools = []
+    for side in ("any",) if one.sides is None else get_args(Split):
+        rows = np.arange(len(one.dataset)) if one.sides is None else np.flatnonzero(one.sides == side)
+        pools += [(side, of_group) for of_group in by_code(group, rows, len(groups)) if len(of_group)]
+    return pools
 
 
 # Duplicates in one dataset
@@ -222,8 +224,7 @@ def _alone(one: _Seen) -> list[Finding]:
 
     # Near ones, among the first of each group of equal ones.
     firsts = np.sort(np.unique(one.prints.digests, return_index=True)[1])
-    bad = {row for row, _ in one.prints.bad}
-    firsts = np.array([row for row in firsts if row not in bad], dtype=np.int64)
+    firsts = np.setdiff1d(firsts, np.array([row for row, _ in one.prints.bad], dtype=np.int64))
     near: list[np.ndarray] = []
     if one.dataset.modality == "text":
         near = [firsts[rows] for rows in _groups_of_equal(one.prints.plain[firsts])]
@@ -253,8 +254,7 @@ def _across(one: _Seen, same: list[np.ndarray], exact: bool) -> list[Finding]:
     for pair in _OPPOSITE:
         if crossing := [rows for rows in same if set(pair) <= set(one.sides[rows])]:
             rows = crossing[0]
-            groups = one.dataset.column("group")
-            names = sorted({groups[row] for row in rows})
+            names = sorted(set(one.dataset.column("group", rows)))
             count = len(crossing)
             like = "the same" if exact else "nearly the same"
             what = (

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +24,16 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from quickstudy.data.contents import FILE, Stored, digests_of, stored_at
 from quickstudy.errors import QuickstudyError
 
 Modality = Literal["image", "audio", "text"]
 Split = Literal["train", "validation", "test"]
 MODALITIES: tuple[Modality, ...] = ("image", "audio", "text")
+PLACES = ("label", "group", "domain")
+"""All columns but the examples."""
+BATCH = 256
+"""Examples that are Python objects at once, where all of a dataset are read one after the other."""
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -80,20 +86,13 @@ class DatasetInfo(BaseModel):
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The Parquet file that a dataset was read from, and how to tell that it is still the same."""
-
-    path: Path
-    stamp: tuple[int, int, int]
-    """size in bytes, time of the last change in nanoseconds, inode"""
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Examples with their labels, groups and domains; rows keep the order of the Parquet file."""
 
     info: DatasetInfo
     table: pa.Table
+    """The columns of its file. Examples that are not among them are read from there as they are asked for, so that
+    they need not fit in memory."""
     stored: Stored | None = None
     """Where it lies; None where it was made in memory."""
 
@@ -108,42 +107,117 @@ class Dataset:
     def __len__(self) -> int:
         return self.table.num_rows
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
         """Class names, sorted."""
-        return sorted(set(self.column("label")))
+        return self._labels[0]
 
-    @cached_property
+    @property
     def class_index(self) -> np.ndarray:
         """int64 [n]: the place of each row's label in ``classes``."""
-        place = {name: i for i, name in enumerate(self.classes)}
-        return np.array([place[label] for label in self.column("label")], dtype=np.int64)
-
-    def column(self, name: str) -> list[str]:
-        """A column of strings: label, group or domain."""
-        return self.table.column(name).to_pylist()
+        return self._labels[1]
 
     @cached_property
-    def cells(self) -> pa.ChunkedArray:
-        """The column of examples; of a dataset that was opened without them it is read now."""
-        if self.stored is None or self.modality in self.table.column_names:
-            return self.table.column(self.modality)
+    def _labels(self) -> tuple[list[str], np.ndarray]:
+        return self.codes("label")
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """uint64 [n]: a hash of each example as it is stored, its labels left out."""
+        return digests_of(self.batches(), self.stored)
+
+    def column(self, name: str, rows: np.ndarray | None = None) -> list[str]:
+        """A column of strings: label, group or domain; of all rows, or of int [n] these."""
+        column = self.table.column(name)
+        return (column if rows is None else column.take(pa.array(rows))).to_pylist()
+
+    def codes(self, name: str) -> tuple[list[str], np.ndarray]:
+        """A column of strings as numbers: the strings in it, sorted, and int64 [n], the place of each row's in them.
+
+        Of a million rows no million Python objects are made.
+        """
+        column = self.table.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        parts = column.unify_dictionaries().chunks
+        if not parts:
+            return [], np.zeros(0, dtype=np.int64)
+        values = parts[0].dictionary.to_pylist()
+        found = np.concatenate([part.indices.to_numpy() for part in parts])
+        present = np.flatnonzero(np.bincount(found, minlength=len(values)))
+        order = sorted(present.tolist(), key=values.__getitem__)
+        place = np.zeros(len(values), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        return [values[number] for number in order], place[found]
+
+    def raw(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> list[Any]:
+        """The examples as stored: file bytes of an image or a recording, or the text. [len(rows)]"""
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start or 0, min(rows.stop or len(self), len(self)))
+        return self._content(self._cells(np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)))
+
+    def path(self, row: int) -> str | None:
+        """The name that the file of an example had, where it is known."""
+        cell = None if self.modality == "text" else self._cells(np.array([row]))[0].as_py()
+        return cell and cell["path"]
+
+    def batches(self, size: int = BATCH) -> Iterator[list[Any]]:
+        """The examples in their order, as `raw` gives them, ``size`` at a time and fewer in the last; no more are in
+        memory."""
+        if self.modality in self.table.column_names:
+            for start in range(0, len(self), size):
+                yield self._content(self.table.column(self.modality).slice(start, size))
+            return
+        waiting: list[Any] = []
+        with self._file() as file:
+            for batch in file.iter_batches(min(size, BATCH), columns=[self.modality]):
+                waiting += self._content(batch.column(0))
+                if len(waiting) >= size:
+                    yield waiting[:size]
+                    waiting = waiting[size:]
+        if waiting:
+            yield waiting
+
+    def _cells(self, rows: np.ndarray) -> pa.ChunkedArray:
+        """Of the column of examples the int64 [n] rows. Of a file those row groups are read that hold them."""
+        if self.modality in self.table.column_names:
+            return self.table.column(self.modality).take(pa.array(rows))
+        with self._file() as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            group = np.searchsorted(np.cumsum(sizes), rows, side="right")
+            touched = np.unique(group)
+            column = file.read_row_groups(touched.tolist(), columns=[self.modality]).column(0)
+        before, kept = np.cumsum([0, *sizes]), np.cumsum([0, *np.array(sizes, dtype=np.int64)[touched]])
+        return column.take(pa.array(rows - before[group] + kept[np.searchsorted(touched, group)]))
+
+    @contextmanager
+    def _file(self) -> Iterator[pq.ParquetFile]:
+        assert self.stored is not None
         try:
             with pq.ParquetFile(self.stored.path, memory_map=True) as file:
-                return file.read([self.modality]).column(self.modality)
+                yield file
         except (pa.ArrowInvalid, OSError) as error:
             folder = self.stored.path.parent
             raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
 
-    def raw(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> list[Any]:
-        """The examples as stored: file bytes of an image or a recording, or the text. [len(rows)]"""
-        column = self.cells
-        if isinstance(rows, slice):
-            column = column.slice(rows.start or 0, (rows.stop or len(self)) - (rows.start or 0))
-        elif rows is not None:
-            column = column.take(pa.array(np.asarray(rows, dtype=np.int64)))
-        cells = column.to_pylist()
-        return cells if self.modality == "text" else [cell["bytes"] for cell in cells]
+    def _content(self, cells: Any) -> list[Any]:
+        found = cells.to_pylist()
+        return found if self.modality == "text" else [cell["bytes"] for cell in found]
+
+
+def by_code(codes: np.ndarray, rows: np.ndarray, count: int) -> list[np.ndarray]:
+    """Rows apart by their codes, in time that does not grow with the number of codes.
+
+    Args:
+        codes: int64 [n], below ``count``.
+        rows: int64 [m], of those.
+        count: of codes.
+
+    Returns:
+        for each code its rows, in the order that they came in.
+    """
+    own = codes[rows]
+    return np.split(rows[np.argsort(own, kind="stable")], np.cumsum(np.bincount(own, minlength=count))[:-1])
 
 
 def make_table(
@@ -182,7 +256,7 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", suffix=".part", dir=root.parent))
     old = None
     try:
-        _write_examples(table, draft / "examples.parquet")
+        _write_examples(table, draft / FILE)
         text = yaml.safe_dump(info.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
         (draft / "dataset.yaml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)
@@ -209,7 +283,7 @@ def write_examples(root: Path, name: str, table: pa.Table) -> None:
     part = root.parent / f".{name}.part"  # always the same, so that what a kill leaves is written over the next time
     try:
         _write_examples(table, part)
-        os.replace(part, root / name / "examples.parquet")
+        os.replace(part, root / name / FILE)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -219,20 +293,24 @@ def _write_examples(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", row_group_size=4096)
 
 
-def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
+def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Path | None = None) -> Dataset:
     """Open ``data/NAME``; the Parquet file is memory-mapped.
 
     Args:
         folder: of the dataset.
-        columns: only these, of those it has: a dataset without its examples is open at once.
+        columns: only these, of those it has: a dataset without its examples (`PLACES`) is open at once.
+        memory: a folder that remembers the hashes of the examples.
     """
     try:
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
         info = DatasetInfo.model_validate(yaml.safe_load(text))
-        stored = stored_at(folder)
-        with pq.ParquetFile(stored.path, memory_map=True) as file:
-            names = file.schema_arrow.names
-            table = file.read([name for name in names if columns is None or name in columns])
+        stored = stored_at(folder, memory)
+        names = pq.read_schema(stored.path, memory_map=True).names
+        wanted = [name for name in names if columns is None or name in columns]
+        # Names that come again and again are kept once, where the table is not to be written as it was.
+        repeated = None if info.modality in wanted else wanted
+        with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
+            table = file.read(wanted)
     except FileNotFoundError as error:
         raise QuickstudyError(
             "not a dataset, a file is missing", where=error.filename, fix="`quickstudy data list` shows what there is"
@@ -241,17 +319,8 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None) -> Dataset:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
     missing = {info.modality, "label", "group"} - set(names)
     if missing:
-        raise QuickstudyError(
-            f"lacks the column {min(missing)!r}", where=folder / "examples.parquet", fix="Import the dataset again"
-        )
+        raise QuickstudyError(f"lacks the column {min(missing)!r}", where=folder / FILE, fix="Import the dataset again")
     return Dataset(info, table, stored)
-
-
-def stored_at(folder: Path) -> Stored:
-    """The Parquet file in a dataset's folder, as it is now."""
-    path = folder / "examples.parquet"
-    now = path.stat()
-    return Stored(path, (now.st_size, now.st_mtime_ns, now.st_ino))
 
 
 def dataset_names(root: Path) -> list[str]:

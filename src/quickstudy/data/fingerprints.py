@@ -4,24 +4,24 @@ import contextlib
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
 from quickstudy.atomic import draft
-from quickstudy.data.dataset import Dataset, Stored
+from quickstudy.data.contents import digest, remember
+from quickstudy.data.dataset import Dataset
 from quickstudy.data.media import decode_image, read_audio
 from quickstudy.errors import QuickstudyError
 from quickstudy.workers import in_order, workers
 
-VERSION = 1  # of the vectors and hashes below; older cached ones are not read
+VERSION = 2  # of what is kept below; older cached ones are not read
 # How far apart two unit vectors may lie for the examples to count as nearly the same. Measured: JPEG at quality 75
 # moves an Omniglot drawing by 0.02 (at most 0.07), doubling its size by 0.08; of 19,280 distinct drawings some 130 lie
 # closer than this to another. OGG moves a recording by 0.06, gain or silence around it by 0; of 3,000 of FSDD none lie
@@ -31,7 +31,6 @@ _NEIGHBOURS = 5  # a bounded number, so that a thousand copies of a picture do n
 _AXES = 10  # of the search tree; more make it slow, fewer make it compare more
 _EDGES = np.geomspace(100, 3800, 17)  # Hz, of the bands of a recording's vector
 _SEGMENTS = 16
-_CHUNK = 256  # examples that are read, or handed to a process, at once
 _WORTH_WORKERS = 4000  # examples; starting the processes takes a second or two
 
 Bad = tuple[tuple[int, str], ...]
@@ -43,10 +42,10 @@ class Fingerprints:
 
     digests: np.ndarray
     """uint64 [n]: a hash of the text or of the file's bytes."""
+    plain: np.ndarray
+    """uint64 [n]: hashes that agree where texts are nearly the same. Pictures and recordings: [0]."""
     vectors: np.ndarray
     """float32 [n, d]: unit vectors, zero where there is nothing to see or hear. Text: [n, 0]."""
-    plain: np.ndarray
-    """uint64 [n]: hashes that agree where texts are nearly the same. Else: [0]."""
     bad: Bad
     """Rows that are empty or cannot be decoded, and why."""
 
@@ -61,17 +60,14 @@ def fingerprints(
         cache: a folder that keeps what was decoded, by content.
         progress: told (done, total).
     """
-    hashed = hashes(dataset, cache)
-    if dataset.modality == "text":
-        return hashed
-    kept = None if cache is None else _kept(cache, dataset.modality, hashed.digests)
+    digests = dataset.digests
+    kept = None if cache is None else _kept(cache, dataset.modality, digests)
     if kept is not None and (known := _read_cache(kept)) is not None:
-        vectors, bad = known
-    else:
-        vectors, bad = _decode_all(dataset, progress)
-        if kept is not None:
-            _write_cache(kept, vectors, bad)
-    return Fingerprints(hashed.digests, vectors, hashed.plain, bad)
+        return Fingerprints(digests, *known)
+    plain, vectors, bad = (_read_all if dataset.modality == "text" else _decode_all)(dataset, progress)
+    if kept is not None:
+        _write_cache(kept, plain, vectors, bad)
+    return Fingerprints(digests, plain, vectors, bad)
 
 
 def joined(one: Fingerprints, other: Fingerprints) -> Fingerprints:
@@ -79,8 +75,8 @@ def joined(one: Fingerprints, other: Fingerprints) -> Fingerprints:
     n = len(one.digests)
     return Fingerprints(
         np.concatenate([one.digests, other.digests]),
-        np.concatenate([one.vectors, other.vectors]),
         np.concatenate([one.plain, other.plain]),
+        np.concatenate([one.vectors, other.vectors]),
         (*one.bad, *((row + n, why) for row, why in other.bad)),
     )
 
@@ -88,79 +84,30 @@ def joined(one: Fingerprints, other: Fingerprints) -> Fingerprints:
 def keep(prints: Fingerprints, dataset: Dataset, before: Fingerprints, cache: Path) -> None:
     """Remember the fingerprints of a dataset that grew, in the place of those that it had before."""
     assert dataset.stored is not None
-    _keep_hashes(prints, dataset, dataset.stored, cache)
-    if dataset.modality != "text":
-        _write_cache(_kept(cache, dataset.modality, prints.digests), prints.vectors, prints.bad)
-        if len(before.digests) < len(prints.digests):
-            _kept(cache, dataset.modality, before.digests).unlink(missing_ok=True)
+    remember(prints.digests, dataset.stored)
+    _write_cache(_kept(cache, dataset.modality, prints.digests), prints.plain, prints.vectors, prints.bad)
+    if len(before.digests) < len(prints.digests):
+        _kept(cache, dataset.modality, before.digests).unlink(missing_ok=True)
 
 
 def _kept(cache: Path, modality: str, digests: np.ndarray) -> Path:
-    """Where the vectors of these examples are kept: by content, as the same one may lie in many a file."""
+    """Where what was found in these examples is kept: by content, as the same one may lie in many a file."""
     key = blake2b(f"{VERSION} {modality} ".encode() + digests.tobytes(), digest_size=16).hexdigest()
     return cache / f"{key}.npz"
 
 
-def hashes(dataset: Dataset, cache: Path | None = None) -> Fingerprints:
-    """Fingerprints without vectors. A file that has not changed is not read again."""
-    n, text = len(dataset), dataset.modality == "text"
-    known = None
-    if cache is not None and dataset.stored is not None:
-        known = _read_hashes(_kept_hashes(cache, dataset.name), dataset.stored)
-        if known is not None and len(known.digests) == n and len(known.plain) == n * text:
-            return known
-    digests, likes = np.zeros(n, dtype=np.uint64), np.zeros(n if text else 0, dtype=np.uint64)
-    bad = []
-    for i, content in _rows(dataset):
-        digests[i] = digest(content)
-        if text:
-            likes[i] = digest(plain(content or ""))
-            if content is None or not content.strip():
-                bad.append((i, "empty"))
-    hashed = Fingerprints(digests, np.zeros((n, 0), np.float32), likes, tuple(bad))
-    if cache is not None and dataset.stored is not None:
-        _keep_hashes(hashed, dataset, dataset.stored, cache)
-    return hashed
-
-
-def _kept_hashes(cache: Path, name: str) -> Path:
-    return cache / "datasets" / f"{name}.npz"
-
-
-def _keep_hashes(prints: Fingerprints, dataset: Dataset, stored: Stored, cache: Path) -> None:
-    bad = prints.bad if dataset.modality == "text" else ()
-    rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
-    with draft(_kept_hashes(cache, dataset.name)) as part, part.open("wb") as file:
-        np.savez(file, stamp=_stamp(stored), digests=prints.digests, plain=prints.plain, bad=rows, why=reasons)
-
-
-def _stamp(stored: Stored) -> np.ndarray:
-    return np.array([str(number) for number in (VERSION, *stored.stamp)])  # an inode may need all of 64 bits
-
-
-def _read_hashes(path: Path, stored: Stored) -> Fingerprints | None:
+def _read_cache(path: Path) -> tuple[np.ndarray, np.ndarray, Bad] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            if file["stamp"].tolist() != _stamp(stored).tolist():
-                return None
-            digests, bad = file["digests"], tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
-            return Fingerprints(digests, np.zeros((len(digests), 0), np.float32), file["plain"], bad)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # not there, or damaged: read anew
-
-
-def _read_cache(path: Path) -> tuple[np.ndarray, Bad] | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["vectors"], tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
+            return file["plain"], file["vectors"], tuple(zip(file["bad"].tolist(), file["why"].tolist(), strict=True))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there, or damaged: computed anew
 
 
-def _write_cache(path: Path, vectors: np.ndarray, bad: Bad) -> None:
+def _write_cache(path: Path, plain: np.ndarray, vectors: np.ndarray, bad: Bad) -> None:
     rows, reasons = np.array([row for row, _ in bad], int), np.array([why for _, why in bad], str)
     with draft(path) as part, part.open("wb") as file:
-        np.savez(file, vectors=vectors, bad=rows, why=reasons)
+        np.savez(file, plain=plain, vectors=vectors, bad=rows, why=reasons)
 
 
 def plain(text: str) -> str:
@@ -201,28 +148,25 @@ def near_pairs(vectors: np.ndarray, among: np.ndarray, radius: float) -> np.ndar
     return np.unique(pairs, axis=0)
 
 
-def digest(content: str | bytes | None) -> int:
-    """64 bits of a hash: among a million examples, two different ones agree once in forty million times."""
-    data = content.encode() if isinstance(content, str) else content or b""
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+def _read_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray, Bad]:
+    """Texts need no decoding: they are empty or not."""
+    digests, bad, done = np.zeros(len(dataset), dtype=np.uint64), [], 0
+    for texts in dataset.batches():
+        for row, text in enumerate(texts, done):
+            digests[row] = digest(plain(text or ""))
+            if text is None or not text.strip():
+                bad.append((row, "empty"))
+        done += len(texts)
+        progress(done, len(dataset))
+    return digests, np.zeros((len(dataset), 0), np.float32), tuple(bad)
 
 
-def _rows(dataset: Dataset) -> Iterator[tuple[int, Any]]:
-    """Every example with its number; few at a time are in memory as Python objects."""
-    for rows in _slices(dataset):
-        yield from enumerate(dataset.raw(rows), rows.start)
-
-
-def _slices(dataset: Dataset) -> Iterator[slice]:
-    return (slice(start, min(start + _CHUNK, len(dataset))) for start in range(0, len(dataset), _CHUNK))
-
-
-def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, Bad]:
+def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray, Bad]:
     vector_of = image_vector if dataset.modality == "image" else audio_vector
     width = 64 if dataset.modality == "image" else _SEGMENTS * (len(_EDGES) - 1)
     vectors = np.zeros((len(dataset), width), dtype=np.float32)
     bad = []
-    decode, chunks = partial(_vectors, vector_of), map(dataset.raw, _slices(dataset))
+    decode, chunks = partial(_vectors, vector_of), dataset.batches()
     with workers() if len(dataset) > _WORTH_WORKERS else contextlib.nullcontext() as pool:
         done = 0
         for found in map(decode, chunks) if pool is None else in_order(pool, decode, chunks):
@@ -233,7 +177,7 @@ def _decode_all(dataset: Dataset, progress: Callable[[int, int], None]) -> tuple
                     vectors[i] = vector
             done += len(found)
             progress(done, len(dataset))
-    return vectors, tuple(bad)
+    return np.zeros(0, np.uint64), vectors, tuple(bad)
 
 
 def _vectors(vector_of: Callable[[bytes], np.ndarray], contents: Sequence[bytes | None]) -> list[np.ndarray | str]:

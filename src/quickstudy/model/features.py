@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -13,9 +13,11 @@ from quickstudy.atomic import draft
 from quickstudy.data.dataset import Dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders import Encoder
+from quickstudy.workers import in_order
 
 VERSION = 1  # raise when a frozen front changes what it computes
 CHUNK = 512
+TEXTS = 2**16  # at once: encoders batch them by length, and what shares a batch is rounded alike
 
 
 def features(
@@ -24,51 +26,51 @@ def features(
     """The frozen front's array of every example, row by row as in the dataset, and the digest of what it was made of.
 
     The cache is keyed by the dataset's content and the front with its settings; a file appears whole or not at all.
+    Neither the examples nor the array of a large dataset are ever all in memory, where there is a cache.
     """
-    digest = blake2b(f"{VERSION}/{encoder.front}/".encode(), digest_size=16)
-    for start in range(0, len(dataset), CHUNK):
-        for cell in dataset.raw(slice(start, min(start + CHUNK, len(dataset)))):
-            data = cell.encode() if isinstance(cell, str) else cell
-            digest.update(len(data).to_bytes(8, "big"))
-            digest.update(data)
-    path = None if cache is None else cache / f"{dataset.name}-{digest.hexdigest()}.npy"
-    if path is not None and path.exists():
+    made_of = f"{VERSION}/{encoder.front}/".encode() + dataset.digests.tobytes()
+    digest = blake2b(made_of, digest_size=16).hexdigest()
+    if cache is None:
+        return np.concatenate(list(_prepared(dataset, encoder, progress))), digest
+    path = cache / f"{dataset.name}-{digest}.npy"
+    if path.exists():
         with contextlib.suppress(ValueError, EOFError):  # a damaged file is computed anew
-            return np.load(path, mmap_mode="r"), digest.hexdigest()
-    array = _compute(dataset, encoder, progress)
-    if path is None:
-        return array, digest.hexdigest()
+            return np.load(path, mmap_mode="r"), digest
     with draft(path) as part, part.open("wb") as file:
-        np.save(file, array)
-    return np.load(path, mmap_mode="r"), digest.hexdigest()
+        for number, array in enumerate(_prepared(dataset, encoder, progress)):
+            if number == 0:
+                header = np.lib.format.header_data_from_array_1_0(array) | {"shape": (len(dataset), *array.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(array).data)
+    return np.load(path, mmap_mode="r"), digest
 
 
-def _compute(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
-    n = len(dataset)
-    if dataset.modality == "text":  # texts are batched by length over the whole dataset
-        array = encoder.prepare(dataset.raw())
+def _prepared(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> Iterator[np.ndarray]:
+    """The array part by part.
+
+    Raises:
+        QuickstudyError: a number is none: one such example would spoil every task that it is in.
+    """
+    done, bad, first = 0, 0, 0
+    for part in _parts(dataset, encoder):
+        wrong = ~np.isfinite(part).reshape(len(part), -1).all(1)
+        if wrong.any():
+            first = first if bad else done + int(wrong.argmax())
+            bad += int(wrong.sum())
+        done += len(part)
         if progress is not None:
-            progress(n, n)
-        return _checked(array, dataset)
-
-    def prepare(start: int) -> np.ndarray:
-        return encoder.prepare(dataset.raw(slice(start, min(start + CHUNK, n))))
-
-    parts = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoders let go of the interpreter's lock
-        for part in threads.map(prepare, range(0, n, CHUNK)):
-            parts.append(part)
-            if progress is not None:
-                progress(sum(map(len, parts)), n)
-    return _checked(np.concatenate(parts), dataset)
-
-
-def _checked(array: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Raises QuickstudyError where a number is none: one such example would spoil every task that it is in."""
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
-    if bad.any():
+            progress(done, len(dataset))
+        yield part
+    if bad:
         raise QuickstudyError(
-            f"{bad.sum()} examples hold values that are no finite numbers", where=f"{dataset.name}, row {bad.argmax()}",
+            f"{bad} examples hold values that are no finite numbers", where=f"{dataset.name}, row {first}",
             fix="Remove them from the source and import it again",
         )  # fmt: skip
-    return array
+
+
+def _parts(dataset: Dataset, encoder: Encoder) -> Iterator[np.ndarray]:
+    if dataset.modality == "text":
+        yield from map(encoder.prepare, dataset.batches(TEXTS))
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoders let go of the interpreter's lock
+        yield from in_order(threads, encoder.prepare, dataset.batches(CHUNK))

@@ -11,8 +11,12 @@ import numpy as np
 import torch
 
 from quickstudy.config import Splits
-from quickstudy.data.dataset import Dataset, Modality
+from quickstudy.data.dataset import Dataset, Modality, by_code
 from quickstudy.tasks.splits import row_splits
+
+MANY = 4096
+"""Examples of a class from which on a few are drawn one after the other: a random key for each would take longer than
+all the rest of a training step, and for the frozen episodes of two classes of a million each 200 MB and more."""
 
 Novelty = Literal["classes", "domain", "dataset"]
 
@@ -32,9 +36,9 @@ class Pool:
     classes: tuple[str, ...]
 
     @staticmethod
-    def of(dataset: Dataset, mask: np.ndarray) -> "Pool":
-        """The rows of a dataset where ``mask`` (bool [n]) is true."""
-        rows = np.flatnonzero(mask)
+    def of(dataset: Dataset, chosen: np.ndarray) -> "Pool":
+        """Rows of a dataset: those where ``chosen`` (bool [n]) is true, or int64 [m] these, ascending."""
+        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         labels = dataset.class_index[rows]
         rows = rows[np.argsort(labels, kind="stable")]
         present, counts = np.unique(labels, return_counts=True)
@@ -83,11 +87,26 @@ def sample(pool: Pool, batch: int, way: int, shot: int, query: int, generator: t
     # The order of random keys is a random order: the first N of it are N distinct classes.
     chosen = able[torch.rand(batch, len(able), generator=generator).argsort(dim=1)[:, :way]]  # [B, N]
     counts = pool.counts[chosen]
-    keys = torch.rand(batch, way, int(counts.max()), generator=generator)
-    keys.masked_fill_(torch.arange(keys.shape[2]) >= counts[..., None], 2.0)  # rows a class does not have come last
-    within = keys.topk(need, dim=2, largest=False, sorted=True).indices
+    if int(counts.max()) < MANY:
+        keys = torch.rand(batch, way, int(counts.max()), generator=generator)
+        keys.masked_fill_(torch.arange(keys.shape[2]) >= counts[..., None], 2.0)  # rows a class does not have come last
+        within = keys.topk(need, dim=2, largest=False, sorted=True).indices
+    else:
+        within = _few_of_many(counts, need, generator)
     rows = pool.rows[pool.starts[chosen][..., None] + within]  # [B, N, K + Q]
     return Episodes(support=rows[..., :shot], query=rows[..., shot:])
+
+
+def _few_of_many(counts: torch.Tensor, need: int, generator: torch.Generator) -> torch.Tensor:
+    """int64 [..., need]: distinct numbers below each of ``counts`` ([...], at least ``need``), in random order."""
+    shares = torch.rand(*counts.shape, need, generator=generator, dtype=torch.float64)
+    drawn = torch.empty(*counts.shape, 0, dtype=torch.int64)
+    for taken in range(need):
+        # A place among those that are left; each of the taken ones at or before it moves it on by one.
+        place = (shares[..., taken] * (counts - taken)).long()
+        gaps = drawn.sort(dim=-1).values - torch.arange(taken)
+        drawn = torch.cat([drawn, (place + (gaps <= place[..., None]).sum(-1))[..., None]], dim=-1)
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,6 @@ def _pools(dataset: Dataset, mask: np.ndarray) -> list[tuple[str, Pool]]:
         return []
     if dataset.info.episode_scope == "dataset":
         return [(dataset.name, Pool.of(dataset, mask))]
-    groups = np.array(dataset.column("group"))
-    return [
-        (f"{dataset.name}/{group}", Pool.of(dataset, mask & (groups == group))) for group in np.unique(groups[mask])
-    ]
+    groups, group = dataset.codes("group")
+    apart = zip(groups, by_code(group, np.flatnonzero(mask), len(groups)), strict=True)
+    return [(f"{dataset.name}/{name}", Pool.of(dataset, rows)) for name, rows in apart if len(rows)]

@@ -30,14 +30,13 @@ def row_splits(dataset: Dataset, splits: Splits) -> tuple[np.ndarray, np.ndarray
         held_out: bool [n], whether its domain is kept for meta-test. Meta-train and meta-validation use only
             examples that are not; in a dataset that is wholly meta-test no domain was ever heard, so none is marked.
     """
-    groups = dataset.column("group")
-    side = {group: meta_split(dataset.info, group, splits) for group in set(groups)}
-    split = np.array([side[group] for group in groups])
+    groups, group = dataset.codes("group")
+    # Objects: a row points to one of three words, and holds none itself.
+    split = np.array([meta_split(dataset.info, name, splits) for name in groups], dtype=object)[group]
     held_out = np.zeros(len(dataset), dtype=bool)
     if dataset.info.domain is not None and dataset.info.meta_split != "test":
-        domains = dataset.column("domain")
-        out = {domain: domain_is_held_out(dataset.info, domain, splits) for domain in set(domains)}
-        held_out = np.array([out[domain] for domain in domains])
+        domains, domain = dataset.codes("domain")
+        held_out = np.array([domain_is_held_out(dataset.info, name, splits) for name in domains], dtype=bool)[domain]
     return split, held_out
 
 

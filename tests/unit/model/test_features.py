@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from quickstudy.config import ImageInput, Settings
+from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders.image_conv4 import Conv4
+from quickstudy.model.encoders.text_tokens import TokenEncoder
 from quickstudy.model.features import CHUNK, features
 
 
@@ -76,12 +78,46 @@ def test_a_damaged_file_is_computed_anew(toys, encoder: Counting, tmp_path: Path
     assert path.read_bytes() == data
 
 
-def test_a_stop_leaves_no_half_written_file(toys, encoder: Counting, tmp_path: Path, monkeypatch) -> None:
-    def save(file, array) -> None:
-        file.write(b"half")
-        raise KeyboardInterrupt
+def test_a_stop_leaves_no_half_written_file(toys, encoder: Counting, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        features(toys("image"), encoder, tmp_path)
+        features(toys("image", classes=6, each=CHUNK // 5), encoder, tmp_path, stop)
+    assert list(tmp_path.iterdir()) == []  # the first of two chunks was written
+
+
+class Lengths(TokenEncoder):
+    """Notes how many texts it had to prepare at once."""
+
+    seen: list[int]
+
+    def prepare(self, raw):
+        self.seen.append(len(raw))
+        return super().prepare(raw)
+
+
+def test_texts_are_prepared_and_written_part_by_part(toys, tiny: Settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("quickstudy.model.features.TEXTS", 20)
+    dataset, encoder = toys("text", classes=6, each=8), Lengths(tiny.inputs.text, "words", "cnn", 4, 16, 1)
+    encoder.seen = []
+    kept, _ = features(dataset, encoder, tmp_path)
+    assert encoder.seen == [20, 20, 8]
+    assert isinstance(kept, np.memmap) and np.array_equal(kept, encoder.prepare(dataset.raw()))
+    assert np.array_equal(features(dataset, encoder, None)[0], kept)
+
+
+def test_what_is_no_number_is_named_by_its_first_row(toys, encoder: Counting, tmp_path: Path, monkeypatch) -> None:
+    dataset = toys("image", classes=6, each=CHUNK // 5)
+    bad = {5, 6, CHUNK + 3}
+
+    def prepare(raw) -> np.ndarray:
+        start = 0 if raw[0] == dataset.raw([0])[0] else CHUNK
+        return np.array([[np.nan if start + i in bad else 1.0] for i in range(len(raw))])
+
+    monkeypatch.setattr(encoder, "prepare", prepare)
+    for cache in (None, tmp_path):
+        with pytest.raises(QuickstudyError, match="toys, row 5: 3 examples hold values that are no finite numbers"):
+            features(dataset, encoder, cache)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from quickstudy.tasks.episodes import Pool, sample
+from quickstudy.tasks.episodes import MANY, Pool, sample
 
 
 def whole(dataset) -> Pool:
@@ -92,3 +92,21 @@ def test_more_classes_than_can_be_had_is_refused(uneven: Pool) -> None:
     assert uneven.largest_way(7) == 5 and uneven.largest_way(13) == 0
     with pytest.raises(ValueError, match="5 classes have 7 examples, 6 are asked for"):
         sample(uneven, 1, 6, 4, 3, seeded())
+
+
+def test_few_examples_of_a_class_of_very_many_are_drawn_fairly() -> None:
+    counts = torch.tensor([MANY, 6, 3 * MANY])
+    starts = torch.cumsum(counts, 0) - counts
+    pool = Pool("big", "text", torch.arange(int(counts.sum())), starts, counts, ("a", "b", "c"))
+    episodes = sample(pool, 3000, 3, 4, 2, seeded())
+    rows = torch.cat([episodes.support, episodes.query], dim=2)  # [3000, 3, 6]
+    assert all(len(set(own)) == 6 for own in rows.flatten(0, 1).tolist())
+    owner = torch.searchsorted(starts, rows, right=True) - 1
+    assert (owner == owner[..., :1]).all() and (owner[..., 0].sort(dim=1).values == torch.arange(3)).all()
+    small = rows[owner[..., 0] == 1] - starts[1]
+    assert (small.sort(dim=1).values == torch.arange(6)).all()  # all that there are
+    for place in range(6):  # and each as often as another in each place
+        assert chisquare(torch.bincount(small[:, place], minlength=6).numpy()).pvalue > 0.001
+        tenth = (rows[owner[..., 0] == 2][:, place] - starts[2]) * 10 // counts[2]
+        assert chisquare(torch.bincount(tenth, minlength=10).numpy()).pvalue > 0.001
+    assert torch.equal(sample(pool, 3000, 3, 4, 2, seeded()).query, episodes.query)
