@@ -1,17 +1,21 @@
 """Runs that died without a word: kill -9, a machine without power. They are told by what they leave behind.
 
+    python -m flows.recovery       # mark those of this clone, as `quickstudy worker` does
+
+
 A run of a deployment holds the lock of its workspace (quickstudy.workspaces) for as long as its process lives. So a
 workspace that nobody holds, and whose run Prefect believes to be at work, is that of a dead one. Runs of machines that
 are gone altogether have no heartbeat; an automation marks those (flows/deploy.py).
 """
 
 import contextlib
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -25,7 +29,9 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
+from flows import steps
 from quickstudy import workspaces
+from quickstudy.environment import find_project
 
 RETRAIN = "retrain/retrain"
 NEVER_STARTED = timedelta(minutes=3)
@@ -117,3 +123,16 @@ def waiting(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
         if run.state is not None
         and (run.state.type != StateType.SCHEDULED or (run.expected_start_time or now) <= now + timedelta(seconds=5))
     ]  # fmt: skip
+
+
+def main() -> int:
+    def run() -> None:
+        with get_client(sync_client=True) as client:
+            for name in bury(client, find_project()):
+                print(f"run {name} is dead and was marked so", flush=True)
+
+    return steps.main(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

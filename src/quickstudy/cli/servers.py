@@ -148,7 +148,7 @@ def worker(
     with _services(root / ".cache" / f"worker-{pool}.log") as run:
         run(_worker(root, pool, env, limit))
         console.print(f"A worker of the pool {pool} for {env['PREFECT_API_URL']}. Ctrl-C stops it.", highlight=False)
-        run.supervise(console)
+        run.supervise(console, lambda: _bury(root, env, run.log))
 
 
 def ui() -> None:
@@ -364,6 +364,15 @@ def _deploy(root: Path, env: dict[str, str]) -> None:
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
         raise QuickstudyError(last.removeprefix("quickstudy: "))
+
+
+def _bury(root: Path, env: dict[str, str], log: IO[str]) -> None:
+    """Mark the runs of this clone that died as crashed, so that whoever waits for them need not wait for a silence."""
+    from quickstudy import workspaces
+
+    if workspaces.abandoned(root):
+        command = [sys.executable, "-m", "flows.recovery"]
+        subprocess.run(command, cwd=root, env={**os.environ, **env}, stdout=log, stderr=log)
 
 
 def _check_pool(api: str, pool: str) -> None:
