@@ -16,7 +16,6 @@ from prefect.cache_policies import NO_CACHE
 from flows import notice, steps, telling
 from quickstudy import versions
 from quickstudy.config import load_settings
-from quickstudy.environment import find_project
 
 STAGE = "meta_train"
 
@@ -66,7 +65,7 @@ def meta_train(lock: str, data: str, project: str | None = None) -> None:
     Raises:
         QuickstudyError: the inputs are not to be had here, or what the stage tells the user.
     """
-    root = find_project(Path(project) if project else None)
+    root = steps.project_of(project)
     limits = load_settings(root / "params.yaml").runs
     with steps.only_run(root), notice.of_run(root), alone_on_the_gpu():
         (root / "dvc.lock").write_text(lock, encoding="utf-8")

@@ -8,14 +8,12 @@ python -m flows.promote rollback --reason "…"
 
 import argparse
 import sys
-from pathlib import Path
 
 from prefect import flow
 
 from flows import notice, steps
 from quickstudy import registry
 from quickstudy.config import load_settings
-from quickstudy.environment import find_project
 from quickstudy.ledger import Entry
 
 
@@ -44,7 +42,7 @@ def promote(
     Raises:
         QuickstudyError: nothing was moved; says why.
     """
-    root = find_project(Path(project) if project else None)
+    root = steps.project_of(project)
     policy = load_settings(root / "params.yaml").gate
     with notice.of_run(root):
         plan = steps.choose(root, "promote", str(version), against)
@@ -69,7 +67,7 @@ def rollback(reason: str = "", against: int | None = None, project: str | None =
     Raises:
         QuickstudyError: nothing was moved; says why.
     """
-    root = find_project(Path(project) if project else None)
+    root = steps.project_of(project)
     with notice.of_run(root):
         plan = steps.choose(root, "rollback", "previous", against)
         registry.approved(plan, reason)

@@ -20,7 +20,6 @@ from quickstudy import reproduce as rebuild
 from quickstudy import versions
 from quickstudy.cli.display import COUNT
 from quickstudy.config import load_settings
-from quickstudy.environment import find_project
 
 
 # A rebuild starts from nothing: no step is taken from what an earlier one has left. How long it takes is not what the
@@ -103,7 +102,7 @@ def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
         QuickstudyError: it cannot be rebuilt; says why.
         versions.StageFailed: a stage was killed.
     """
-    root, started = find_project(Path(project) if project else None), time.monotonic()
+    root, started = steps.project_of(project), time.monotonic()
     with rebuild.alone(root), notice.of_run(root):
         read_state = read(root, uri, return_state=True)
         recipe = read_state.result()

@@ -20,7 +20,6 @@ from prefect.client.orchestration import get_client
 from flows import notice, recovery, steps, telling
 from quickstudy import registry, versions, workspaces
 from quickstudy.config import Settings, load_settings
-from quickstudy.environment import find_project
 from quickstudy.registry import Registration
 
 TRAINING = "meta_train"
@@ -43,7 +42,7 @@ def retrain(
         QuickstudyError: what the user has to mend, in one line.
         versions.StageFailed: a stage ended by a bug or a signal.
     """
-    root = find_project(Path(project) if project else None)
+    root = steps.project_of(project)
     settings = load_settings(root / "params.yaml")
     limit = settings.runs.limit
     deployed = bool(runtime.deployment.id)

@@ -34,6 +34,7 @@ from quickstudy.cli.gate import CODES, folder_of
 from quickstudy.cli.stages import LIVE
 from quickstudy.data.dataset import dataset_names
 from quickstudy.data.starter import STARTER as STARTER_DATA
+from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 from quickstudy.gate import Rule
 from quickstudy.ledger import Entry
@@ -60,6 +61,17 @@ def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> b
     except Exception as error:
         return "database is locked" in str(error)
     return False
+
+
+def project_of(folder: str | None) -> Path:
+    """The project that a flow works in: the folder it was given, or the one around the current folder.
+
+    Raises:
+        QuickstudyError: there is none, or no workspace could be made for this run (quickstudy.workspaces).
+    """
+    if refused := os.environ.get(workspaces.REFUSED):
+        raise QuickstudyError(refused)
+    return find_project(Path(folder) if folder else None)
 
 
 @contextlib.contextmanager

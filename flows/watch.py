@@ -23,7 +23,6 @@ from prefect.exceptions import ObjectNotFound
 from flows import notice, recovery, steps, telling
 from quickstudy import registry, versions, watching
 from quickstudy.config import Settings, load_settings
-from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 
 TAKE = ("quickstudy", "data", "take", "--json")
@@ -43,7 +42,7 @@ def watch(project: str | None = None) -> str | None:
     Raises:
         QuickstudyError: the data cannot be used; says why.
     """
-    root = find_project(Path(project) if project else None)
+    root = steps.project_of(project)
     settings = load_settings(root / "params.yaml")
     with notice.of_run(root, always=False), get_client(sync_client=True) as client:
         for name in recovery.bury(client, root):

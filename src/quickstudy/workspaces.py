@@ -38,6 +38,9 @@ LOCKED = "QUICKSTUDY_LOCKED"
 RUN = "PREFECT__FLOW_RUN_ID"
 """The variable in which Prefect names the run."""
 
+REFUSED = "QUICKSTUDY_REFUSED"
+"""The variable that says why a run has no workspace."""
+
 UNSENT = Path(".cache") / "unsent"
 """Says that what was built in a workspace is not registered yet."""
 
@@ -59,12 +62,19 @@ def checkout(workspace: str, keep: bool = False) -> dict[str, str]:
         keep: as the last run has left it, whatever its commit; for what asks about that run's model.
 
     Returns:
-        what Prefect wants of a pull step: the ``directory`` to run the flow in.
-
-    Raises:
-        QuickstudyError: no such commit here; this environment has other packages than it asks for; nothing to keep.
+        what Prefect wants of a pull step: the ``directory`` to run the flow in. Where there can be none (no such commit
+        here, other packages than it asks for, nothing to keep) the flow runs in the worker's clone, which ends it with
+        the reason: an error here would tell only the worker's log.
     """
     clone = _home()
+    try:
+        return {"directory": str(_checkout(clone, workspace, keep))}
+    except QuickstudyError as error:
+        os.environ[REFUSED] = str(error)
+        return {"directory": str(clone)}
+
+
+def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
     folder = _take(clone, workspace)
     tree = folder / "tree"
     if keep and not (tree / ".git").exists():
@@ -91,7 +101,7 @@ def checkout(workspace: str, keep: bool = False) -> dict[str, str]:
     _share(clone, project)
     os.environ[LOCKED] = str(project)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project / "src"), os.environ.get("PYTHONPATH"))))
-    return {"directory": str(project)}
+    return project
 
 
 @contextlib.contextmanager
