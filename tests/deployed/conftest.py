@@ -17,10 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The machines, at work."""
+    """The machines, at work; the data that is there was trained on."""
     stack = Stack(tmp_path_factory.mktemp("machines"))
     try:
         stack.start()
+        run = stack.wait(lambda: stack.runs("retrain"), 90)[0]["id"]
+        assert stack.ended(run)[0] == "Completed", stack.log(run)
         yield stack
     finally:
         stack.stop()

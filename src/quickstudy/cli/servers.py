@@ -32,6 +32,7 @@ LIMITS = {"gpu": 1}
 
 WORKER = {
     "PREFECT_WORKER_QUERY_SECONDS": "3",  # between two looks for runs; by default 10
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",  # one that misses three is offline; by default 30
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",  # MLflow may be away for some minutes
 }
 
