@@ -142,8 +142,11 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
     if reason := _why_data(root, status):
         found["data"] = (reason,)
     lock = _lock(root)
+    outs: dict[str, tuple[str, ...]] = {}
     for stage in stages(root):
-        reasons = _why_stage(root, stage, status.get(stage.name, []), lock.get(stage.name))
+        outs[stage.name] = stage.outs
+        before = [out for name in stage.after if name in found for out in outs[name]]
+        reasons = _why_stage(root, stage, before, status.get(stage.name, []), lock.get(stage.name))
         if "data" in found and any(overlap(dep, "data") for dep in stage.deps):
             reasons.append("data changed")
         reasons += [f"after {name}" for name in stage.after if name in found]
@@ -661,7 +664,11 @@ def _why_data(root: Path, status: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _why_stage(root: Path, stage: Stage, entries: list[Any], locked: Mapping[str, Any] | None) -> list[str]:
+def _why_stage(
+    root: Path, stage: Stage, before: list[str], entries: list[Any], locked: Mapping[str, Any] | None
+) -> list[str]:
+    """Beside what the stale stages before it say, whose outputs are ``before``. A run that is cut off between two
+    stages leaves the first up to date and the second with an input that has changed."""
     if locked is None:
         return ["never ran"]
     reasons: list[str] = []
@@ -672,15 +679,11 @@ def _why_stage(root: Path, stage: Stage, entries: list[Any], locked: Mapping[str
         for path, state in entry.get("changed deps", {}).items():
             if path.endswith("params.yaml"):
                 reasons += _why_params(root, stage, locked)
-            elif overlap(path, "data") or not any(overlap(path, out) for out in _outs_before(root, stage)):
+            elif overlap(path, "data") or not any(overlap(path, out) for out in before):
                 reasons.append(f"{path} {'is missing' if state == 'deleted' else 'changed'}")
         for path, state in entry.get("changed outs", {}).items():
             reasons.append(f"{path} {'is missing' if state == 'deleted' else 'was changed by hand'}")
-    return reasons or (["an input changed"] if entries and not stage.after else [])
-
-
-def _outs_before(root: Path, stage: Stage) -> list[str]:
-    return [out for other in stages(root) if other.name in stage.after for out in other.outs]
+    return reasons or (["an input changed"] if entries and not before else [])
 
 
 def _why_params(root: Path, stage: Stage, locked: Mapping[str, Any]) -> list[str]:

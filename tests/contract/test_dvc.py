@@ -59,6 +59,18 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
     assert versions.add_data(project) == version  # the same files are the same version
     assert versions.in_cache(project, newer) and not versions.in_cache(project, "0" * 32 + ".dir")
 
+    (project / "data/three.txt").write_text("three\n")  # a run that is cut off after its first stage
+    versions.add_data(project)
+    assert versions.repro(project, "tasks", print) == "ran"
+    assert versions.stale(project) == {
+        "meta_train": ("build/tasks/tasks.json changed",),
+        "evaluate": ("after meta_train",),
+        "card": ("after evaluate",),
+    }
+    (project / "data/three.txt").unlink()
+    assert versions.add_data(project) == version
+    assert versions.repro(project, "tasks", print) == "restored"
+
     shutil.rmtree(project / "build/card")
     (project / "build/tasks/tasks.json").write_text("mine\n")
     assert versions.stale(project) == {
