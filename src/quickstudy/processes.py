@@ -53,7 +53,10 @@ def stop(process: "subprocess.Popen[str]") -> int:
     """Interrupt what ``start`` started, wait until all of it is gone and return its exit code."""
     assert process.stdin is not None
     process.stdin.close()
-    return process.wait()
+    code = process.wait()
+    if code == -signal.SIGKILL:  # perhaps the keeper itself was killed, so that nobody has ended the rest
+        _end_session(process.pid)
+    return code
 
 
 def stream(
@@ -75,6 +78,16 @@ def stream(
     finally:
         stop(process)
         process.stdout and process.stdout.close()
+
+
+def _end_session(session: int) -> None:
+    found = [path.name for path in Path("/proc").glob("[0-9]*")]  # Linux; a container may have no ps
+    if not found:
+        found = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True).stdout.split()
+    for process in map(int, found):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process) == session:
+                os.kill(process, signal.SIGKILL)
 
 
 def _keep(interrupt: str, command: Sequence[str]) -> int:

@@ -54,6 +54,14 @@ def test_the_virtual_environment_is_first_on_the_path(tmp_path: Path) -> None:
     assert lines == [str(Path(sys.executable).parent / "quickstudy")]
 
 
+def test_a_keeper_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
+    process = processes.start(FAMILY, tmp_path, stdout=subprocess.DEVNULL)
+    assert wait_until(lambda: (tmp_path / "pids").exists() and len(pids(tmp_path)) == 2)
+    process.kill()
+    assert processes.stop(process) == -signal.SIGKILL
+    assert wait_until(lambda: not any(alive(pid) for pid in pids(tmp_path)))
+
+
 def test_an_exception_in_the_listener_ends_the_whole_family(tmp_path: Path) -> None:
     def refuse(line: str) -> None:
         raise KeyboardInterrupt

@@ -196,6 +196,8 @@ class Services:
 
     def supervise(self, console: "Console", look: Callable[[], None] = lambda: None) -> None:
         """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
+        from quickstudy import processes
+
         while True:
             for service in self.all:
                 assert service.process is not None
@@ -204,6 +206,7 @@ class Services:
                     if now - service.started > 2 * LONGEST_PAUSE:
                         service.pause = 1.0
                 elif service.due is None:
+                    processes.stop(service.process)  # what it has left behind
                     line = f"{service.name} has ended and is started again (see {self.log.name})"
                     console.print(line, soft_wrap=True, highlight=False)
                     service.due, service.pause = now + service.pause, min(2 * service.pause, LONGEST_PAUSE)
