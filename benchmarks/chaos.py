@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,9 @@ class Machines(Stack):
                 found.append(Process(int(path.name), int(parent), machine, command, folder))
         return found
 
+    def commands(self, machine: str) -> list[list[str]]:
+        return [process.command for process in self.alive() if process.machine == machine]
+
     def find(self, kind: str) -> list[Process]:
         found = self.alive()
         if kind in ("all on the gpu machine", "all at home", "both machines"):
@@ -260,7 +264,7 @@ class Machines(Stack):
     def kill(self, kind: str, rng: random.Random) -> int:
         """SIGKILL; how many processes got it. What has to be started again is, when the rest of it is gone."""
         found: list[Process] = []
-        deadline = time.monotonic() + 2.5
+        deadline = time.monotonic() + (12 if kind == "flow of watch" else 2.5)
         while not (found := self.find(kind)) and time.monotonic() < deadline:
             time.sleep(0.04)
         if kind not in ("all on the gpu machine", "all at home", "both machines"):
@@ -279,8 +283,9 @@ class Machines(Stack):
         wrong = []
         for machine in MACHINES.get(kind, []):
             self.processes[machine].wait()
-            if not until(lambda m=machine: not [p for p in self.alive() if p.machine == m], 30):
-                wrong.append(f"left over at {machine}: {[p.command for p in self.alive() if p.machine == machine]}")
+            rest = partial(self.commands, machine)
+            if not until(lambda rest=rest: not rest(), 30):  # type: ignore[misc]
+                wrong.append(f"left over at {machine}: {rest()}")
         if MACHINES.get(kind):
             self.revive()
         return wrong
