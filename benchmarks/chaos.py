@@ -35,7 +35,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +146,7 @@ class Machines(Stack):
     def __init__(self, folder: Path):
         folder.mkdir(parents=True)
         super().__init__(folder)
+        MADE.append(self)
         self.events = folder / "events.jsonl"
         self.events.touch()
         with (self.home / "flows/__init__.py").open("a") as file:
@@ -222,9 +222,6 @@ class Machines(Stack):
                 found.append(Process(int(path.name), int(parent), machine, command, folder))
         return found
 
-    def commands(self, machine: str) -> list[list[str]]:
-        return [process.command for process in self.alive() if process.machine == machine]
-
     def find(self, kind: str) -> list[Process]:
         found = self.alive()
         if kind in ("all on the gpu machine", "all at home", "both machines"):
@@ -264,7 +261,7 @@ class Machines(Stack):
     def kill(self, kind: str, rng: random.Random) -> int:
         """SIGKILL; how many processes got it. What has to be started again is, when the rest of it is gone."""
         found: list[Process] = []
-        deadline = time.monotonic() + (12 if kind == "flow of watch" else 2.5)
+        deadline = time.monotonic() + 2.5
         while not (found := self.find(kind)) and time.monotonic() < deadline:
             time.sleep(0.04)
         if kind not in ("all on the gpu machine", "all at home", "both machines"):
@@ -283,9 +280,8 @@ class Machines(Stack):
         wrong = []
         for machine in MACHINES.get(kind, []):
             self.processes[machine].wait()
-            rest = partial(self.commands, machine)
-            if not until(lambda rest=rest: not rest(), 30):  # type: ignore[misc]
-                wrong.append(f"left over at {machine}: {rest()}")
+            if not until(lambda m=machine: not [p for p in self.alive() if p.machine == m], 30):
+                wrong.append(f"left over at {machine}: {[p.command for p in self.alive() if p.machine == machine]}")
         if MACHINES.get(kind):
             self.revive()
         return wrong
@@ -420,6 +416,9 @@ class Machines(Stack):
                 "aliases": [alias for version, alias in aliases if int(version) == number],
             })  # fmt: skip
         return found
+
+
+MADE: list[Machines] = []
 
 
 def md5(path: Path) -> str:
@@ -603,6 +602,14 @@ def main() -> int:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     trials: list[Trial] = []
+
+    def leave(*_: object) -> None:
+        for machines in MADE:
+            machines.end()
+        os._exit(130)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
     start, lock, stop = time.monotonic(), threading.Lock(), threading.Event()
 
     def keep(trial: Trial) -> None:
