@@ -29,8 +29,6 @@ import tempfile
 import threading
 import time
 import traceback
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -280,7 +278,7 @@ class Machines(Stack):
         wrong = []
         for machine in MACHINES.get(kind, []):
             self.processes[machine].wait()
-            if not until(lambda m=machine: not [p for p in self.alive() if p.machine == m], 30):
+            if not until(partial(is_nothing, rest), 30):
                 wrong.append(f"left over at {machine}: {[p.command for p in self.alive() if p.machine == machine]}")
         if MACHINES.get(kind):
             self.revive()
@@ -316,7 +314,7 @@ class Machines(Stack):
         """As `post`; None where the server does not answer now."""
         try:
             return self.post(path, body)
-        except (OSError, urllib.error.URLError, ValueError):
+        except (OSError, ValueError, AssertionError):
             return None
 
     def retrainings(self, version: str) -> list[dict[str, Any]]:
@@ -433,6 +431,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_nothing(what: Callable[[], list[Any]]) -> bool:
+    return not what()
 
 
 def until(what: Callable[[], Any], seconds: float, pause: float = 1.0) -> bool:

@@ -20,7 +20,7 @@ from prefect.states import StateType
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
-from flows import steps
+from flows import recovery, steps
 from quickstudy.config import Settings, load_settings
 from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
@@ -31,8 +31,8 @@ POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 SECOND = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 """What Prefect calls what a second retraining does."""
 
-LONG = ["retrain", "meta-train", "promote", "reproduce"]
-"""Flows whose runs are watched so; one of watch has ended before it is missed."""
+FLOWS = ["retrain", "watch", "meta-train", "promote", "reproduce"]
+"""Flows whose runs are watched so. A dead run of watch would keep the next ones from beginning."""
 
 SILENT = timedelta(seconds=90)
 """Three heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
@@ -54,7 +54,7 @@ def deploy(root: Path) -> None:
     if done.returncode != 0:
         said = [line.strip(" │╭╰─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╭╰─")]
         raise QuickstudyError(f"Prefect does not take it: {' '.join(said[-3:])}", where=root / "prefect.yaml")
-    _mark_the_silent()
+    _mark_the_dead()
 
 
 def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
@@ -92,28 +92,47 @@ def _make_pools() -> None:
                 )
 
 
-def _mark_the_silent() -> None:
-    """An automation: a run whose machine is gone sends no heartbeats any more, and is marked as crashed."""
-    name = "quickstudy: a silent run has crashed"
+def _mark_the_dead() -> None:
+    """Automations: a run whose process or machine is gone says nothing any more, and is marked as crashed."""
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")
+    heartbeat = "prefect.flow-run.heartbeat"
+    _automate(
+        "quickstudy: a silent run has crashed",
+        "A run that has begun and then sends no heartbeat has lost its machine.",
+        "no heartbeat: its machine is gone",
+        after={heartbeat, "prefect.flow-run.Running"},
+        expect={heartbeat, *(f"prefect.flow-run.{end}" for end in ends)},
+        within=SILENT,
+    )
+    _automate(
+        "quickstudy: a run that never started has crashed",
+        "A run that a worker took and that does not begin has lost that worker.",
+        recovery.NEVER_STARTED_WHY,
+        after={"prefect.flow-run.Pending"},
+        expect={"prefect.flow-run.*"},
+        within=recovery.NEVER_STARTED,
+    )
+
+
+def _automate(
+    name: str, description: str, message: str, *, after: set[str], expect: set[str], within: timedelta
+) -> None:
+    """Mark runs of our flows as crashed where nothing that is expected happens in time."""
     wanted = AutomationCore(
         name=name,
-        description="A run that has begun and then sends no heartbeat has lost its machine.",
+        description=description,
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", "prefect.flow-run.Completed", "prefect.flow-run.Failed",
-                    "prefect.flow-run.Cancelled", "prefect.flow-run.Crashed", "prefect.flow-run.Suspended",
-                    "prefect.flow-run.Paused"},
+            after=after,
+            expect=expect,
             match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            match_related={"prefect.resource.role": "flow", "prefect.resource.name": LONG},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=SILENT,
+            within=within,
         ),
-        actions=[ChangeFlowRunState(
-            state=StateType.CRASHED, name=None, message="no heartbeat: its machine is gone", force=False
-        )],
-    )  # fmt: skip
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=message, force=False)],
+    )
     with get_client(sync_client=True) as client:
         found = client.read_automations_by_name(name)
         if found:

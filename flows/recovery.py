@@ -37,6 +37,8 @@ RETRAIN = "retrain/retrain"
 NEVER_STARTED = timedelta(minutes=3)
 """After which a run that a worker took and that has no process counts as dead."""
 
+NEVER_STARTED_WHY = "the worker that took it never started it"
+
 
 def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
     """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that; their names."""
@@ -58,7 +60,7 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
         if run.deployment_id is None or str(run.id) in alive or run.state is None or run.state.name != "Pending":
             continue
         if datetime.now(UTC) - run.state.timestamp > NEVER_STARTED:
-            _end(client, run, "the worker that took it never started it")
+            _end(client, run, NEVER_STARTED_WHY)
             buried.append(run.name)
     return buried
 
