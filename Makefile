@@ -11,7 +11,7 @@ LOG := .venv/install.log
 # The installation is current while these stay the same; a moved folder breaks the scripts of a virtual environment.
 WANTED := $(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
 
-.PHONY: help run plan ui test lint format install lock clean
+.PHONY: help run plan up ui test lint format install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -21,6 +21,9 @@ run: install ## install what is missing and bring everything up to date: data, m
 
 plan: install ## what `make run` would do and why; changes nothing
 	@$(BIN)/quickstudy plan
+
+up: install ## servers, schedules and workers on this machine, until Ctrl-C
+	@exec $(BIN)/quickstudy up
 
 ui: install ## open MLflow's and Prefect's pages on this machine
 	@$(BIN)/quickstudy ui
