@@ -86,9 +86,15 @@ def known_data(root: Path) -> str | None:
     """The version of the data that the worker's clone has, where it can be had; its data/ is where new data arrives."""
     home = os.environ.get(workspaces.HOME)
     version = versions.data_hash(Path(home)) if home else None
-    if version and (versions.in_cache(root, version) or versions.has_remote(root)):
+    if not version or versions.in_cache(root, version):
         return version
-    return None
+    if not versions.has_remote(root):
+        return None
+    versions.set_data(root, version)
+    try:
+        return version if versions.in_remote(root) else None
+    except versions.RemoteFailed:
+        return version  # bringing it is tried again, and says so
 
 
 def keep(root: Path, settings: Settings, registration: Registration) -> None:
