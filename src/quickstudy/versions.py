@@ -20,6 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from quickstudy import processes
+from quickstudy.atomic import draft
 from quickstudy.errors import QuickstudyError
 
 Outcome = Literal["ran", "up to date", "restored"]
@@ -507,8 +508,10 @@ def _share_dvc(root: Path, folder: Path) -> Path:
         config.read_dict(part)
     config.read_dict({"cache": {"dir": str(cache_folder(root))}})
     (project / ".dvc").mkdir(exist_ok=True)
-    with (project / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
-        config.write(file)
+    with draft(project / ".dvc" / "config.local") as local:  # which may hold a remote's password
+        local.chmod(0o600)
+        with local.open("w", encoding="utf-8") as file:
+            config.write(file)
     return project
 
 

@@ -143,6 +143,21 @@ def test_a_person_decides_on_the_page_of_a_run_that_holds_no_process(stack: Stac
     assert now != champion and "it hears children (Ada)" in now
 
 
+def test_a_schedule_makes_runs(stack: Stack) -> None:
+    def scheduled() -> list[str]:
+        body = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}}}
+        return [run["expected_start_time"] for run in stack.post("/flow_runs/filter", body)]
+
+    assert scheduled() == []
+    stack.settings(runs={"schedule": "17 3 * * *"})
+    stack.deploy()
+    times = stack.wait(scheduled, 90)  # with SQLAlchemy 2.1 Prefect's scheduler makes none, and says nothing
+    assert all("T03:17:00" in time for time in times)
+    stack.settings(runs={"schedule": None})
+    stack.deploy()
+    stack.wait(lambda: not scheduled(), 90)
+
+
 def test_a_commit_that_the_other_machine_cannot_have(stack: Stack) -> None:
     text = (stack.home / "params.yaml").read_text()
     (stack.home / "params.yaml").write_text(re.sub(r"(?m)^seed: \d+", "seed: 7", text))

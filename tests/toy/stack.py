@@ -1,6 +1,7 @@
 """A team's machines in miniature: a clone with the servers and a worker of the pool cpu, and another clone, with a HOME
 and a DVC cache of its own, with a worker of the pool gpu. Between them a git repository and a DVC remote."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,13 @@ from typing import Any
 import yaml
 
 from tests.toy.project import add_flows, make_project, run_git
+
+CANARIES = {
+    "AWS_SECRET_ACCESS_KEY": "canary-of-the-environment-7d1f",
+    "password": "canary-of-the-dvc-remote-52ab",
+    "block": "canary-of-a-prefect-block-c03e",
+}
+"""Secrets, by where they are: a variable of the machines, the settings of a DVC remote, a block of Prefect's."""
 
 QUICKSTUDY = str(Path(sys.executable).parent / "quickstudy")
 
@@ -42,6 +50,9 @@ class Stack:
         run_git(self.home, "remote", "add", "origin", str(folder / "origin.git"))
         self.commit("the machines")
         run_git(folder, "clone", "--quiet", str(folder / "origin.git"), "gpu")
+        for clone in (self.home, self.gpu):
+            secret = f"['remote \"other\"']\n    url = webdavs://127.0.0.1:9/x\n    password = {CANARIES['password']}\n"
+            (clone / ".dvc/config.local").write_text(secret)
 
     def settings(self, **sections: dict[str, Any]) -> None:
         """Change params.yaml in the clone with the servers."""
@@ -63,6 +74,7 @@ class Stack:
         hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "MLFLOW_REGISTRY_URI")
         env = {name: value for name, value in os.environ.items() if name not in hidden}
         (self.folder / f"{machine}-home").mkdir(exist_ok=True)
+        env["AWS_SECRET_ACCESS_KEY"] = CANARIES["AWS_SECRET_ACCESS_KEY"]
         return env | {"HOME": str(self.folder / f"{machine}-home"), "COLUMNS": "160"}
 
     def start(self, gpu: bool = True) -> None:
@@ -71,8 +83,17 @@ class Stack:
         self.wait(lambda: "Ctrl-C" in self.said("home"), 120, lambda: f"{up.poll()}: {self.said('home')}")
         served = json.loads((self.home / ".cache/up.json").read_text())
         self.api, self.mlflow = served["prefect"], served["mlflow"]
+        self._keep_a_secret()
         if gpu:
             self.start_gpu()
+
+    def _keep_a_secret(self) -> None:
+        kind = self.get("/block_types/slug/secret")["id"]
+        schema = self.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
+        block: dict[str, Any] = {"name": "canary", "block_type_id": kind, "block_schema_id": schema}
+        block["data"] = {"value": CANARIES["block"]}
+        with contextlib.suppress(urllib.error.HTTPError):  # it is there since the last start
+            self.post("/block_documents/", block)
 
     def start_gpu(self) -> None:
         self._start("gpu", "worker", "gpu", PREFECT_API_URL=self.api, MLFLOW_TRACKING_URI=self.mlflow)
@@ -102,6 +123,11 @@ class Stack:
                 process.wait(timeout=60)
 
     # ---- what people do
+
+    def deploy(self) -> None:
+        """As `quickstudy up` does, with the settings as they are now."""
+        env = self.environment("home") | {"PREFECT_API_URL": self.api}
+        subprocess.run([sys.executable, "-m", "flows.deploy"], cwd=self.home, env=env, check=True)
 
     def quickstudy(self, *arguments: str) -> tuple[int, str, str]:
         """The command line in the clone with the servers: exit code, stdout, stderr."""

@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -339,24 +338,23 @@ def _start_servers(
 def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
     from quickstudy import workspaces
 
+    name = f"{socket.gethostname()}-{pool}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    command += [
-        "--name",
-        f"{socket.gethostname()}-{pool}",
-        "--no-create-pool-if-not-found",
-        "--install-policy",
-        "never",
-    ]
+    command += ["--name", name, "--no-create-pool-if-not-found", "--install-policy", "never"]
     if at_once := limit or LIMITS.get(pool):
         command += ["--limit", str(at_once)]
     own = {name: os.environ.get(name, value) for name, value in WORKER.items()}
-    since = datetime.now(UTC).isoformat()
 
-    def ready() -> bool:  # one after the other: SQLite beneath Prefect's server stalls where two come at once
+    def heartbeats() -> set[str]:
         with contextlib.suppress(QuickstudyError):
             workers = _ask(env["PREFECT_API_URL"], f"/work_pools/{pool}/workers/filter", {}) or []
-            return any(worker["last_heartbeat_time"] > since for worker in workers)
-        return False
+            return {worker["last_heartbeat_time"] for worker in workers if worker["name"] == name}
+        return set()
+
+    before = heartbeats()
+
+    def ready() -> bool:  # one after the other: SQLite beneath Prefect's server stalls where two come at once
+        return bool(heartbeats() - before)
 
     return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)}, ready=ready)
 
