@@ -49,9 +49,11 @@ SHARED = ("checkpoints", "checks")
 end."""
 
 
-def home() -> dict[str, str]:
-    """The worker's clone itself, for what looks after its data. A pull step."""
-    return {"directory": str(_home())}
+def home(name: str) -> dict[str, str]:
+    """The worker's clone itself, for what looks after its data. A pull step; its lock only says who is at work."""
+    clone = _home()
+    _take(clone, name)
+    return {"directory": str(clone)}
 
 
 def checkout(workspace: str, keep: bool = False) -> dict[str, str]:

@@ -102,6 +102,7 @@ def up(
         env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
         with console.status("Deploying"):
             _deploy(root, env)
+            _bury(root, env, run.log)  # what died with the last one
         for pool in ("cpu", *(["gpu"] if gpu else [])):
             with console.status(f"The worker of {pool} starts"):
                 run(_worker(root, pool, env))
@@ -110,7 +111,7 @@ def up(
         console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
         console.print("prefect deployment run retrain/retrain    retrain now", highlight=False)
         console.print("Ctrl-C stops all of it.")
-        run.supervise(console, _Watcher(root, env["PREFECT_API_URL"]))
+        run.supervise(console, _Watcher(root, env, run.log))
 
 
 def worker(
@@ -242,10 +243,11 @@ class _Watcher:
     """Starts the deployment watch when there is something to look into: at once, and again after a while as long as it
     stays as it is."""
 
-    def __init__(self, root: Path, api: str):
+    def __init__(self, root: Path, env: dict[str, str], log: IO[str]):
         from quickstudy.config import load_settings
 
-        self.root, self.api, self.settings = root, api, load_settings(root / "params.yaml").watch
+        self.root, self.env, self.log = root, env, log
+        self.settings = load_settings(root / "params.yaml").watch
         self.looked = self.started = 0.0
         self.known: dict[str, str] = {}
 
@@ -262,7 +264,9 @@ class _Watcher:
             return
         self.known, self.started = found, now
         with contextlib.suppress(QuickstudyError):  # the server starts again: the next look comes
-            _start_run(self.api, "watch/watch", [f"trigger:{name}" for name in found])
+            if "runs" in found:  # here, as a dead run of watch keeps the next one from beginning
+                _bury(self.root, self.env, self.log)
+            _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in found])
 
 
 @contextlib.contextmanager
