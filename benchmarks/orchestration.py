@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/orchestration.py [--repeats 3] [--training 20]
 
 Two clones on this machine as in the tests (tests/toy/stack.py): servers and a worker of the pool cpu in one, a worker
-of gpu in the other, a DVC remote between them. The stages are those of tests/toy, which do nothing but write their files;
-the training sleeps. By hand: `dvc repro` and the registration, in one process each, in a clone of its own. Every time
-is from the command (or the press of Run on Prefect's page) to the end; medians.
+of gpu in the other, a DVC remote between them. The stages are those of tests/toy, which only write their files; the
+training sleeps. By hand: `dvc repro` and the registration, in one process each, in a clone of its own. Every time is
+from the command (or the press of Run on Prefect's page) to the end; medians.
 """
 
 import argparse
