@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,9 @@ class Machines(Stack):
                 found.append(Process(int(path.name), int(parent), machine, command, folder))
         return found
 
+    def is_off(self, machine: str) -> bool:
+        return not any(process.machine == machine for process in self.alive())
+
     def find(self, kind: str) -> list[Process]:
         found = self.alive()
         if kind in ("all on the gpu machine", "all at home", "both machines"):
@@ -259,7 +263,7 @@ class Machines(Stack):
     def kill(self, kind: str, rng: random.Random) -> int:
         """SIGKILL; how many processes got it. What has to be started again is, when the rest of it is gone."""
         found: list[Process] = []
-        deadline = time.monotonic() + 2.5
+        deadline = time.monotonic() + (12 if kind == "flow of watch" else 2.5)
         while not (found := self.find(kind)) and time.monotonic() < deadline:
             time.sleep(0.04)
         if kind not in ("all on the gpu machine", "all at home", "both machines"):
@@ -278,7 +282,7 @@ class Machines(Stack):
         wrong = []
         for machine in MACHINES.get(kind, []):
             self.processes[machine].wait()
-            if not until(partial(is_nothing, rest), 30):
+            if not until(partial(self.is_off, machine), 30):
                 wrong.append(f"left over at {machine}: {[p.command for p in self.alive() if p.machine == machine]}")
         if MACHINES.get(kind):
             self.revive()
@@ -431,10 +435,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def is_nothing(what: Callable[[], list[Any]]) -> bool:
-    return not what()
 
 
 def until(what: Callable[[], Any], seconds: float, pause: float = 1.0) -> bool:
