@@ -90,8 +90,16 @@ def _end_session(session: int) -> None:
                 os.kill(process, signal.SIGKILL)
 
 
+def _die_with_parent() -> None:
+    """Linux: end the command when its keeper is killed, even where nobody is left to see that."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _keep(interrupt: str, command: Sequence[str]) -> int:
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_die_with_parent)
 
     def watch() -> None:
         while os.read(0, 1024):
