@@ -100,7 +100,7 @@ def _mark_the_dead() -> None:
         "quickstudy: a silent run has crashed",
         "A run that has begun and then sends no heartbeat has lost its machine.",
         "no heartbeat: its machine is gone",
-        after={heartbeat, "prefect.flow-run.Running"},
+        after={heartbeat},
         expect={heartbeat, *(f"prefect.flow-run.{end}" for end in ends)},
         within=SILENT,
     )
