@@ -27,7 +27,7 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database takes 30, the default is 20
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # by its absence an automation can tell that a run is dead
     "PREFECT_CLI_PROMPT": "false",
-    # Connections beyond the first five. With ten, those that wait for SQLite's lock leave none to the one that holds it,
+    # Connections beyond the first five. With ten, those that wait for SQLite's lock leave none to whom holds it,
     # and all of them wait until the minute is over.
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "100",
     # MLflow
