@@ -11,7 +11,7 @@ LOG := .venv/install.log
 # The installation is current while these stay the same; a moved folder breaks the scripts of a virtual environment.
 WANTED := $(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
 
-.PHONY: help run plan up ui test lint format install lock clean
+.PHONY: help run plan up ui test deployed lint format install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,9 @@ ui: install ## open MLflow's and Prefect's pages on this machine
 
 test: lint ## lint, types and every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+deployed: install ## tests with real servers and workers, ten minutes
+	@QUICKSTUDY_DEPLOYED=1 $(BIN)/python -m pytest --quiet tests/deployed
 
 lint: install ## ruff, mypy and the arrows between packages
 	@$(BIN)/ruff check --quiet .

@@ -7,9 +7,12 @@ Without ``PREFECT_API_URL`` Prefect runs its server inside, for as long as the f
 As a deployment (prefect.yaml) it works in a workspace of its own and lets the pool gpu train.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -20,6 +23,7 @@ from prefect.client.orchestration import get_client
 from flows import notice, recovery, steps, telling
 from quickstudy import registry, versions, workspaces
 from quickstudy.config import Settings, load_settings
+from quickstudy.errors import QuickstudyError
 from quickstudy.registry import Registration
 
 TRAINING = "meta_train"
@@ -51,7 +55,8 @@ def retrain(
         train_on = train_on or settings.runs.train_on
         with get_client(sync_client=True) as client:
             recovery.bury(client, Path(os.environ[workspaces.HOME]))
-    with steps.only_run(root), notice.of_run(root):
+    alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
+    with steps.only_run(root), alone, notice.of_run(root):
         if data:
             state = steps.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
         else:
@@ -80,6 +85,28 @@ def retrain(
             if verdict["answer"] == "PROMOTE" and automatic:
                 steps.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
     return registration
+
+
+@contextlib.contextmanager
+def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
+    """Hold the worker's clone for one retraining. Prefect's limit does so too, but only as long as its lease lasts, and
+    a server that is busy or starts again loses those.
+
+    Raises:
+        QuickstudyError: another one is at work, and a second one is to be skipped.
+    """
+    with (Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if second == "skip":
+                raise QuickstudyError(
+                    "another retraining is at work; this one is skipped", where="runs.second",
+                    fix="Say wait to have it run after that one",
+                ) from None  # fmt: skip
+            get_run_logger().info("another retraining is at work; this one waits for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def known_data(root: Path) -> str | None:

@@ -1,5 +1,6 @@
 """One set of machines for all tests of this folder: servers and workers as real processes."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.xdist_group("deployed"))
+            if not os.environ.get("QUICKSTUDY_DEPLOYED"):
+                item.add_marker(pytest.mark.skip(reason="ten minutes with real servers and workers: make deployed"))
 
 
 @pytest.fixture(scope="session")
