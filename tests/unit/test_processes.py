@@ -94,8 +94,9 @@ def test_the_interrupt_can_go_to_the_command_alone(tmp_path: Path) -> None:
     script = (
         "import signal, subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1); print(\"helper done\")'])\n"
-        "print('ready', flush=True)\n"
-        "try: signal.pause()\n"
+        "try:\n"  # before it says so: the interrupt may come at once
+        "  print('ready', flush=True)\n"
+        "  signal.pause()\n"
         "except KeyboardInterrupt: sys.exit(child.wait())\n"
     )
     process = processes.start([sys.executable, "-c", script], tmp_path, interrupt="command", stdout=subprocess.PIPE)
