@@ -278,14 +278,16 @@ def _services(log_path: Path) -> Iterator[Services]:
 
     before = signal.signal(signal.SIGTERM, terminate)
     with log_path.open("a", encoding="utf-8") as log:
-        services = Services(log_path.parents[1], log)
+        services, stopped = Services(log_path.parents[1], log), False
         try:
             yield services
         except KeyboardInterrupt:
-            print("stopping")
+            stopped = True
         finally:
             services.stop()
             signal.signal(signal.SIGTERM, before)
+        if stopped:
+            print("closed")
 
 
 @contextlib.contextmanager
