@@ -54,7 +54,8 @@ def test_everything_runs_once_and_is_then_up_to_date(
     assert [task.name for task in tasks] == STEPS
     assert [task.state.name for task in tasks] == ["Completed"] * 6
     shown = {artifact.key: artifact for artifact in artifacts}
-    assert set(shown) == {"data", "tasks", "meta-train", "evaluate", "card", "register"}
+    assert set(shown) == {"data", "tasks", "meta-train", "evaluate", "card", "register", "run"}
+    assert shown["run"].description.endswith("ran tasks, meta_train, evaluate, card; new version 1 @champion")
     assert "words@domain" in shown["evaluate"].data and shown["card"].data == "# Model card\n"
 
     second = retrain.retrain(str(project))
