@@ -46,15 +46,19 @@ GATE = ("quickstudy", "gate")
 RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
 """How often what may pass is tried again, and after how many seconds each time."""
 
+UNTIL_TAKEN_FOR_DEAD = [20.0, 45.0]
+"""After this many seconds a move of aliases that was killed is settled by the next one (registry.promotions)."""
+
 LAST_DATA = Path(".cache") / "data_version"
 """The version that data/ had when a run last looked, to tell a change of the data from a change of data.dvc by git."""
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database."""
+    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database, a
+    move of aliases that another run began."""
     try:
         state.result()
-    except (versions.Busy, versions.RemoteFailed, registry.Unreachable):
+    except (versions.Busy, versions.RemoteFailed, registry.Unreachable, registry.Moving):
         return True
     except versions.StageFailed as failure:
         return failure.killed
@@ -229,7 +233,7 @@ def train_elsewhere(root: Path, stage: versions.Stage) -> Any:
     task_run_name="register",
     cache_policy=NO_CACHE,
     retries=3,
-    retry_delay_seconds=5,
+    retry_delay_seconds=[5, *UNTIL_TAKEN_FOR_DEAD],
     retry_condition_fn=a_retry_can_help,
 )
 def register(root: Path) -> Any:
@@ -341,8 +345,25 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
     return decision
 
 
-# Not tried again: what a failure has left half done, whoever comes next settles.
-@task(name="move", task_run_name="move", cache_policy=NO_CACHE)
+def another_moves(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether nothing was moved, because another process is at it or was killed at it."""
+    with contextlib.suppress(Exception):
+        try:
+            state.result()
+        except registry.Moving:
+            return True
+    return False
+
+
+# Not tried again after another failure: what that has left half done, whoever comes next settles.
+@task(
+    name="move",
+    task_run_name="move",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=UNTIL_TAKEN_FOR_DEAD,
+    retry_condition_fn=another_moves,
+)
 def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
     """The aliases and the ledger."""
     with step(root, "move") as done:

@@ -266,7 +266,7 @@ def test_a_move_under_way_elsewhere_is_left_alone_and_one_taken_for_dead_yields(
     refused: list[str] = []
 
     def early() -> None:
-        with pytest.raises(QuickstudyError, match="has been moving aliases for") as error:
+        with pytest.raises(registry.Moving, match="has been moving aliases for") as error:
             registry.promote(other, 2, against=1, why="quicker")
         refused.append(str(error.value))
 

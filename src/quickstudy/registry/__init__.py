@@ -6,6 +6,7 @@ Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artif
 from quickstudy.registry.live import following
 from quickstudy.registry.models import Version, aliases, resolve, version
 from quickstudy.registry.promotions import (
+    Moving,
     Plan,
     accept_breaks,
     approved,
@@ -22,6 +23,7 @@ from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, reach
 __all__ = [
     "ALIASES",
     "NAME",
+    "Moving",
     "Plan",
     "Registration",
     "Unreachable",

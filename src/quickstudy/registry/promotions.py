@@ -35,6 +35,10 @@ MOVE_SECONDS = 60.0
 """How long a move on a server, where no lock says that its process lives, is taken to be under way."""
 
 
+class Moving(QuickstudyError):
+    """Another process moves aliases, or did so when it was killed a moment ago."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A version that shall take the champion's place."""
@@ -240,7 +244,8 @@ def settled(root: Path, client: Any) -> dict[str, int]:
     """The aliases, after a move that was cut off has been completed or struck. The caller holds the lock.
 
     Raises:
-        QuickstudyError: the ledger is broken, or another process is at work.
+        QuickstudyError: the ledger is broken.
+        Moving: another process is at work.
     """
     from mlflow.exceptions import MlflowException
 
@@ -251,7 +256,7 @@ def settled(root: Path, client: Any) -> dict[str, int]:
         intent = found.open
         age = (datetime.now(UTC) - datetime.fromisoformat(intent.when)).total_seconds()
         if not store.is_local(root) and age < MOVE_SECONDS:
-            raise QuickstudyError(
+            raise Moving(
                 f"{intent.who} has been moving aliases for {age:.0f} s", where=LEDGER, fix="Try again in a minute"
             )
         decided = models.aliases_of(client).get(intent.moves[0].alias) == intent.moves[0].target
