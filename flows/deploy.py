@@ -3,6 +3,7 @@
 python -m flows.deploy       # against PREFECT_API_URL; `quickstudy up` does it when the server is there
 """
 
+import argparse
 import subprocess
 import sys
 from datetime import timedelta
@@ -135,6 +136,8 @@ def _automate(
     )
     with get_client(sync_client=True) as client:
         found = client.read_automations_by_name(name)
+        if found and (found[0].trigger, found[0].actions) == (wanted.trigger, wanted.actions):
+            return  # an update would forget what it waits for
         if found:
             client.update_automation(found[0].id, wanted)
         else:
@@ -142,7 +145,19 @@ def _automate(
 
 
 def main() -> int:
-    return steps.main(lambda: deploy(find_project()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--alone", action="store_true", help="no worker of this clone runs yet: what was at work is dead"
+    )
+    alone = parser.parse_args().alone
+
+    def run() -> None:
+        deploy(find_project())
+        if alone:
+            with get_client(sync_client=True) as client:
+                recovery.free_places(client)
+
+    return steps.main(run)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from quickstudy import workspaces
 from quickstudy.environment import find_project
 
 RETRAIN = "retrain/retrain"
+WATCH = "watch/watch"
 NEVER_STARTED = timedelta(minutes=3)
 """After which a run that a worker took and that has no process counts as dead."""
 
@@ -63,6 +64,21 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
             _end(client, run, NEVER_STARTED_WHY)
             buried.append(run.name)
     return buried
+
+
+def free_places(client: SyncPrefectClient) -> None:
+    """Mark runs of watch, and of retrain that have not begun, as crashed: for `quickstudy up`, before its workers run.
+
+    Each of the two takes one run at a time. A dead one keeps that place for ever where Prefect's server, which would
+    have taken it back, died at the same time: then nobody looks for new data any more.
+    """
+    for name, states in ((WATCH, [StateType.PENDING, StateType.RUNNING]), (RETRAIN, [StateType.PENDING])):
+        found = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(name).id])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
+        )
+        for run in found:
+            _end(client, run, "quickstudy up has ended")
 
 
 def _end(client: SyncPrefectClient, run: FlowRun, why: str) -> None:

@@ -1,11 +1,15 @@
 """What a Prefect server is told by flows/deploy.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Pending, Running, Scheduled
 
-from flows import deploy
+from flows import deploy, recovery
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
 
@@ -28,3 +32,35 @@ def test_schedules_come_from_the_settings(with_flows: Path) -> None:
     (with_flows / "prefect.yaml").write_text("deployments: [retrain]\n")
     with pytest.raises(QuickstudyError, match=r"prefect.yaml: cannot be read"):
         wanted(None)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_automations_that_are_there_already_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy._mark_the_dead()
+    with get_client(sync_client=True) as client:
+        before = client.read_automations()
+        deploy._mark_the_dead()
+        assert [found.id for found in client.read_automations()] == [found.id for found in before] and len(before) == 2
+        changes: list[object] = []
+        monkeypatch.setattr(SyncPrefectClient, "update_automation", lambda _, *change: changes.append(change))
+        deploy._mark_the_dead()
+        assert changes == []
+        monkeypatch.setattr(deploy, "SILENT", 2 * deploy.SILENT)
+        deploy._mark_the_dead()
+        assert len(changes) == 1
+
+
+@pytest.mark.usefixtures("prefect")
+def test_the_places_that_the_dead_hold_are_free_again() -> None:
+    with get_client(sync_client=True) as client:
+        runs = []
+        for name in ("watch", "retrain"):
+            made = client.create_deployment(client.create_flow_from_name(name), name)
+            states: list[State[Any]] = [Running(), Pending(), Scheduled(), Completed()]
+            for state in states:
+                run = client.create_flow_run_from_deployment(made).id
+                client.set_flow_run_state(run, state, force=True)
+                runs.append(run)
+        recovery.free_places(client)
+        now = [found.name for run in runs if (found := client.read_flow_run(run).state)]
+        assert now == ["Crashed", "Crashed", "Scheduled", "Completed", "Running", "Crashed", "Scheduled", "Completed"]

@@ -367,8 +367,9 @@ def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None
 
 def _deploy(root: Path, env: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.deploy"], cwd=root, env={**os.environ, **env}, capture_output=True, text=True
-    )
+        [sys.executable, "-m", "flows.deploy", "--alone"], cwd=root, env={**os.environ, **env},
+        capture_output=True, text=True,
+    )  # fmt: skip
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
         raise QuickstudyError(last.removeprefix("quickstudy: "))
