@@ -184,7 +184,7 @@ class Machines(Stack):
         """Start all, and let the first model be made."""
         self.start()
         first = self.new_data(0)
-        self.wait(lambda: any(run["state"]["type"] == "COMPLETED" for run in self.retrainings(first)), RECOVERY)
+        self.wait(lambda: any(run["state"]["type"] == "COMPLETED" for run in self.retrainings(first)), 2 * RECOVERY)
 
     def end(self) -> None:
         while found := self.alive():
