@@ -249,6 +249,7 @@ class _Watcher:
         self.root, self.env, self.log = root, env, log
         self.settings = load_settings(root / "params.yaml").watch
         self.looked = self.started = 0.0
+        self.begun = False
         self.known: dict[str, str] = {}
 
     def __call__(self) -> None:
@@ -259,6 +260,8 @@ class _Watcher:
             return
         self.looked = now
         found = watching.reasons(self.root, self.settings.inbox)
+        if not self.begun:  # a retraining that died with the last `up` is marked by now, and is to be started again
+            found["start"] = ""
         wait = AGAIN if found == self.known else self.settings.every
         if not found or now - self.started < wait:
             return
@@ -267,6 +270,7 @@ class _Watcher:
             if "runs" in found:  # here, as a dead run of watch keeps the next one from beginning
                 _bury(self.root, self.env, self.log)
             _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in found])
+            self.begun = True
 
 
 @contextlib.contextmanager
