@@ -192,6 +192,18 @@ def test_a_new_model_is_judged_once_and_promoted_where_the_gate_says_so(
     entry = list(registry.read_ledger(project).entries.values())[-2]
     assert entry.why == "The toy says promote." and entry.evidence["answer"] == "PROMOTE"
 
+    # Killed between two aliases of one move: it is completed first, and the champion is not its own challenger.
+    def dies(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.delete_registered_model_alias", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(4, "PROMOTE")
+    assert registry.aliases(project) == {"champion": 5, "previous": 4, "challenger": 5}
+    assert [event["step"] for event in train(4, "PROMOTE")] == STEPS
+    assert registry.aliases(project) == {"champion": 5, "previous": 4}
+
 
 def test_a_comparison_that_is_impossible_does_not_fail_the_run(
     project: Path, toy_gate: None, monkeypatch: pytest.MonkeyPatch

@@ -72,12 +72,15 @@ def drift(
     """
     from quickstudy.config import load_settings
     from quickstudy.environment import find_project
+
+    root = find_project()  # a mistake is told before torch and MLflow are loaded
+    settings = load_settings(root / "params.yaml")
+
     from quickstudy.model.store import load_model, weights_digest
     from quickstudy.reference import read_reference
     from quickstudy.registry import resolve
 
-    settings = load_settings()
-    folder = resolve(model, find_project(Path.cwd()))
+    folder = resolve(model, root)
     known = read_reference(folder, model)
     if source is None:
         from quickstudy.cli.stages import read_datasets
@@ -304,6 +307,8 @@ def _brought(
         )
     if not source.exists():
         raise QuickstudyError("no such dataset in data/ and no such file", where=source)
+    if not unlabelled and source.suffix.lower() == ".txt":
+        raise QuickstudyError("a .txt names no classes", where=source, fix="Add --unlabelled (and --modality text)")
     called = source.stem.lower() or "source"
     with showing_progress() as progress:
         if unlabelled:

@@ -70,6 +70,8 @@ def history(
         raise QuickstudyError("one answer or the whole ledger", where="--on --json", fix="Leave one out")
     root = project()
     console = Console()
+    if reason and not accept:
+        raise QuickstudyError("a reason is for broken lines", where="--reason", fix="Add --accept, or leave it out")
     if accept:
         if not reason.strip():
             raise QuickstudyError("a broken line needs a reason to stand", where="--accept", fix='Say --reason "…"')
@@ -171,7 +173,7 @@ def diff(
     for version in versions:
         names = "".join(f" @{alias}" for alias in version.aliases)
         table.add_column(f"version {version.number}{names}", overflow="fold")
-    table.add_column("difference", justify="right")
+    table.add_column("difference", justify="right", no_wrap=True)
     same = 0
     for part in ("made", "parameters"):
         for name, x, y in parts[part]:
@@ -183,8 +185,8 @@ def diff(
         if name.endswith((".ci95", ".episodes")):  # an interval stands beside its accuracy
             continue
         cells = [_figure(name, value, metrics) for value, metrics in zip((x, y), intervals, strict=True)]
-        difference = f"{y - x:+.4g}" if x is not None and y is not None else ""
-        table.add_row(Text(name.removeprefix("evaluate/")), *map(Text, cells), Text(difference))
+        label = name.removeprefix("evaluate/").removesuffix(".accuracy")
+        table.add_row(Text(label), *map(Text, cells), Text(_difference(name, x, y)))
     console = Console()
     console.print(table)
     if same:
@@ -280,4 +282,11 @@ def _figure(name: str, value: float | None, metrics: Any) -> str:
     interval = metrics.get(name.removesuffix("accuracy") + "ci95") if name.endswith(".accuracy") else None
     if interval is not None:
         return f"{100 * value:.1f} ± {100 * interval:.1f} %"
-    return f"{value:.4g}"
+    return f"{100 * value:.1f} %" if name.endswith(".accuracy") else f"{value:.4g}"
+
+
+def _difference(name: str, a: float | None, b: float | None) -> str:
+    """b − a in the unit of `_figure`."""
+    if a is None or b is None:
+        return ""
+    return f"{100 * (b - a):+.1f} points" if name.endswith(".accuracy") else f"{b - a:+.4g}"

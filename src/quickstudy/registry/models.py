@@ -63,14 +63,15 @@ def version(root: Path, name: str) -> Version:
     name = name.removeprefix(f"models:/{NAME}").lstrip("/@")
     number = name if name.isdecimal() else aliases(root).get(name)
     if number is None:
-        known_ones = f"Known models: {known(root)}"
+        known_ones = f"Known models: {known(root, folders=False)}"
         if name == "challenger":
             raise QuickstudyError("there is no challenger now", where=f"@{name}", fix=f"Name a version. {known_ones}")
         raise QuickstudyError("no version has this alias", where=f"@{name}", fix=known_ones)
     where = f"models:/{NAME}/{number}"
     found = _version_of_file(root, int(number)) if store.is_local(root) else _version_of_server(root, int(number))
     if found is None:
-        raise QuickstudyError("there is no such version", where=where, fix=f"Known models: {known(root)}")
+        known_ones = f"Known models: {known(root, folders=False)}"
+        raise QuickstudyError("there is no such version", where=where, fix=known_ones)
     if isinstance(found, str):
         raise QuickstudyError(
             f"its run {found} was deleted",
@@ -110,8 +111,8 @@ def resolve(uri: str, root: Path) -> Path:
     return _download(uri, root)
 
 
-def known(root: Path) -> str:
-    """Some models that there are: all aliases, the newest versions, the one just built."""
+def known(root: Path, folders: bool = True) -> str:
+    """Some models that there are: all aliases, the newest versions and, among `folders`, the one just built."""
     aliases = store.query(root, "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", NAME)
     newest = store.query(
         root,
@@ -120,7 +121,7 @@ def known(root: Path) -> str:
     )
     found = [f"models:/{NAME}@{alias}" for (alias,) in aliases]
     found += [f"models:/{NAME}/{version}" for (version,) in newest]
-    if (root / "build/model/model.safetensors").is_file():
+    if folders and (root / "build/model/model.safetensors").is_file():
         found.append("build/model")
     return ", ".join(found) if found else "none yet; make one: quickstudy run"
 

@@ -122,12 +122,15 @@ def register(root: Path) -> Registration:
 
     Raises:
         QuickstudyError: there is no trained model.
+        Moving: another process moves aliases, or was killed at it a moment ago.
     """
     key = model_key(root)
     if key is None:
         raise QuickstudyError("no trained model", where=root / "build/model", fix="Build it: quickstudy run")
     with store.locked(root), store.using(store.tracking_uri(root)):
         client = store.client(root)
+        if promotions.ledger_now(root).open is not None:  # a move was cut off: what follows looks at the aliases
+            promotions.settled(root, client)
         found = _version_with(client, key)
         run = _finished_run(client, key, _evaluation_key(root))
         logged = run is None
