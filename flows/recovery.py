@@ -66,6 +66,22 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
     return buried
 
 
+def cancel_missed(client: SyncPrefectClient, deployment: UUID, this: UUID) -> int:
+    """Cancel the runs that a schedule has made and that are due, when run ``this`` begins: it does what they would do.
+    After a night without a worker there is one for each time that the schedule had come.
+
+    Returns:
+        how many there were.
+    """
+    missed = [
+        run for run in waiting(client, deployment)
+        if run.auto_scheduled and run.id != this and run.state is not None and run.state.type == StateType.SCHEDULED
+    ]  # fmt: skip
+    for run in missed:
+        client.set_flow_run_state(run.id, Cancelled(message="a later run does its work"), force=True)
+    return len(missed)
+
+
 def free_places(client: SyncPrefectClient) -> None:
     """Mark runs of watch, and of retrain that have not begun, as crashed: for `quickstudy up`, before its workers run.
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.orchestration import get_client
@@ -55,6 +56,7 @@ def retrain(
         train_on = train_on or settings.runs.train_on
         with get_client(sync_client=True) as client:
             recovery.bury(client, Path(os.environ[workspaces.HOME]))
+            recovery.cancel_missed(client, UUID(str(runtime.deployment.id)), UUID(str(runtime.flow_run.id)))
     alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
     with steps.only_run(root), alone, notice.of_run(root):
         if data:

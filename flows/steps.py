@@ -21,7 +21,7 @@ from prefect import get_run_logger, pause_flow_run, runtime, suspend_flow_run, t
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import FlowPauseTimeout
+from prefect.exceptions import FlowPauseTimeout, PrefectHTTPStatusError
 from prefect.input import RunInput
 from prefect.states import Completed
 from prefect.tasks import Task
@@ -546,6 +546,12 @@ def fail(error: BaseException) -> int:
             "Prefect's server does not answer",
             where=os.environ.get("PREFECT_API_URL"),
             fix="Start it, or unset PREFECT_API_URL to run without one",
+        )
+    if isinstance(error, PrefectHTTPStatusError) and error.response.status_code in (401, 403):
+        error = QuickstudyError(
+            "Prefect's server refuses the login",
+            where=os.environ.get("PREFECT_API_URL"),
+            fix="Set PREFECT_API_AUTH_STRING to the server's user:password",
         )
     if isinstance(error, QuickstudyError):
         tell(error=str(error))

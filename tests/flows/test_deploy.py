@@ -1,12 +1,13 @@
 """What a Prefect server is told by flows/deploy.py."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Pending, Running, Scheduled
 
 from flows import deploy, recovery
@@ -64,3 +65,25 @@ def test_the_places_that_the_dead_hold_are_free_again() -> None:
         recovery.free_places(client)
         now = [found.name for run in runs if (found := client.read_flow_run(run).state)]
         assert now == ["Crashed", "Crashed", "Scheduled", "Completed", "Running", "Crashed", "Scheduled", "Completed"]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_what_a_schedule_missed_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(client.create_flow_from_name("nightly"), "nightly")
+        hours = (-3, -2, -1, -1, 5)
+        runs = []
+        for hour in hours:
+            run = client.create_flow_run_from_deployment(made).id
+            due = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=hour))  # type: ignore[type-var]
+            client.set_flow_run_state(run, due, force=True)
+            runs.append(run)
+        by_hand, real = runs[2], recovery.waiting
+
+        def waiting(*asked: Any) -> list[FlowRun]:  # only Prefect's scheduler can say this of a run
+            return [run.model_copy(update={"auto_scheduled": run.id != by_hand}) for run in real(*asked)]
+
+        monkeypatch.setattr(recovery, "waiting", waiting)
+        assert recovery.cancel_missed(client, made, runs[1]) == 2
+        now = [found.name for run in runs if (found := client.read_flow_run(run).state)]
+        assert now == ["Cancelled", "Scheduled", "Scheduled", "Cancelled", "Scheduled"]

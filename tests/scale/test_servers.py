@@ -52,5 +52,9 @@ def test_who_has_no_password_is_told_and_who_has_one_is_let_in(with_flows: Path,
     for verb in (["history"], ["worker", "gpu"]):
         done = called(with_flows, nobody, *verb)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "401" in done.stderr
+    no_prefect = team.environment() | {"PREFECT_API_AUTH_STRING": "admin:guess"}
+    done = called(with_flows, no_prefect, "run")
+    assert done.returncode == 2 and "Prefect's server refuses the login" in done.stderr, done.stderr
+    assert "guess" not in done.stdout + done.stderr
     done = called(with_flows, team.environment(), "worker", "nosuch")
     assert done.returncode == 2 and "there is no pool nosuch" in done.stderr

@@ -86,6 +86,12 @@ def client(root: Path) -> Any:
             client.create_experiment(NAME, _artifacts(root) if is_local(root) else None)
         return client
     except MlflowException as error:
+        if not is_local(root) and error.get_http_status_code() in (401, 403):
+            raise QuickstudyError(
+                f"MLflow's server refuses the login ({error.get_http_status_code()})",
+                where=redacted(uri),
+                fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            ) from None
         raise Unreachable(
             f"MLflow's store does not answer ({str(error).splitlines()[0]})",
             where=redacted(uri),
