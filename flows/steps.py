@@ -21,7 +21,7 @@ from prefect import get_run_logger, pause_flow_run, runtime, suspend_flow_run, t
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import FlowPauseTimeout, PrefectHTTPStatusError
+from prefect.exceptions import FlowPauseTimeout, Pause, PrefectHTTPStatusError
 from prefect.input import RunInput
 from prefect.states import Completed
 from prefect.tasks import Task
@@ -333,6 +333,9 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
         decision: Decision = wait(
             wait_for_input=form, timeout=int(hours * 3600) or 1, key=f"{plan.version}-{plan.champion}"
         )
+    except Pause:
+        workspaces.let_go()
+        raise
     except FlowPauseTimeout:
         raise QuickstudyError(
             f"nobody has answered within {hours:g} h",

@@ -165,6 +165,14 @@ def forget(clone: Path, run: str) -> None:
                 lock.truncate(0)
 
 
+def let_go() -> None:
+    """Say, in a run that holds a workspace, that it is not dead when its process ends: it waits for a person, and goes
+    on in another process, perhaps elsewhere."""
+    for path in (Path(os.environ[HOME]) / FOLDER).glob("*/lock"):
+        if path.read_text().strip() == os.environ.get(RUN):
+            os.truncate(path, 0)
+
+
 def _runs(clone: Path) -> dict[str, bool]:
     """Id of the run that holds or held each workspace, and whether its process lives."""
     found = {}

@@ -67,7 +67,9 @@ def test_a_workspace_is_a_commit_and_keeps_what_was_built_there(clone: Path, git
     assert not (kept / "left").exists()
 
 
-def test_the_next_run_finds_what_the_last_one_left(clone: Path, git: Callable[..., str]) -> None:
+def test_the_next_run_finds_what_the_last_one_left(
+    clone: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = in_another_process(clone, "retrain", **{workspaces.RUN: "run-1"})
     assert process.stdout is not None
     tree = Path(process.stdout.readline().strip())
@@ -77,6 +79,13 @@ def test_the_next_run_finds_what_the_last_one_left(clone: Path, git: Callable[..
     process.kill()  # as kill -9
     process.wait()
     assert workspaces.at_work(clone) == [] and workspaces.abandoned(clone) == ["run-1"]
+    with monkeypatch.context() as patch:
+        patch.setenv(workspaces.HOME, str(clone))
+        for run, left in (("run-2", ["run-1"]), ("run-1", [])):
+            patch.setenv(workspaces.RUN, run)
+            workspaces.let_go()
+            assert workspaces.abandoned(clone) == left
+    (tree.parent / "lock").write_text("run-1")
     workspaces.forget(clone, "run-1")
     assert workspaces.abandoned(clone) == []
     (clone / "stage.py").write_text("# new\n")

@@ -37,6 +37,8 @@ WORKER = {
 
 DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
 
+SOON = 5.0  # seconds before what Prefect's server did not take is tried again
+
 AGAIN = 30.0  # seconds before the same is looked into once more
 
 LONGEST_PAUSE = 30.0  # seconds before what has ended is started again; the first time 1, then twice as long each time
@@ -265,12 +267,15 @@ class _Watcher:
         wait = AGAIN if found == self.known else self.settings.every
         if not found or now - self.started < wait:
             return
-        self.known, self.started = found, now
-        with contextlib.suppress(QuickstudyError):  # the server starts again: the next look comes
-            if "runs" in found:  # here, as a dead run of watch keeps the next one from beginning
-                _bury(self.root, self.env, self.log)
+        if "runs" in found:  # here, as a dead run of watch keeps the next one from beginning
+            _bury(self.root, self.env, self.log)
+        try:
             _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in found])
-            self.begun = True
+        except QuickstudyError as error:  # the server starts again, or is busy
+            print(f"watch was not started: {error}", file=self.log, flush=True)
+            self.looked = now + SOON - self.settings.every
+            return
+        self.known, self.started, self.begun = found, now, True
 
 
 @contextlib.contextmanager
