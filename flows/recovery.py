@@ -66,8 +66,8 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
     return buried
 
 
-def cancel_missed(client: SyncPrefectClient, deployment: UUID, this: UUID) -> int:
-    """Cancel the runs that a schedule has made and that are due, when run ``this`` begins: it does what they would do.
+def drop_missed(client: SyncPrefectClient, deployment: UUID, this: UUID) -> int:
+    """Delete the runs that a schedule has made and that are due, when run ``this`` begins: it does what they would do.
     After a night without a worker there is one for each time that the schedule had come.
 
     Returns:
@@ -78,7 +78,8 @@ def cancel_missed(client: SyncPrefectClient, deployment: UUID, this: UUID) -> in
         if run.auto_scheduled and run.id != this and run.state is not None and run.state.type == StateType.SCHEDULED
     ]  # fmt: skip
     for run in missed:
-        client.set_flow_run_state(run.id, Cancelled(message="a later run does its work"), force=True)
+        with contextlib.suppress(ObjectNotFound):
+            client.delete_flow_run(run.id)
     return len(missed)
 
 

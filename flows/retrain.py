@@ -56,7 +56,9 @@ def retrain(
         train_on = train_on or settings.runs.train_on
         with get_client(sync_client=True) as client:
             recovery.bury(client, Path(os.environ[workspaces.HOME]))
-            recovery.cancel_missed(client, UUID(str(runtime.deployment.id)), UUID(str(runtime.flow_run.id)))
+            missed = recovery.drop_missed(client, UUID(str(runtime.deployment.id)), UUID(str(runtime.flow_run.id)))
+        if missed:
+            get_run_logger().info("does the work of %d other runs too, whose time on the schedule had come", missed)
     alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
     with steps.only_run(root), alone, notice.of_run(root):
         if data:

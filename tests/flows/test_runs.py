@@ -211,12 +211,17 @@ def test_pools_and_what_is_planned(both: Sources) -> None:
         at_work = client.create_flow_run_from_deployment(made[0])
         client.set_flow_run_state(at_work.id, Running(), force=True)
         at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=9)
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        queued = client.create_flow_run_from_deployment(made[0])
+        in_line: State[Any] = Scheduled(name="AwaitingConcurrencySlot", scheduled_time=soon)
+        client.set_flow_run_state(queued.id, in_line, force=True)
         for hours in (1, 0):
             client.create_flow_run_from_deployment(made[0], state=Scheduled(scheduled_time=at + timedelta(hours=hours)))
     seen = same(both)
     mine = {pool.name: (pool.running, pool.waiting, pool.online) for pool in seen.pools if pool.name in pools}
-    assert mine == {pools[0]: (1, 0, 1), pools[1]: (0, 1, 0)}
-    assert f"retrain/{names[1]}" not in seen.planned and seen.planned[f"retrain/{names[0]}"] is not None
+    assert mine == {pools[0]: (1, 1, 1), pools[1]: (0, 1, 0)}
+    next_one = seen.planned[f"retrain/{names[0]}"]
+    assert f"retrain/{names[1]}" not in seen.planned and next_one is not None and next_one > soon
     first = next(run for run in seen.runs if run.id == str(waiting.id))
     assert (first.state, first.deployment, first.pool) == ("waiting", names[1], pools[1])
     # A worker that has not been heard of for three heartbeats is gone.

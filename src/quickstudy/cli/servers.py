@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,8 @@ WORKER = {
 }
 
 DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+
+PATIENCE = 9  # times that a server which is busy is asked when a worker starts, some ten seconds each
 
 SOON = 5.0  # seconds before what Prefect's server did not take is tried again
 
@@ -75,6 +78,10 @@ class Service:
     due: float | None = None
     """when it is started again"""
     pause: float = 1.0
+
+
+class Busy(QuickstudyError):
+    """Prefect's server is there and does not answer now: SQLite beneath it can stall for a minute."""
 
 
 def up(
@@ -394,7 +401,15 @@ def _bury(root: Path, env: dict[str, str], log: IO[str]) -> None:
 
 
 def _check_pool(api: str, pool: str) -> None:
-    if _ask(api, f"/work_pools/{pool}") is None:
+    for tries in count(1):
+        try:
+            found = _ask(api, f"/work_pools/{pool}")
+            break
+        except Busy:
+            if tries == PATIENCE:
+                raise
+            time.sleep(1)
+    if found is None:
         fix = "Deploy it there: quickstudy up, or python -m flows.deploy"
         raise QuickstudyError(f"there is no pool {pool}", where=api, fix=fix)
 
@@ -423,8 +438,11 @@ def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
-        raise QuickstudyError(f"Prefect's server answers {error}", where=api) from None
+        kind = Busy if error.code == 503 else QuickstudyError
+        raise kind(f"Prefect's server answers {error}", where=api) from None
     except (urllib.error.URLError, OSError) as error:
+        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+            raise Busy("Prefect's server is busy and does not answer", where=api, fix="Try again in a minute") from None
         raise QuickstudyError(
             f"Prefect's server does not answer ({error})", where=api, fix="Start it: quickstudy up"
         ) from None

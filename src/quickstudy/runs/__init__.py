@@ -112,7 +112,7 @@ class Run:
         when: it started, or should have; UTC.
         seconds: it took, or has taken so far; None where it has not started, or waits for a person.
         what: one sentence: what was done, or why it failed.
-        error: the whole message of a run that failed or crashed.
+        error: the whole message of a run that failed, crashed or was cancelled.
         page: its address in Prefect, where a server is known.
         parent: the name of the run that has handed it over.
         children: the runs that it has handed over, in its details alone.
@@ -248,11 +248,11 @@ def _runs(source: Source, rows: Sequence[dict[str, Any]], now: datetime) -> tupl
 def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, now: datetime) -> Run:
     state = STATES[row["state_type"]] if row["state_type"] else "waiting"
     started, ended = _moment(row["start_time"]), _moment(row["end_time"])
-    error = _message(row["message"]) if state in ("failed", "crashed") else ""
+    message = _message(row["message"]) if state in ("failed", "crashed", "cancelled") else ""
     if state in ("running", "waiting", "suspended"):  # a sentence there is by now is that of an attempt before
         what = "waits for a person's word" if state == "suspended" else ""
     else:
-        what = (summary and summary["description"]) or textwrap.shorten(error, LINE, placeholder=" …")
+        what = (summary and summary["description"]) or textwrap.shorten(message, LINE, placeholder=" …")
     until = ended or (now if state == "running" else None)
     return Run(
         id=row["id"],
@@ -266,7 +266,7 @@ def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, 
         ended=ended,
         seconds=(until - started).total_seconds() if started and until else None,
         what=" ".join(what.split()),
-        error=error,
+        error=message,
         steps=_steps(summary["data"]) if summary else (),
         parameters=row["parameters"],
         tags=tuple(row["tags"]),

@@ -24,6 +24,9 @@ LEFT JOIN work_queue q ON q.id = r.work_queue_id
 LEFT JOIN work_pool p ON p.id = q.work_pool_id
 """
 
+QUEUED = "AwaitingConcurrencySlot"
+"""What Prefect calls a run that is due while the runs before it take all places; it looks again every half minute."""
+
 JSON = ("created_by", "tags", "parameters", "data")
 """Columns that hold JSON."""
 
@@ -68,8 +71,9 @@ class Database:
 
     def active(self, due: datetime) -> list[dict[str, Any]]:
         at_work = "r.state_type IN ('RUNNING', 'PENDING', 'CANCELLING')"
-        waits = "r.state_type = 'SCHEDULED' AND (r.next_scheduled_start_time <= :due OR r.start_time IS NOT NULL)"
-        return self._rows(f"{RUNS} WHERE {at_work} OR {waits}", {"due": _text(due)})
+        waits = """r.state_type = 'SCHEDULED' AND
+            (r.next_scheduled_start_time <= :due OR r.start_time IS NOT NULL OR r.state_name = :queued)"""
+        return self._rows(f"{RUNS} WHERE {at_work} OR {waits}", {"due": _text(due), "queued": QUEUED})
 
     def named(self, name: str) -> list[dict[str, Any]]:
         newest = "ORDER BY coalesce(r.start_time, r.expected_start_time) DESC"
@@ -107,10 +111,10 @@ class Database:
         sql = """SELECT f.name || '/' || d.name AS name, min(r.next_scheduled_start_time) AS at
             FROM deployment d JOIN flow f ON f.id = d.flow_id
             LEFT JOIN flow_run r ON r.deployment_id = d.id AND r.state_type = 'SCHEDULED'
-                AND r.next_scheduled_start_time > :after
+                AND r.next_scheduled_start_time > :after AND r.state_name != :queued
             WHERE EXISTS (SELECT 1 FROM deployment_schedule s WHERE s.deployment_id = d.id AND s.active)
             GROUP BY d.id ORDER BY name"""
-        return {row["name"]: row["at"] for row in self._rows(sql, {"after": _text(after)})}
+        return {row["name"]: row["at"] for row in self._rows(sql, {"after": _text(after), "queued": QUEUED})}
 
     def page(self, id: str) -> str | None:
         return None

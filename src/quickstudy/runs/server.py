@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs.database import QUEUED
 
 TIMEOUT_S = 10
 
@@ -68,7 +69,8 @@ class Server:
     def active(self, due: datetime) -> list[dict[str, Any]]:
         either = {"operator": "or_", **_in(AT_WORK), "next_scheduled_start_time": {"before_": due.isoformat()}}
         again = {**_in(["SCHEDULED"]), "start_time": {"is_null_": False}}
-        rows = {row["id"]: row for which in (either, again) for row in self._runs(which, None)}
+        queued = {"state": {"name": {"any_": [QUEUED]}}}
+        rows = {row["id"]: row for which in (either, again, queued) for row in self._runs(which, None)}
         return [row for row in rows.values() if row["state_type"] in (*AT_WORK, "SCHEDULED")]
 
     def named(self, name: str) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ class Server:
             if any(schedule["active"] for schedule in row["schedules"]):
                 then = {
                     "deployment_id": {"any_": [row["id"]]},
-                    **_in(["SCHEDULED"]),
+                    "state": {"type": {"any_": ["SCHEDULED"]}, "name": {"not_any_": [QUEUED]}},
                     "next_scheduled_start_time": {"after_": after.isoformat()},
                 }
                 first = self._all("flow_runs/filter", 1, sort="NEXT_SCHEDULED_START_TIME_ASC", flow_runs=then)
