@@ -1,7 +1,6 @@
 """Runs that died without a word: kill -9, a machine without power. They are told by what they leave behind.
 
-    python -m flows.recovery       # mark those of this clone, as `quickstudy worker` does
-
+    python -m flows.recovery       # mark those of this clone and name them, as `quickstudy worker` does
 
 A run of a deployment holds the lock of its workspace (quickstudy.workspaces) for as long as its process lives. So a
 workspace that nobody holds, and whose run Prefect believes to be at work, is that of a dead one. Runs of machines that
@@ -42,7 +41,11 @@ NEVER_STARTED_WHY = "the worker that took it never started it"
 
 
 def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
-    """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that; their names."""
+    """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that.
+
+    Returns:
+        their names, also of those that Prefect has marked by itself, when a worker saw them die.
+    """
     buried = []
     for run_id in workspaces.abandoned(clone):
         with contextlib.suppress(ObjectNotFound):
@@ -51,6 +54,8 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
                 StateType.RUNNING, StateType.PENDING, StateType.CANCELLING
             ):  # fmt: skip
                 _end(client, run, "its process is gone")
+                buried.append(run.name)
+            elif run.state is not None and run.state.type == StateType.CRASHED:
                 buried.append(run.name)
         workspaces.forget(clone, run_id)
     pending = client.read_flow_runs(
@@ -164,7 +169,7 @@ def main() -> int:
     def run() -> None:
         with get_client(sync_client=True) as client:
             for name in bury(client, find_project()):
-                print(f"run {name} is dead and was marked so", flush=True)
+                print(f"run {name} has crashed", flush=True)
 
     return steps.main(run)
 

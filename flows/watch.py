@@ -46,7 +46,7 @@ def watch(project: str | None = None) -> str | None:
     settings = load_settings(root / "params.yaml")
     with notice.of_run(root, always=False), get_client(sync_client=True) as client:
         for name in recovery.bury(client, root):
-            get_run_logger().warning("run %s is dead and was marked so", name)
+            get_run_logger().warning("run %s has crashed", name)
         if again := recovery.restart(client, settings.runs.restarts):
             with telling.step(None, "restart") as done:
                 done["note"] = f"the last retraining crashed; {again.name} goes on from what it had finished"

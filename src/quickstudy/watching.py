@@ -1,4 +1,4 @@
-"""Is there anything to look into: new data, deliveries, runs that died? Cheap enough to ask every few seconds.
+"""Is there anything to look into: new data, deliveries? Cheap enough to ask every few seconds.
 
 `quickstudy up` asks, and starts the deployment watch (flows/watch.py) where there is; that does the work.
 """
@@ -7,7 +7,6 @@ import hashlib
 import json
 from pathlib import Path
 
-from quickstudy import workspaces
 from quickstudy.atomic import write_json
 
 SEEN = Path(".cache") / "watch.json"
@@ -15,15 +14,13 @@ SEEN = Path(".cache") / "watch.json"
 
 
 def reasons(root: Path, inbox: str) -> dict[str, str]:
-    """What there is to look into, and a digest of how it is now: "data", "inbox" or "runs"."""
+    """What there is to look into, and a digest of how it is now: "data" or "inbox"."""
     found = {}
     now = signature(root / "data")
     if now is not None and version_of(root, now) is None:
         found["data"] = now
     if deliveries(root / inbox):
         found["inbox"] = signature(root / inbox) or ""
-    if dead := workspaces.abandoned(root):
-        found["runs"] = " ".join(dead)
     return found
 
 

@@ -111,7 +111,7 @@ def up(
         env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
         with console.status("Deploying"):
             _deploy(root, env)
-            _bury(root, env, run.log)  # what died with the last one
+            _Undertaker(root, env, run.log)()  # what died with the last one
         for pool in ("cpu", *(["gpu"] if gpu else [])):
             with console.status(f"The worker of {pool} starts"):
                 run(_worker(root, pool, env))
@@ -158,7 +158,7 @@ def worker(
     with _services(root / ".cache" / f"worker-{pool}.log") as run:
         run(_worker(root, pool, env, limit))
         console.print(f"A worker of the pool {pool} for {env['PREFECT_API_URL']}. Ctrl-C stops it.", highlight=False)
-        run.supervise(console, lambda: _bury(root, env, run.log))
+        run.supervise(console, _Undertaker(root, env, run.log))
 
 
 def ui() -> None:
@@ -203,7 +203,7 @@ class Services:
                 raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
             time.sleep(0.2)
 
-    def supervise(self, console: "Console", look: Callable[[], None] = lambda: None) -> None:
+    def supervise(self, console: "Console", look: Callable[[], object] = lambda: None) -> None:
         """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
         from quickstudy import processes
 
@@ -248,6 +248,30 @@ class Services:
                 processes.stop(process)
 
 
+class _Undertaker:
+    """Marks the runs of this clone that died as crashed, so that whoever waits for them need not wait for a silence."""
+
+    def __init__(self, root: Path, env: dict[str, str], log: IO[str]):
+        self.root, self.env, self.log = root, env, log
+        self.seen: set[str] = set()
+        self.at = 0.0
+
+    def __call__(self) -> bool:
+        """Whether there were any. Of a run that has ended in order, its workspace forgets the name, no more."""
+        from quickstudy import workspaces
+
+        left, now = set(workspaces.abandoned(self.root)), time.monotonic()
+        if not left or (left == self.seen and now - self.at < AGAIN):
+            return False
+        self.seen, self.at = left, now
+        command = [sys.executable, "-m", "flows.recovery"]
+        done = subprocess.run(
+            command, cwd=self.root, env={**os.environ, **self.env}, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+        print(done.stdout, end="", file=self.log, flush=True)
+        return bool(done.stdout)
+
+
 class _Watcher:
     """Starts the deployment watch when there is something to look into: at once, and again after a while as long as it
     stays as it is."""
@@ -257,9 +281,12 @@ class _Watcher:
 
         self.root, self.env, self.log = root, env, log
         self.settings = load_settings(root / "params.yaml").watch
+        self.bury = _Undertaker(root, env, log)
         self.looked = self.started = 0.0
-        self.begun = False
         self.known: dict[str, str] = {}
+        self.once = {"start"}
+        """Reasons for one look alone: a retraining that died with the last `up` is to be started again, or one that
+        died just now ("runs")."""
 
     def __call__(self) -> None:
         from quickstudy import watching
@@ -268,21 +295,19 @@ class _Watcher:
         if now - self.looked < self.settings.every:
             return
         self.looked = now
+        if self.bury():
+            self.once.add("runs")
         found = watching.reasons(self.root, self.settings.inbox)
-        if not self.begun:  # a retraining that died with the last `up` is marked by now, and is to be started again
-            found["start"] = ""
-        wait = AGAIN if found == self.known else self.settings.every
-        if not found or now - self.started < wait:
+        wait = AGAIN if found == self.known and not self.once else self.settings.every
+        if not (found or self.once) or now - self.started < wait:
             return
-        if "runs" in found:  # here, as a dead run of watch keeps the next one from beginning
-            _bury(self.root, self.env, self.log)
         try:
-            _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in found])
+            _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in (*found, *self.once)])
         except QuickstudyError as error:  # the server starts again, or is busy
             print(f"watch was not started: {error}", file=self.log, flush=True)
             self.looked = now + SOON - self.settings.every
             return
-        self.known, self.started, self.begun = found, now, True
+        self.known, self.started, self.once = found, now, set()
 
 
 @contextlib.contextmanager
@@ -389,15 +414,6 @@ def _deploy(root: Path, env: dict[str, str]) -> None:
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
         raise QuickstudyError(last.removeprefix("quickstudy: "))
-
-
-def _bury(root: Path, env: dict[str, str], log: IO[str]) -> None:
-    """Mark the runs of this clone that died as crashed, so that whoever waits for them need not wait for a silence."""
-    from quickstudy import workspaces
-
-    if workspaces.abandoned(root):
-        command = [sys.executable, "-m", "flows.recovery"]
-        subprocess.run(command, cwd=root, env={**os.environ, **env}, stdout=log, stderr=log)
 
 
 def _check_pool(api: str, pool: str) -> None:
