@@ -71,7 +71,7 @@ def sentence(done: Sequence[dict[str, Any]], failure: BaseException | None = Non
         parts.append(
             f"{f'{failed} ended early' if failed else 'ended early'}: {str(failure) or type(failure).__name__}"
         )
-    return "; ".join(parts) or "nothing was stale"
+    return "; ".join(part.rstrip(".") for part in parts) or "nothing was stale"
 
 
 def _tell(root: Path, what: str, seconds: float, failed: bool) -> None:

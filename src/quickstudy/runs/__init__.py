@@ -108,7 +108,7 @@ class Run:
         name: as Prefect called it.
         deployment: its name where one started it.
         state: one of the values of `STATES`.
-        started_by: "schedule", the word of its trigger tag, "automation" or "by hand".
+        started_by: "schedule", the word of its trigger tag, "automation", "another run" or "by hand".
         when: it started, or should have; UTC.
         seconds: it took, or has taken so far; None where it has not started, or waits for a person.
         what: one sentence: what was done, or why it failed.
@@ -278,10 +278,10 @@ def _started_by(row: dict[str, Any]) -> str:
     triggers = [tag.removeprefix(TRIGGER) for tag in row["tags"] if tag.startswith(TRIGGER)]
     if triggers:
         return ", ".join(triggers)
-    by = (row["created_by"] or {}).get("type")
-    return (
-        "schedule" if row["auto_scheduled"] or by == "SCHEDULE" else "automation" if by == "AUTOMATION" else "by hand"
-    )
+    if row["parent_task_run_id"]:
+        return "another run"
+    by = "SCHEDULE" if row["auto_scheduled"] else str((row["created_by"] or {}).get("type"))
+    return {"SCHEDULE": "schedule", "AUTOMATION": "automation"}.get(by, "by hand")
 
 
 def _steps(data: Any) -> tuple[Step, ...]:
