@@ -54,8 +54,8 @@ LAST_DATA = Path(".cache") / "data_version"
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database, a
-    move of aliases that another run began."""
+    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database, a full
+    disk, here or where another run trains, a move of aliases that another run began."""
     try:
         state.result()
     except (versions.Busy, versions.RemoteFailed, registry.Unreachable, registry.Moving):
@@ -63,7 +63,7 @@ def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> b
     except versions.StageFailed as failure:
         return failure.killed
     except Exception as error:
-        return "database is locked" in str(error)
+        return "database is locked" in str(error) or "no space left" in str(error).lower()
     return False
 
 

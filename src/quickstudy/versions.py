@@ -777,5 +777,5 @@ def _raise_known(text: str, root: Path) -> None:
             where=root,
             fix="Wait until it ends, or stop it, and call again",
         )
-    if "No space left on device" in text:
+    if "No space left on device" in text or "Out of diskspace" in text:  # the system's words, and git's
         raise QuickstudyError("no space left on the disk", where=root, fix="Free some and run the same again")

@@ -1,6 +1,8 @@
 """The flow retrain on the stages of tests/toy."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.states import Failed
 
 from flows import retrain, steps
 from quickstudy import registry, versions
@@ -216,3 +219,20 @@ def test_a_comparison_that_is_impossible_does_not_fail_the_run(
     assert run.state.is_completed() and tasks[-1].name == "gate"
     assert registry.version(project, "2").tags["gate"] == "NOT COMPARED"
     assert registry.aliases(project) == {"champion": 1, "challenger": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (QuickstudyError("no space left on the disk", where="/gpu"), True),  # of another machine, by its run's message
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), True),
+        (versions.Busy("another DVC command is at work here"), True),
+        (registry.Moving("root@gpu has been moving aliases for 2 s"), True),
+        (versions.StageFailed("meta_train", "was killed", killed=True), True),
+        (versions.StageFailed("meta_train", "ValueError: 3", killed=False), False),
+        (QuickstudyError("train.steps = -1 is not positive"), False),
+    ],
+)
+def test_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
+    failed: Any = Failed(data=error)
+    assert steps.a_retry_can_help(steps.register, None, failed) is again  # type: ignore[arg-type]
