@@ -121,7 +121,8 @@ def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> Flo
     if run.state.is_cancelled():
         raise QuickstudyError("was cancelled", where=f"run {run.name} on {pool}", fix="The next run goes on from there")
     if not run.state.is_completed():
-        raise versions.StageFailed(step, f"run {run.name} on {pool} ended as {run.state.name} ({said})", killed=True)
+        why = said if run.start_time else f"{said}; .cache/worker-{pool}.log there says why"
+        raise versions.StageFailed(step, f"run {run.name} on {pool} ended as {run.state.name} ({why})", killed=True)
     return run
 
 
