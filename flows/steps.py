@@ -349,11 +349,11 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
 
 
 def another_moves(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether nothing was moved, because another process is at it or was killed at it."""
+    """Whether another process is moving aliases or was killed at it, or MLflow's server has gone meanwhile."""
     with contextlib.suppress(Exception):
         try:
             state.result()
-        except registry.Moving:
+        except (registry.Moving, registry.Unreachable):
             return True
     return False
 
@@ -369,8 +369,10 @@ def another_moves(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool
 )
 def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
     """The aliases and the ledger."""
-    with step(root, "move") as done:
-        entry = registry.promote(
+    with step(root, "move") as done, registry.reachable(root):
+        # The server may have died after it had done what the first try asked for.
+        entry = registry.moved(root, plan) if runtime.task_run.run_count > 1 else None
+        entry = entry or registry.promote(
             root, plan.version, against=plan.champion, why=reason, evidence=evidence, verb=plan.verb
         )
         note = ", ".join(str(move) for move in entry.moves)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -705,9 +706,14 @@ def _why_params(root: Path, stage: Stage, locked: Mapping[str, Any]) -> list[str
 
 def _run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(
-            command, cwd=root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
-        )
+        for last in (False, True):
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                check=False,
+            )  # fmt: skip
+            if last or done.returncode != -signal.SIGKILL:  # killed, as where memory runs out: once more
+                break
+        return done
     except FileNotFoundError:
         raise QuickstudyError(f"{command[0]} is not installed", fix=f"Install {command[0]}") from None
 

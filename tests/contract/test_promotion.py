@@ -83,6 +83,20 @@ def test_a_promotion_moves_the_aliases_and_says_who_when_and_why(three: Path) ->
     assert [line.verb for line in registry.read_ledger(three).entries.values()] == ["promote"] * 2 + ["rollback"] * 2
 
 
+def test_whoever_asks_again_is_told_what_is_done(three: Path) -> None:
+    plan = registry.Plan("promote", 3, 1)
+    assert registry.moved(three, plan) is None
+    with pytest.MonkeyPatch.context() as patch:  # killed after the first alias
+        patch.setattr("mlflow.MlflowClient.delete_registered_model_alias", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            registry.promote(three, 3, against=1, why="better")
+    entry = registry.moved(three, plan)
+    assert entry is not None and entry.why == "better" and registry.aliases(three) == AFTER
+    assert registry.moved(three, registry.Plan("promote", 2, 1)) is None
+    registry.promote(three, 1, against=3, why="slow", verb="rollback")
+    assert registry.moved(three, plan) is None  # it was, and is no more
+
+
 # Forks a process for every step of a promotion; it ends before its n-th write. Another one then reads the ledger.
 KILLED = """
 import json, os, sys

@@ -384,13 +384,15 @@ def _start_servers(
 
 def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
     from quickstudy import workspaces
+    from quickstudy.environment import DEFAULTS
 
     name = f"{socket.gethostname()}-{pool}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     command += ["--name", name, "--no-create-pool-if-not-found", "--install-policy", "never"]
     if at_once := limit or LIMITS.get(pool):
         command += ["--limit", str(at_once)]
-    own = {name: os.environ.get(name, value) for name, value in WORKER.items()}
+    # What the user has set stays; what this process has set for itself does not.
+    own = {name: value for name, value in WORKER.items() if os.environ.get(name) in (None, DEFAULTS.get(name))}
 
     def heartbeats() -> set[str]:
         with contextlib.suppress(QuickstudyError):

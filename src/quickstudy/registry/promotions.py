@@ -164,6 +164,22 @@ def promote(
         return move(root, client, verb, moves, why, evidence)
 
 
+def moved(root: Path, plan: Plan) -> Entry | None:
+    """The last move of the champion, if it is this one and is done; a move that was cut off is settled first.
+
+    Raises:
+        Moving: another process is at work.
+    """
+    with store.locked(root):
+        settled(root, store.client(root))
+    found = ledger_now(root)
+    for number, state in reversed(found.states().items()):
+        entry = found.entries[number]
+        if entry.moves[0].alias == "champion" and state == "done":
+            return entry if entry.moves[0] == Move("champion", plan.champion, plan.version) else None
+    return None
+
+
 def read_ledger(root: Path) -> Ledger:
     """The ledger of promotions, with the lines at which it does not hold. A move that was cut off is settled first."""
     found = ledger_now(root)
