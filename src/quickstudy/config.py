@@ -239,6 +239,31 @@ class Watch(Section):
     retrain: Literal["changed", "drift", "never"]
 
 
+class Serve(Section):
+    false_alarm: Share
+    database: str | None
+    reload: Annotated[float, Field(ge=0.1)]
+    batch: Positive
+    wait: Annotated[float, Field(ge=0, le=1000)]
+    threads: Annotated[int, Field(ge=0)]
+    memory: Positive
+    patience: Annotated[float, Field(ge=0)]
+    grace: Positive
+    body: Positive
+    upload: Annotated[float, Field(gt=0)]
+    examples: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=2)]
+    queries: Positive
+    characters: Positive
+    pixels: Positive
+    seconds: Annotated[float, Field(gt=0)]
+    rate: Annotated[float, Field(gt=0)] | None
+    burst: Positive
+    cors: tuple[str, ...]
+    certificate: str | None
+    certificate_key: str | None
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -252,6 +277,7 @@ class Settings(Section):
     gate: Gate
     drift: Drift
     reproduce: Reproduce
+    serve: Serve
     runs: Runs
     watch: Watch
 

@@ -24,7 +24,20 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from quickstudy.cli import compare, data, drift, gate, pipeline, promotion, rebuild, runs, servers, stages, tasks
+    from quickstudy.cli import (
+        compare,
+        data,
+        drift,
+        gate,
+        pipeline,
+        promotion,
+        rebuild,
+        runs,
+        serve,
+        servers,
+        stages,
+        tasks,
+    )
 
     pipeline.register(app)
     servers.register(app)
@@ -35,6 +48,7 @@ def _register() -> None:
     compare.register(app)
     tasks.register(app)
     drift.register(app)
+    app.add_typer(serve.app, name="serve", rich_help_panel=tasks.PANEL)
     app.add_typer(data.app, name="data")
     stages.register(app)
 

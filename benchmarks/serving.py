@@ -1,0 +1,291 @@
+"""The service under load, beside `mlflow models serve` with the same model and the bare encoder.
+
+    .venv/bin/python benchmarks/serving.py [--model models:/quickstudy@champion] [--clients 32] [--seconds 20]
+
+Adapting: a 5-way 5-shot task of each modality, from POST /tasks to the answer of its first query. Predicting: one text
+a request, as many clients as asked for, each with a connection of its own, from a second process on loopback. MLflow's
+server is stateless, so that each of its requests carries the support set too. The bare encoder reads the same texts in
+full batches, with nothing else running. And how many bytes a task of 20 ways and 5 shots costs in the database.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+REPOSITORY = Path(__file__).parents[1]
+WAY, SHOT, REPEATS = 5, 5, 20
+TARGET_MS = {"text": 60, "image": 15, "audio": 30}
+WORDS = """card parcel invoice order password refund account late charged twice broken again please where when today my
+the a was is not sent paid change address phone number delivery shop screen light battery box new old want cancel"""
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Sentences of 6 to 14 words, as people write to a support desk in length."""
+    drawn = random.Random(seed)
+    return [" ".join(drawn.choices(WORDS.split(), k=drawn.randint(6, 14))) for _ in range(count)]
+
+
+def image(seed: int) -> str:
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (105, 105), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def recording(seed: int) -> str:
+    import numpy as np
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(seed).normal(0, 0.1, 8000), 8000, format="WAV")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+BARE = """
+import json, sys, time
+from pathlib import Path
+from quickstudy.environment import apply_environment
+apply_environment()
+from quickstudy.model.store import load_model
+from quickstudy.serving.task import encode
+
+model, texts = load_model(Path(sys.argv[1])), json.load(sys.stdin)
+encode(model, "text", texts[:64])
+start, done = time.perf_counter(), 0
+while (elapsed := time.perf_counter() - start) < float(sys.argv[2]):
+    place = done % len(texts)
+    done += len(encode(model, "text", texts[place : place + 64]))
+print(done / elapsed)
+"""
+
+MAKE: dict[str, Callable[[int], str]] = {"text": lambda seed: texts(1, seed)[0], "image": image, "audio": recording}
+
+
+def support(modality: str, way: int, shot: int, seed: int) -> list[dict[str, str]]:
+    return [{"input": MAKE[modality](1000 * seed + i), "label": f"class {i % way}"} for i in range(way * shot)]
+
+
+# ---- the second process
+
+
+async def client(address: str, bodies: list[bytes], until: float, times: list[float], failed: list[int]) -> None:
+    """One connection that asks as soon as it is answered."""
+    parts = urlsplit(address)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    place = 0
+    while time.perf_counter() < until:
+        body = bodies[place % len(bodies)]
+        place += 1
+        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        started = time.perf_counter()
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", answer.lower())
+        assert length is not None, answer
+        await reader.readexactly(int(length[1]))
+        times.append(time.perf_counter() - started)
+        failed[0] += not answer.startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def load(address: str, clients: int, seconds: float, bodies: list[bytes]) -> dict[str, Any]:
+    times: list[float] = []
+    failed = [0]
+    started = time.perf_counter()
+    await asyncio.gather(
+        *(client(address, bodies[i::clients], started + seconds, times, failed) for i in range(clients))
+    )
+    elapsed = time.perf_counter() - started
+    times.sort()
+    return {
+        "requests": len(times), "failed": failed[0], "requests/s": round(len(times) / elapsed, 1),
+        "p50 ms": round(1000 * times[len(times) // 2], 1), "p99 ms": round(1000 * times[int(len(times) * 0.99)], 1),
+    }  # fmt: skip
+
+
+def loaded(address: str, clients: int, seconds: float, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a second process measures."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(bodies, file)
+        file.flush()
+        command = [sys.executable, __file__, "--load", address, file.name]
+        command += ["--clients", str(clients), "--seconds", str(seconds)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+# ---- servers
+
+
+@contextlib.contextmanager
+def served(command: list[str], health: str, folder: Path) -> Iterator[None]:
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=2):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit((folder / "server.log").read_text()[-2000:])
+            time.sleep(0.3)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def post(address: str, body: Any) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return json.load(reply)
+
+
+# ---- what is measured
+
+
+def adapting(base: str) -> dict[str, Any]:
+    """Milliseconds from POST /tasks to the first answer, and of POST /tasks alone, on one connection. The fastest says
+    what it takes where nothing else runs."""
+    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=120)
+
+    def send(path: str, body: Any) -> Any:
+        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        return json.load(connection.getresponse())
+
+    found = {}
+    for modality, target in TARGET_MS.items():
+        whole, create = [], []
+        for repeat in range(REPEATS + 2):
+            body = {"name": "t", "modality": modality, "examples": support(modality, WAY, SHOT, repeat)}
+            query = {"queries": [MAKE[modality](10**6 + repeat)]}
+            started = time.perf_counter()
+            id = send("/tasks", body)["id"]
+            created = time.perf_counter()
+            send(f"/tasks/{id}/predict", query)
+            if repeat >= 2:  # the first ones warm up
+                whole.append(1000 * (time.perf_counter() - started))
+                create.append(1000 * (created - started))
+        found[modality] = {
+            "POST /tasks ms": round(statistics.median(create), 1),
+            "and the first answer ms": round(statistics.median(whole), 1), "fastest ms": round(min(whole), 1),
+            "target ms": target,
+        }  # fmt: skip
+    return found
+
+
+def bare(folder: Path, queries: list[str], seconds: float) -> float:
+    """Texts a second that the encoder reads in full batches."""
+    command = [sys.executable, "-c", BARE, str(folder), str(seconds)]
+    done = subprocess.run(command, input=json.dumps(queries), capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def task_bytes(base: str, database: Path) -> int:
+    """Of a 20-way 5-shot task in the database, the mean of twenty."""
+
+    def size() -> int:
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            return int(pages * connection.execute("PRAGMA page_size").fetchone()[0])
+
+    count, before = 20, size()
+    for repeat in range(count):
+        post(f"{base}/tasks", {"name": "t", "modality": "text", "examples": support("text", 20, 5, 500 + repeat)})
+    return (size() - before) // count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models:/quickstudy@champion")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--load", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.load:
+        bodies = [json.dumps(body).encode() for body in json.loads(Path(chosen.load[1]).read_text())]
+        print(json.dumps(asyncio.run(load(chosen.load[0], chosen.clients, chosen.seconds, bodies))))
+        return
+
+    from quickstudy.environment import apply_environment
+
+    apply_environment(REPOSITORY)
+    from quickstudy import registry
+
+    folder = registry.resolve(chosen.model, REPOSITORY)
+    queries = texts(640, seed=7)
+    result: dict[str, Any] = {"clients": chosen.clients, "seconds": chosen.seconds, "cores": os.cpu_count()}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        result["bare encoder texts/s"] = round(bare(folder, queries, chosen.seconds), 1)
+        port, database = free_port(), scratch / "serve.db"
+        base = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "quickstudy", "serve", "--model", str(folder), "--port", str(port)]
+        with served([*command, "--database", f"sqlite:///{database}"], f"{base}/ready", scratch):
+            result["adapt"] = adapting(base)
+            result["bytes of a 20-way 5-shot task"] = task_bytes(base, database)
+            body = {"name": "t", "modality": "text", "examples": support("text", WAY, SHOT, 99)}
+            id = post(f"{base}/tasks", body)["id"]
+            address = f"{base}/tasks/{id}/predict"
+            loaded(address, chosen.clients, 2, [{"queries": [query]} for query in queries])
+            result["quickstudy serve"] = loaded(
+                address, chosen.clients, chosen.seconds, [{"queries": [query]} for query in queries]
+            )
+        result["mlflow models serve"] = beside_mlflow(folder, queries, scratch, chosen)
+    ours, theirs = result["quickstudy serve"], result["mlflow models serve"]
+    result["times mlflow"] = round(ours["requests/s"] / theirs["requests/s"], 1)
+    result["share of the bare encoder"] = round(ours["requests/s"] / result["bare encoder texts/s"], 2)
+    result["p99 / p50"] = round(ours["p99 ms"] / ours["p50 ms"], 1)
+    print(json.dumps(result, indent=1))
+    (REPOSITORY / "benchmarks/results/serving.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def beside_mlflow(folder: Path, queries: list[str], scratch: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    import mlflow.pyfunc
+
+    saved, port = scratch / "mlflow", free_port()
+    mlflow.pyfunc.save_model(saved, loader_module="quickstudy.serving.pyfunc", data_path=str(folder))
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--port", str(port)]
+    with served([*command, "--env-manager", "local"], f"{base}/ping", scratch):
+        task = support("text", WAY, SHOT, 99)
+        bodies = [
+            {"dataframe_records": [{"modality": "text", "support": task, "queries": [query]}]} for query in queries
+        ]
+        loaded(f"{base}/invocations", chosen.clients, 2, bodies)
+        return loaded(f"{base}/invocations", chosen.clients, chosen.seconds, bodies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""`quickstudy serve`: tasks over HTTP, and the keys of those who may call."""
+
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.cli.tasks import CHAMPION, ModelOption
+from quickstudy.errors import QuickstudyError
+
+if TYPE_CHECKING:
+    from quickstudy.serving.loaded import Source
+    from quickstudy.serving.store import Store
+
+app = typer.Typer(
+    help="Serve the model over HTTP: teach a task in one call, ask in the next.", invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+keys = typer.Typer(help="Who may call. With the first key every call needs one.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+SHADOW_LOG = Path(".cache") / "shadow.jsonl"
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database", metavar="URL", envvar="QUICKSTUDY_DATABASE",
+        help="Where tasks are kept, instead of serve.database in params.yaml.",
+    ),
+]  # fmt: skip
+
+
+@app.callback()
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str, typer.Option(help="What it listens on. Beyond this machine there must be keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    model: ModelOption = CHAMPION,
+    database: DatabaseOption = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help=f"The challenger answers too; where it differs is in {SHADOW_LOG}.")
+    ] = False,
+) -> None:
+    """Serve the model over HTTP: teach a task in one call, ask in the next.
+
+    When the alias moves the new model takes over without a dropped request. Any number of these may share one
+    database. Ctrl-C answers what was asked and ends. The routes: http://127.0.0.1:8000/docs
+
+    [dim]quickstudy serve --port 8080[/dim]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from quickstudy.cli.pipeline import project
+    from quickstudy.config import load_settings
+    from quickstudy.serving import logs, server
+    from quickstudy.serving.app import make_app
+    from quickstudy.serving.engine import Engine
+    from quickstudy.serving.metrics import Metrics
+    from quickstudy.serving.shadow import compare
+
+    root = project()
+    settings = load_settings(root / "params.yaml").serve
+    store = server.open_store(settings, root, database)
+    server.check_host(host, store)
+    bound = server.listen(host, port)
+    logs.to_stderr()
+    metrics = Metrics()
+    challenger = None
+    if shadow:
+        challenger = _source("models:/quickstudy@challenger", root)
+        logs.shadow_to(root / SHADOW_LOG)
+    engine = Engine(settings, store, _source(model, root), metrics, challenger, functools.partial(compare, metrics))
+    config = server.configured(make_app(settings, engine), settings)
+    scheme = "https" if settings.certificate else "http"
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{model}, version {engine.loaded.version}, on {scheme}://{shown}:{bound.getsockname()[1]}", flush=True)
+    server.run(config, bound)
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Of the tenant: who has the same name sees the same tasks.")],
+    database: DatabaseOption = None,
+) -> None:
+    """Make a key and print it; it is told this once."""
+    if not re.fullmatch(r"[\w.@-]{1,100}", name):
+        raise QuickstudyError("use letters, digits and . _ - @", where=f"name {name!r}")
+    print(_store(database).add_key(name))
+
+
+@keys.command("list")
+def list_keys(database: DatabaseOption = None) -> None:
+    """Who has keys. The keys themselves are kept nowhere."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "tenant", "made", box=None, header_style="bold")
+    for key in _store(database).all_keys():
+        table.add_row(key.id, key.tenant, key.created)
+    Console().print(table if table.row_count else "There are no keys: the service answers this machine alone.")
+
+
+@keys.command("remove")
+def remove_key(
+    id: Annotated[str, typer.Argument(help="As `quickstudy serve keys list` shows it.")],
+    database: DatabaseOption = None,
+) -> None:
+    """Take a key back; within seconds it opens nothing any more. Its tenant's tasks stay."""
+    if not _store(database).remove_key(id):
+        raise QuickstudyError("there is no such key", where=id, fix="quickstudy serve keys list")
+    print("removed")
+
+
+def _store(database: str | None) -> "Store":
+    from quickstudy.cli.pipeline import project
+    from quickstudy.config import load_settings
+    from quickstudy.serving.server import open_store
+
+    root = project()
+    return open_store(load_settings(root / "params.yaml").serve, root, database)
+
+
+def _source(uri: str, root: Path) -> "Source":
+    """What a model's address stands for. An alias is looked up again and again; all others stay what they are."""
+    from quickstudy import registry
+    from quickstudy.serving.loaded import Source, folder_source
+
+    alias = uri.removeprefix(f"models:/{registry.NAME}@")
+    if alias == uri:
+        folder = registry.resolve(uri, root)
+        if match := re.fullmatch(rf"models:/{registry.NAME}/(\d+)", uri):
+            return Source(lambda: match[1], lambda _: folder)
+        return folder_source(folder)
+
+    def look() -> str | None:
+        number = registry.aliases(root).get(alias)
+        return None if number is None else str(number)
+
+    return Source(look, lambda version: registry.resolve(f"models:/{registry.NAME}/{version}", root))

@@ -1,0 +1,143 @@
+"""Inputs that arrive together are encoded together, on the one thread that computes.
+
+While a batch is encoded the next one gathers. An input waits for others no longer than a few milliseconds, and not at
+all while requests come one by one. Work of many inputs is cut into pieces, between which others get their turn.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from quickstudy.data.dataset import Modality
+from quickstudy.errors import QuickstudyError
+from quickstudy.serving.loaded import Loaded
+from quickstudy.serving.task import encode
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    loaded: Loaded
+    modality: Modality
+    inputs: Sequence[Any]
+    finish: Callable[[Tensor], Any]
+    done: "asyncio.Future[Any]"
+
+
+class Batcher:
+    """Encodes for an event loop.
+
+    Args:
+        size: inputs in a batch, at most. wait: seconds that an input waits for others.
+        observe: told the size of each batch.
+    """
+
+    def __init__(self, size: int, wait: float, observe: Callable[[int], None] = lambda size: None):
+        self.size, self.wait, self._observe = size, wait, observe
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._batches())
+
+    async def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._loop
+        self._thread.shutdown(wait=True)
+
+    async def run(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Compute something else on the same thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def encode(
+        self, loaded: Loaded, modality: Modality, inputs: Sequence[Any], finish: Callable[[Tensor], _Result],
+        piece: int | None = None,
+    ) -> list[_Result]:  # fmt: skip
+        """Encode inputs, and do something with their vectors on the thread that computes.
+
+        Args:
+            finish: gets float32 [n, D] of a piece of the inputs, in order.
+            piece: inputs of a piece, at most; by default a batch.
+
+        Raises:
+            QuickstudyError: an input that cannot be read; the others of its batch are not harmed.
+        """
+        step = piece or self.size
+        results = []
+        for start in range(0, len(inputs), step):
+            done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+            self._waiting.put_nowait(_Piece(loaded, modality, inputs[start : start + step], finish, done))
+            results.append(await done)
+        return results
+
+    async def _batches(self) -> None:
+        loop = asyncio.get_running_loop()
+        several = False
+        while True:
+            batch = [await self._waiting.get()]
+            size, until = len(batch[0].inputs), loop.time() + (self.wait if several else 0.0)
+            while size < self.size:
+                if self._waiting.empty():
+                    if loop.time() >= until:
+                        break
+                    try:
+                        async with asyncio.timeout_at(until):
+                            batch.append(await self._waiting.get())
+                    except TimeoutError:
+                        break
+                else:
+                    batch.append(self._waiting.get_nowait())
+                size += len(batch[-1].inputs)
+            several = len(batch) > 1
+            self._observe(size)
+            results = await loop.run_in_executor(self._thread, _compute, batch)
+            for piece, result in zip(batch, results, strict=True):
+                if piece.done.done():  # whoever asked has gone
+                    continue
+                if isinstance(result, Exception):
+                    piece.done.set_exception(result)
+                else:
+                    piece.done.set_result(result)
+
+
+@torch.inference_mode()
+def _compute(batch: Sequence[_Piece]) -> list[Any]:
+    """What each piece comes to, or what it raised."""
+    alike: dict[tuple[str, Modality], list[int]] = {}
+    for place, piece in enumerate(batch):
+        alike.setdefault((piece.loaded.digest, piece.modality), []).append(place)
+    results: list[Any] = [None] * len(batch)
+    for places in alike.values():
+        pieces = [batch[place] for place in places]
+        for place, result in zip(places, _encode_together(pieces), strict=True):
+            results[place] = result
+    return results
+
+
+def _encode_together(pieces: Sequence[_Piece]) -> list[Any]:
+    first = pieces[0]
+    try:
+        vectors = encode(first.loaded.model, first.modality, [one for piece in pieces for one in piece.inputs])
+    except QuickstudyError as error:
+        if len(pieces) == 1:
+            return [error]
+        return [result for piece in pieces for result in _encode_together([piece])]  # one of them is to blame
+    except Exception as error:
+        return [error] * len(pieces)
+    results: list[Any] = []
+    for piece, part in zip(pieces, vectors.split([len(piece.inputs) for piece in pieces]), strict=True):
+        try:
+            results.append(piece.finish(part))
+        except Exception as error:
+            results.append(error)
+    return results
