@@ -264,6 +264,10 @@ class Serve(Section):
     certificate_key: str | None
 
 
+class Chat(Section):
+    close: Share
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -278,6 +282,7 @@ class Settings(Section):
     drift: Drift
     reproduce: Reproduce
     serve: Serve
+    chat: Chat
     runs: Runs
     watch: Watch
 

@@ -47,6 +47,7 @@ def _register() -> None:
     runs.register(app)
     compare.register(app)
     tasks.register(app)
+    chat.register(app)
     drift.register(app)
     app.add_typer(serve.app, name="serve", rich_help_panel=tasks.PANEL)
     app.add_typer(data.app, name="data")

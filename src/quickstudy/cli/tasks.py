@@ -11,6 +11,7 @@ from quickstudy.errors import QuickstudyError
 if TYPE_CHECKING:
     from quickstudy.data.dataset import Dataset
     from quickstudy.model.metamodel import MetaModel
+    from quickstudy.model.task_state import TaskState
 
 CHAMPION = "models:/quickstudy@champion"
 STATES = Path("adapted")
@@ -52,17 +53,21 @@ def adapt(
     [dim]quickstudy adapt photos/ --task defects --shots 5[/dim]
     """
 
+    from quickstudy.config import load_settings
     from quickstudy.data.importers import check_name
+    from quickstudy.environment import find_project
     from quickstudy.model.task_state import adapt as adapt_task
 
     check_name(task)
+    alarm = load_settings(find_project() / "params.yaml").serve.false_alarm
     dataset = _read(support, modality, pattern)
     rows = _draw(dataset, shots, seed, support)
     loaded, digest = _load(model)
     examples = dataset.raw(rows)
     labels = [dataset.classes[i] for i in dataset.class_index[rows]]
     adapt_task(loaded, dataset.modality, examples[:1] * 2, ["a", "b"], "")  # weights and kernels are warm from here on
-    state = adapt_task(loaded, dataset.modality, examples, labels, digest)
+    names = examples if dataset.modality == "text" else [dataset.path(int(row)) or f"row {row + 1}" for row in rows]
+    state = adapt_task(loaded, dataset.modality, examples, labels, digest, names, alarm)
     path = STATES / f"{task}.safetensors"
     with draft(path) as part:
         part.write_bytes(state.to_bytes())
@@ -78,47 +83,59 @@ def predict(
     pattern: PatternOption = None,
     model: ModelOption = CHAMPION,
     json: JsonOption = None,
+    content: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Of a table: where the examples are; else by the usual names.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Answer a Parquet file of any size, row by row, into this Parquet file."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="With --out: a column to keep, again for more; else all but the content."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="With --out: leave rows that cannot be read without an answer.")
+    ] = False,
 ) -> None:
     """Ask an adapted task about new examples; says the accuracy too where they carry labels.
 
     [dim]quickstudy predict new_photos/ --task defects --json answers.json[/dim]
+
+    [dim]quickstudy predict tickets.parquet --task queues --out answers.parquet --keep id[/dim]
     """
     from rich.console import Console
     from rich.table import Table
 
     from quickstudy.data.importers import read_queries
-    from quickstudy.model.task_state import TaskState
-    from quickstudy.model.task_state import predict as predict_task
+    from quickstudy.serving.batch import asker
     from quickstudy.stats import mean_interval
 
-    path = STATES / f"{task}.safetensors"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in STATES.glob("*.safetensors"))) or "none yet"
-        raise QuickstudyError(f"no task {task!r}", fix=f"There are: {known}. `quickstudy adapt` makes one")
-    state = TaskState.read(path)
-    asked = read_queries(queries, state.modality, pattern=pattern)
-    loaded, digest = _load(model)
-    if state.model != digest:
-        raise QuickstudyError(
-            f"task {task!r} was adapted by another model than {model}",
-            where=path,
-            fix="Adapt it again, or name its --model",
-        )
-    chances = predict_task(loaded, state, asked.contents)
-    answers = [state.classes[i] for i in chances.argmax(1)]
+    if out is None and (keep or skip_bad):
+        raise QuickstudyError("--keep and --skip-bad are about the rows of --out FILE", fix="Say --out too")
+    if out is not None and pattern is not None:
+        raise QuickstudyError("--pattern is about the names of files, --out about a table", fix="Leave one of them out")
+    state = _adapted(task)
+    if out is not None:
+        return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
+    asked = read_queries(queries, state.modality, content=content, pattern=pattern)
+    said = asker(_loaded_for(state, task, model), state)(asked.contents)
+    answers = said.answers
     # Labels count only where the task knows them: a folder's name may say something else.
     labels = asked.labels if asked.labels is not None and set(asked.labels) <= set(state.classes) else None
-    table = Table("example", "answer", "probability", *(["label"] if labels else []))
+    unknown = [False] * len(answers) if said.known is None else [not known for known in said.known]
+    verdict = any(unknown)
+    table = Table("example", "answer", "probability", *(["verdict"] if verdict else []), *(["label"] if labels else []))
     for i in range(min(len(answers), 20)):
         name = asked.contents[i][:60] if state.modality == "text" else asked.paths[i]
-        extra = [] if labels is None else [labels[i] if labels[i] == answers[i] else f"[red]{labels[i]}[/red]"]
-        table.add_row(name, answers[i], f"{chances[i].max():.2f}", *extra)
+        extra = ["unknown" if unknown[i] else ""] if verdict else []
+        extra += [] if labels is None else [labels[i] if labels[i] == answers[i] else f"[red]{labels[i]}[/red]"]
+        table.add_row(name, answers[i], f"{said.chances[i].max():.2f}", *extra)
     console = Console()
     console.print(table)
     if len(answers) > 20:
         console.print(f"… and {len(answers) - 20} more" + ("" if json else "; --json FILE keeps all"))
-    result: dict[str, Any] = {"task": task, "model": model, "model_sha256": digest, "way": len(state.classes)}
-    result |= {"shot": min(state.shots), "episodes": 1, "adapt_ms": state.adapt_ms, "accuracy": None, "ci95": None}
+    result = _about(state, task, model)
     if labels is not None:
         hits = [a == b for a, b in zip(answers, labels, strict=True)]
         result["accuracy"], half = mean_interval(hits)
@@ -127,10 +144,72 @@ def predict(
         console.print(f"Accuracy {result['accuracy']:.3f}{spread} on {len(hits)} labelled examples")
     if json is not None:
         result["predictions"] = [
-            {"example": where, "answer": answer, "probability": round(float(chance.max()), 6)}
-            for where, answer, chance in zip(asked.paths, answers, chances, strict=True)
+            {"example": where, "answer": answer, "probability": round(float(chance.max()), 6), "known": not strange}
+            for where, answer, chance, strange in zip(asked.paths, answers, said.chances, unknown, strict=True)
         ]
         _write_result(json, result)
+
+
+def _predict_table(
+    queries: Path,
+    out: Path,
+    state: "TaskState",
+    task: str,
+    model: str,
+    content: str | None,
+    keep: list[str] | None,
+    skip_bad: bool,
+    json: Path | None,
+) -> None:
+    from quickstudy.cli.progress import showing_progress
+    from quickstudy.serving.batch import asker, predict_table
+    from quickstudy.stats import mean_interval
+
+    ask = asker(_loaded_for(state, task, model), state)
+    with showing_progress() as progress:
+        done = predict_table(
+            queries, out, ask, state.modality, content=content, keep=keep, skip_bad=skip_bad,
+            progress=lambda rows, total: progress("predict", rows, total),
+        )  # fmt: skip
+    notes = [f"{done.unreadable:,} could not be read"] if done.unreadable else []
+    notes += [f"{done.unknown:,} seem to be of none of the classes"] if done.unknown else []
+    print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
+    result = _about(state, task, model) | {"rows": done.rows, "unreadable": done.unreadable, "unknown": done.unknown}
+    if done.labelled:
+        hits = [True] * done.hits + [False] * (done.labelled - done.hits)
+        result["accuracy"], half = mean_interval(hits)
+        result["ci95"] = half if len(hits) > 1 else None
+        print(f"Accuracy {result['accuracy']:.3f} on the {done.labelled:,} rows with a label that the task knows")
+    if json is not None:
+        _write_result(json, result)
+
+
+def _adapted(task: str) -> "TaskState":
+    from quickstudy.model.task_state import TaskState
+
+    path = STATES / f"{task}.safetensors"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in STATES.glob("*.safetensors"))) or "none yet"
+        raise QuickstudyError(f"no task {task!r}", fix=f"There are: {known}. `quickstudy adapt` makes one")
+    return TaskState.read(path)
+
+
+def _loaded_for(state: "TaskState", task: str, model: str) -> "MetaModel":
+    loaded, digest = _load(model)
+    if state.model != digest:
+        raise QuickstudyError(
+            f"task {task!r} was adapted by another model than {model}",
+            where=STATES / f"{task}.safetensors",
+            fix="Adapt it again, or name its --model",
+        )
+    return loaded
+
+
+def _about(state: "TaskState", task: str, model: str) -> dict[str, Any]:
+    """What a result says of the task and its model."""
+    result: dict[str, Any] = {"task": task, "model": model, "model_sha256": state.model, "way": len(state.classes)}
+    shot = min(state.shots)
+    return result | {"shot": shot, "episodes": 1, "adapt_ms": state.adapt_ms, "accuracy": None, "ci95": None}
 
 
 def evaluate(

@@ -14,8 +14,25 @@ from safetensors.torch import save
 
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.learners import State
+from quickstudy.model.learners import State, VectorLearner
 from quickstudy.model.metamodel import MetaModel
+
+_VECTORS = "support.vectors"
+"""Of the tensors in a file, beside those of the learner, whose names have no dot."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """A task's labelled examples themselves, as vectors: with them it can grow, and say what a query lies near."""
+
+    labels: tuple[str, ...]
+    """the class of each [S]"""
+    names: tuple[str, ...]
+    """how to show each to a person [S]: the text, the path"""
+    vectors: torch.Tensor
+    """float32 [S, D]"""
+    false_alarm: float
+    """share of queries of its own classes that may be called unknown"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +52,17 @@ class TaskState:
     """sha256 of the model's weights"""
     adapt_ms: float = field(compare=False)
     """what adapting took, from the files to this state"""
+    support: Support | None = field(default=None, compare=False)
+    """where it was kept"""
 
     def to_bytes(self) -> bytes:
         names = ("modality", "classes", "shots", "model", "adapt_ms")
         meta = {name: getattr(self, name) for name in names}
-        return save({k: v.contiguous() for k, v in sorted(self.learned.items())}, metadata={"task": json.dumps(meta)})
+        tensors = {name: tensor.contiguous() for name, tensor in sorted(self.learned.items())}
+        if self.support is not None:
+            meta["support"] = {name: getattr(self.support, name) for name in ("labels", "names", "false_alarm")}
+            tensors[_VECTORS] = self.support.vectors.contiguous()
+        return save(tensors, metadata={"task": json.dumps(meta)})
 
     @staticmethod
     def read(path: Path) -> "TaskState":
@@ -49,7 +72,12 @@ class TaskState:
                 meta = json.loads(file.metadata()["task"])
                 learned = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             classes, shots = tuple(meta["classes"]), tuple(meta["shots"])
-            return TaskState(meta["modality"], classes, shots, learned, meta["model"], meta["adapt_ms"])
+            support = None
+            if "support" in meta:
+                kept = meta["support"]
+                vectors = learned.pop(_VECTORS)
+                support = Support(tuple(kept["labels"]), tuple(kept["names"]), vectors, kept["false_alarm"])
+            return TaskState(meta["modality"], classes, shots, learned, meta["model"], meta["adapt_ms"], support)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             raise QuickstudyError(
                 "is not a task that was adapted", where=path, fix="`quickstudy adapt SUPPORT --task NAME` writes one"
@@ -58,7 +86,13 @@ class TaskState:
 
 @torch.inference_mode()
 def adapt(
-    model: MetaModel, modality: Modality, examples: Sequence[Any], labels: Sequence[str], digest: str
+    model: MetaModel,
+    modality: Modality,
+    examples: Sequence[Any],
+    labels: Sequence[str],
+    digest: str,
+    names: Sequence[str] | None = None,
+    false_alarm: float = 0.05,
 ) -> TaskState:
     """Learn a task from its support set.
 
@@ -66,6 +100,9 @@ def adapt(
         examples: file bytes of images or recordings, or texts. [S]
         labels: the class of each. [S]
         digest: of the model's weights, kept with the state.
+        names: how to show each example to a person [S]; where given, the examples are kept, unless the learner changes
+            the encoder for each task.
+        false_alarm: kept with them.
 
     Raises:
         QuickstudyError: a modality that the model has not learned, fewer than two classes, an unreadable example.
@@ -76,11 +113,18 @@ def adapt(
         raise QuickstudyError(f"a task needs two classes or more, these are {classes}", where="support")
     place = {name: i for i, name in enumerate(classes)}
     targets = torch.tensor([place[label] for label in labels])
-    state = model.adapt(modality, _arrays(model, modality, examples)[None], targets[None], len(classes))
+    arrays = _arrays(model, modality, examples)
+    support = None
+    if names is not None and isinstance(model.learner, VectorLearner):
+        vectors = model.encode(modality, arrays)
+        support = Support(tuple(labels), tuple(names), vectors, false_alarm)
+        state = model.learner.adapt(vectors[None], targets[None], len(classes))
+    else:
+        state = model.adapt(modality, arrays[None], targets[None], len(classes))
     learned = {name: tensor[0].clone() for name, tensor in state.items()}
     shots = tuple(torch.bincount(targets).tolist())
     elapsed = (time.perf_counter() - started) * 1000
-    return TaskState(modality, tuple(classes), shots, learned, digest, elapsed)
+    return TaskState(modality, tuple(classes), shots, learned, digest, elapsed, support)
 
 
 @torch.inference_mode()

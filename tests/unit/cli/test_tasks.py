@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
+from quickstudy import Quickstudy
 from quickstudy.config import Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.model.metamodel import MetaModel
@@ -85,6 +87,42 @@ def test_one_file_has_an_answer_and_no_accuracy(run: Run, shapes: Path, queries:
     code, out, _ = run("predict", queries / "class 1/7.png", "-t", "shapes", "--model", "model", "--json", "a.json")
     result = json.loads(Path("a.json").read_text())
     assert code == 0 and "Accuracy" not in out and result["accuracy"] is None and len(result["predictions"]) == 1
+
+
+def test_a_parquet_file_is_answered_row_by_row(run: Run, toys) -> None:
+    write_dataset(Path("data"), *_parts(toys("image", classes=3, each=12)))
+    table, out = Path("data/toys/examples.parquet"), Path("out/answers.parquet")
+    run("adapt", table, "-t", "shapes", "--model", "model", "--shots", 4)
+    code, said, err = run("predict", table, "-t", "shapes", "--model", "model", "--out", out, "--json", "a.json")
+    assert (code, err) == (0, "") and "36 rows" in said and f"→ {out}" in said
+    answers = pq.read_table(out).to_pydict()
+    assert list(answers) == ["label", "group", "answer", "probability", "known"]
+    hits = sum(a == b for a, b in zip(answers["answer"], answers["label"], strict=True))
+    assert json.loads(Path("a.json").read_text())["accuracy"] == pytest.approx(hits / 36) and hits > 20
+    run("predict", table, "-t", "shapes", "--model", "model", "--json", "b.json")
+    one_by_one = json.loads(Path("b.json").read_text())["predictions"]
+    assert [one["answer"] for one in one_by_one] == answers["answer"]
+    assert [one["known"] for one in one_by_one] == answers["known"]
+    run("predict", table, "-t", "shapes", "--model", "model", "--out", out, "--keep", "label")
+    assert pq.read_schema(out).names == ["label", "answer", "probability", "known"]
+    for options, line in (
+        (("--keep", "label"), "--keep and --skip-bad are about the rows of --out FILE"),
+        (("--out", "o.csv"), "o.csv: answers are written as Parquet"),
+        (("--out", "o.parquet", "--content", "picture"), "no column 'picture'"),
+        (("--out", "o.parquet", "--pattern", "{class}"), "--pattern is about the names of files"),
+    ):
+        assert line in refused(run, "predict", table, "-t", "shapes", "--model", "model", *options)
+
+
+def test_what_adapt_wrote_grows_in_python(run: Run, shapes: Path) -> None:
+    run("adapt", shapes, "-t", "shapes", "--model", "model")
+    task = Quickstudy.load("model").open("adapted/shapes.safetensors")
+    assert len(task) == 12 and task.classes == ("class 0", "class 1", "class 2")
+    assert task.examples[0].name == "class 0/0.png"
+    task.add(shapes / "class 0/1.png", "another")
+    task.save("adapted/more.safetensors")
+    code, out, _ = run("predict", shapes / "class 0/1.png", "-t", "more", "--model", "model")
+    assert code == 0 and "0.5" in out
 
 
 def test_mistakes_of_adapt(run: Run, shapes: Path, write, wav) -> None:

@@ -42,6 +42,19 @@ def test_round_trip(state: TaskState, model: MetaModel, png, tmp_path: Path) -> 
     assert np.array_equal(predict(model, back, queries), predict(model, state, queries))
 
 
+def test_the_examples_may_be_kept(model: MetaModel, state: TaskState, png, tmp_path: Path) -> None:
+    examples, labels = [png(i) for i in range(5)], ["ö", "a", "ö", "b", "a"]
+    kept = adapt(model, "image", examples, labels, "digest", names=list("vwxyz"), false_alarm=0.1)
+    assert state.support is None and torch.equal(kept.learned["prototypes"], state.learned["prototypes"])
+    (tmp_path / "task").write_bytes(kept.to_bytes())
+    back = TaskState.read(tmp_path / "task")
+    assert back.learned.keys() == kept.learned.keys() and back.support is not None and kept.support is not None
+    assert (back.support.labels, back.support.names, back.support.false_alarm) == (tuple(labels), tuple("vwxyz"), 0.1)
+    assert torch.equal(back.support.vectors, kept.support.vectors) and len(back.support.vectors) == 5
+    queries = [png(i) for i in range(20, 24)]
+    assert np.array_equal(predict(model, back, queries), predict(model, state, queries))
+
+
 def test_it_answers_as_the_model_does_on_a_whole_task(model: MetaModel, png) -> None:
     support, queries = [png(i) for i in range(6)], [png(i) for i in range(10, 16)]
     labels = ["x", "x", "y", "y", "z", "z"]

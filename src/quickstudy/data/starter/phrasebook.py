@@ -579,14 +579,14 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
     """
     grammar = _grammar()
     texts: list[str] = []
-    labels: list[str] = []
+    classes: list[str] = []
     groups: list[str] = []
     for done, (label, lines) in enumerate(grammar.items(), 1):
         group = label.split("/")[0]
-        sentences = _sentences(label, lines, COUNT.get(group, COUNT_INTENT))[:limit]
-        texts += sentences
-        labels += [label] * len(sentences)
-        groups += [group] * len(sentences)
+        own = _sentences(label, lines, COUNT.get(group, COUNT_INTENT))[:limit]
+        texts += own
+        classes += [label] * len(own)
+        groups += [group] * len(own)
         progress(done, len(grammar))
     info = DatasetInfo(
         name="phrasebook",
@@ -599,7 +599,17 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
         meta_split={"genre": "test", "sentiment": "test"},
         episode_scope="group",
     )
-    return info, make_table("text", texts, labels, groups)
+    return info, make_table("text", texts, classes, groups)
+
+
+def labels() -> list[str]:
+    """All classes, as GROUP/NAME."""
+    return list(_grammar())
+
+
+def sentences(label: str, count: int) -> list[str]:
+    """The first sentences of a class."""
+    return _sentences(label, _grammar()[label], count)
 
 
 def _grammar() -> dict[str, list[str]]:

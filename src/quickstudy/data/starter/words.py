@@ -6,6 +6,7 @@ what is learned here has to hold for people. The words for numbers are left out,
 
 import ctypes
 import io
+from collections.abc import Sequence
 from itertools import repeat
 
 import numpy as np
@@ -89,6 +90,13 @@ def build(progress: Progress = silent, limit: int | None = None) -> tuple[Datase
         domain="voice",
     )
     return info, make_table("audio", by_word, labels, labels, [voice for _ in words for voice in VOICES])
+
+
+def build_few(words: Sequence[str], voices: Sequence[str]) -> dict[tuple[str, str], bytes]:
+    """A few of the recordings, by (voice, word)."""
+    with workers(tasks_each=1) as pool:
+        recordings = pool.submit(_speak_all, list(voices), list(words)).result()
+    return dict(zip(((voice, word) for voice in voices for word in words), recordings, strict=True))
 
 
 def _accents() -> int:
