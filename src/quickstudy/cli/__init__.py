@@ -25,6 +25,7 @@ app = typer.Typer(
 
 def _register() -> None:
     from quickstudy.cli import (
+        chat,
         compare,
         data,
         drift,

@@ -63,7 +63,8 @@ def serve(
     from quickstudy.serving.shadow import compare
 
     root = project()
-    settings = load_settings(root / "params.yaml").serve
+    params = load_settings(root / "params.yaml")
+    settings = params.serve
     store = server.open_store(settings, root, database)
     server.check_host(host, store)
     bound = server.listen(host, port)
@@ -74,7 +75,7 @@ def serve(
         challenger = _source("models:/quickstudy@challenger", root)
         logs.shadow_to(root / SHADOW_LOG)
     engine = Engine(settings, store, _source(model, root), metrics, challenger, functools.partial(compare, metrics))
-    config = server.configured(make_app(settings, engine), settings)
+    config = server.configured(make_app(settings, engine, params.chat.close), settings)
     scheme = "https" if settings.certificate else "http"
     shown = f"[{host}]" if ":" in host else host
     print(f"{model}, version {engine.loaded.version}, on {scheme}://{shown}:{bound.getsockname()[1]}", flush=True)

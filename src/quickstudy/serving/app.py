@@ -21,14 +21,19 @@ from quickstudy.serving import inputs, replies
 from quickstudy.serving.access import Access
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.frame import Frame
+from quickstudy.serving.playground import add_playground
 from quickstudy.serving.store import Kept, Unavailable
 
 TaskId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="of a task")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="of an example")]
 
 
-def make_app(settings: Serve, engine: Engine) -> FastAPI:
-    """The service around an engine, whose life is that of the app."""
+def make_app(settings: Serve, engine: Engine, close: float | None = None) -> FastAPI:
+    """The service around an engine, whose life is that of the app.
+
+    Args:
+        close: `chat.close` in params.yaml, for the playground; None: there is none.
+    """
     store, metrics = engine.store, engine.metrics
     access = Access(settings, store)
 
@@ -139,6 +144,13 @@ def make_app(settings: Serve, engine: Engine) -> FastAPI:
         request.state.about = {"task": id, "queries": len(queries), "version": answered.loaded.version}
         return JSONResponse(answer)
 
+    @app.get("/tasks/{id}/accuracy", response_model=replies.AccuracyReply)
+    async def accuracy(id: TaskId, tenant: Tenant) -> Any:
+        """How often the task's own examples, each left out in turn, are told from the others."""
+        revision, _ = _found(await asyncio.to_thread(store.revision, tenant, id))
+        found, right, asked = _found(await engine.held_out(id, revision))
+        return JSONResponse({"task": id, "revision": found, "right": right, "asked": asked})
+
     @app.get("/tasks/{id}/export", response_model=replies.ExportReply)
     async def export_task(id: TaskId, tenant: Tenant) -> Any:
         """All of a task, for POST /tasks/import."""
@@ -161,6 +173,8 @@ def make_app(settings: Serve, engine: Engine) -> FastAPI:
         """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    if close is not None:
+        add_playground(app, settings, engine, access, close)
     return app
 
 

@@ -21,6 +21,7 @@ from quickstudy.config import Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.serving.batcher import Batcher
+from quickstudy.serving.held_out import held_out
 from quickstudy.serving.loaded import Loaded, Source
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.packing import pack, unpack
@@ -132,6 +133,14 @@ class Engine:
         if answered and self.shadow and self._shadowing < self.settings.batch:
             self._spawn(self._answer_too(self.shadow, id, modality, queries, answered))
         return answered
+
+    async def held_out(self, id: str, revision: int) -> tuple[int, int, int] | None:
+        """(revision, right, asked) of a task's leave-one-out accuracy; see `quickstudy.serving.held_out`."""
+        loaded = self.loaded
+        ready = await self._ready(loaded, id, revision)
+        if ready is None:
+            return None
+        return (ready.revision, *await self.batcher.run(held_out, loaded.model, ready.adapted.task))
 
     async def _answer(
         self, loaded: Loaded, id: str, revision: int, modality: Modality, queries: Sequence[Any],

@@ -71,6 +71,13 @@ class AnswersReply(BaseModel):
     answers: list[AnswerReply]
 
 
+class AccuracyReply(BaseModel):
+    task: str
+    revision: int
+    right: int
+    asked: int = Field(description="examples that were left out; an only one of its class is not")
+
+
 class ExportReply(BaseModel):
     format: int
     name: str
