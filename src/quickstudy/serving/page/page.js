@@ -71,7 +71,7 @@ function content(input, label) {
     return element("img", { class: "picture", alt: `example of ${label}`, src: `data:;base64,${input}` });
   }
   if (state.modality === "audio") {
-    return element("audio", { controls: "", preload: "none", src: `data:audio/wav;base64,${input}`, "aria-label": `example of ${label}` });
+    return element("audio", { controls: "", preload: "none", src: `data:audio/${input.startsWith("ZkxhQ") ? "flac" : "wav"};base64,${input}`, "aria-label": `example of ${label}` });
   }
   return element("span", {}, input);
 }
