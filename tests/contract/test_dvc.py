@@ -191,3 +191,13 @@ def test_data_comes_from_a_remote_where_one_is_configured(project: Path, tmp_pat
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(versions.RemoteFailed, match="the DVC remote did not give the data"):
         versions.pull_data(project, print)
+
+
+def test_a_command_that_is_killed_is_run_once_more(tmp_path: Path) -> None:
+    def killed(times: int) -> int:
+        script = f'echo x >> tries; [ "$(wc -l < tries)" -gt {times} ] || kill -9 $$'
+        (tmp_path / "tries").unlink(missing_ok=True)
+        return versions._run(["sh", "-c", script], tmp_path).returncode
+
+    assert killed(1) == 0
+    assert killed(2) == -9

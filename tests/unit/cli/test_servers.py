@@ -110,3 +110,15 @@ def test_a_worker_waits_for_a_server_that_is_busy(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(servers.Busy):
         servers._check_pool("http://127.0.0.1:1/api", "gpu")
     assert answers == []
+
+
+def test_workers_are_patient_with_mlflow_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.setattr(servers, "_ask", lambda *_: [])
+    for own, handed in ((None, "7"), ("2", "7"), ("4", None)):  # "2" is what this process sets for itself
+        monkeypatch.delenv(name, raising=False)
+        if own is not None:
+            monkeypatch.setenv(name, own)
+        assert servers._worker(tmp_path, "cpu", {"PREFECT_API_URL": "http://127.0.0.1:1/api"}).env.get(name) == handed
