@@ -50,12 +50,11 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
     for run_id in workspaces.abandoned(clone):
         with contextlib.suppress(ObjectNotFound):
             run = client.read_flow_run(UUID(run_id))
-            if run.state is not None and run.state.type in (
-                StateType.RUNNING, StateType.PENDING, StateType.CANCELLING
-            ):  # fmt: skip
+            kind = run.state.type if run.state else None
+            if kind in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
                 _end(client, run, "its process is gone")
                 buried.append(run.name)
-            elif run.state is not None and run.state.type == StateType.CRASHED:
+            elif kind == StateType.CRASHED:
                 buried.append(run.name)
         workspaces.forget(clone, run_id)
     pending = client.read_flow_runs(

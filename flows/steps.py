@@ -348,13 +348,14 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
     return decision
 
 
-def another_moves(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+def moving_again_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether another process is moving aliases or was killed at it, or MLflow's server has gone meanwhile."""
-    with contextlib.suppress(Exception):
-        try:
-            state.result()
-        except (registry.Moving, registry.Unreachable):
-            return True
+    try:
+        state.result()
+    except (registry.Moving, registry.Unreachable):
+        return True
+    except Exception:
+        return False
     return False
 
 
@@ -365,7 +366,7 @@ def another_moves(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=UNTIL_TAKEN_FOR_DEAD,
-    retry_condition_fn=another_moves,
+    retry_condition_fn=moving_again_can_help,
 )
 def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
     """The aliases and the ledger."""

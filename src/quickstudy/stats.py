@@ -32,6 +32,15 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return float(x.mean()), float(half)
 
 
+def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """`mean_interval` of as many ones and, for the rest of the count, zeros, however many those are."""
+    share = hits / count
+    if count < 2:
+        return share, math.nan
+    half = student_t.ppf(0.5 + confidence / 2, count - 1) * math.sqrt(share * (1 - share) / (count - 1))
+    return share, float(half)
+
+
 def beaten_by(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Where the model lies below the interval of a baseline: suite, shot, method, ours, theirs, ci95.
 

@@ -14,6 +14,7 @@ from quickstudy.stats import (
     look_levels,
     mean_interval,
     paired_interval,
+    share_interval,
     stratified_interval,
 )
 
@@ -37,6 +38,12 @@ def test_one_value_has_no_interval_and_equal_values_have_none_to_speak_of() -> N
     mean, half = mean_interval([0.5])
     assert mean == 0.5 and math.isnan(half)
     assert mean_interval([True, True, True]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 3), (1, 2), (7, 7), (613, 1000)])
+def test_of_counts_it_is_the_same(hits: int, count: int) -> None:
+    assert share_interval(hits, count) == pytest.approx(mean_interval([1.0] * hits + [0.0] * (count - hits)), abs=1e-12)
+    assert share_interval(1, 1)[0] == 1.0 and math.isnan(share_interval(1, 1)[1])
 
 
 def test_beaten_is_below_the_lower_end_of_a_baselines_interval() -> None:

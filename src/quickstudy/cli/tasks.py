@@ -163,7 +163,7 @@ def _predict_table(
 ) -> None:
     from quickstudy.cli.progress import showing_progress
     from quickstudy.serving.batch import asker, predict_table
-    from quickstudy.stats import mean_interval
+    from quickstudy.stats import share_interval
 
     ask = asker(_loaded_for(state, task, model), state)
     with showing_progress() as progress:
@@ -176,9 +176,8 @@ def _predict_table(
     print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
     result = _about(state, task, model) | {"rows": done.rows, "unreadable": done.unreadable, "unknown": done.unknown}
     if done.labelled:
-        hits = [True] * done.hits + [False] * (done.labelled - done.hits)
-        result["accuracy"], half = mean_interval(hits)
-        result["ci95"] = half if len(hits) > 1 else None
+        result["accuracy"], half = share_interval(done.hits, done.labelled)
+        result["ci95"] = half if done.labelled > 1 else None
         print(f"Accuracy {result['accuracy']:.3f} on the {done.labelled:,} rows with a label that the task knows")
     if json is not None:
         _write_result(json, result)

@@ -18,31 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quickstudy.client.examples import Examples, is_one, read_examples
+from quickstudy.serving.taught import Example, Neighbour
 
 if TYPE_CHECKING:
     from quickstudy.data.dataset import Modality
 
+__all__ = ["CHAMPION", "Answer", "Example", "Neighbour", "Quickstudy", "Task"]
+
 CHAMPION = "models:/quickstudy@champion"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled example of a task."""
-
-    id: str
-    """by which it can be removed"""
-    label: str
-    name: str
-    """the text, the path, or what it is"""
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """An example that a query lies near."""
-
-    example: Example
-    likeness: float
-    """cosine: 1 for the same"""
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,7 @@ class LocalQuickstudy(Quickstudy):
         if state.support is None:
             fix = "Adapt it again; a learner that changes the encoder keeps none"
             raise QuickstudyError("holds no examples, so that it cannot grow", where=path, fix=fix)
-        task = serving.Task(state.modality, state.support.labels, state.support.vectors, state.model)
-        adapted = serving.adapt(self.model, task, state.support.false_alarm)
+        adapted = serving.restored(self.model, state)
         return LocalTask(self.model, adapted, state.support.names, state.support.false_alarm, state.adapt_ms)
 
     def __reduce__(self) -> Any:

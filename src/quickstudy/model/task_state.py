@@ -113,7 +113,7 @@ def adapt(
         raise QuickstudyError(f"a task needs two classes or more, these are {classes}", where="support")
     place = {name: i for i, name in enumerate(classes)}
     targets = torch.tensor([place[label] for label in labels])
-    arrays = _arrays(model, modality, examples)
+    arrays = prepared(model, modality, examples)
     support = None
     if names is not None and isinstance(model.learner, VectorLearner):
         vectors = model.encode(modality, arrays)
@@ -131,11 +131,16 @@ def adapt(
 def predict(model: MetaModel, task: TaskState, examples: Sequence[Any]) -> np.ndarray:
     """float64 [Q, N]: the probability of each class of the task for each example."""
     state = {name: tensor[None] for name, tensor in task.learned.items()}
-    logits = model.score(task.modality, state, _arrays(model, task.modality, examples)[None])[0]
+    logits = model.score(task.modality, state, prepared(model, task.modality, examples)[None])[0]
     return logits.double().softmax(-1).numpy()
 
 
-def _arrays(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> torch.Tensor:
+def prepared(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> torch.Tensor:
+    """Examples as the encoder takes them [n, ...].
+
+    Raises:
+        QuickstudyError: a modality that the model has not learned, or an unreadable example.
+    """
     if modality not in model.encoders:
         known = ", ".join(sorted(model.encoders))
         raise QuickstudyError(

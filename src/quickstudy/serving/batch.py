@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from quickstudy.atomic import draft
 from quickstudy.data.dataset import Modality
@@ -18,7 +17,6 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.task_state import TaskState, predict
 from quickstudy.serving import task as serving
-from quickstudy.serving.openset import fit
 
 BATCH = 256  # examples that are answered together
 BUFFER = 1 << 20  # bytes read at once: of a row group, however large, no more is held
@@ -50,11 +48,7 @@ def asker(model: MetaModel, state: TaskState) -> Ask:
     """How to ask a task that was adapted and kept in a file."""
     if state.support is None:
         return lambda examples: Said(state.classes, predict(model, state, examples), None)
-    support = state.support
-    place = {name: i for i, name in enumerate(state.classes)}
-    targets = torch.tensor([place[label] for label in support.labels])
-    task = serving.Task(state.modality, support.labels, support.vectors, state.model)
-    adapted = serving.AdaptedTask(task, state.learned, fit(support.vectors, targets, support.false_alarm))
+    adapted = serving.restored(model, state)
 
     def ask(examples: Sequence[Any]) -> Said:
         answers = serving.answer(model, adapted, serving.encode(model, state.modality, examples))

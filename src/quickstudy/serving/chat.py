@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.serving.taught import Example, Neighbour
 
 CANDIDATES = 2
 """Answers that the person chooses from."""
@@ -29,24 +30,6 @@ HELP = """Ask a question. Where two answers are close you are asked which you me
 /help           this"""
 
 
-class Known(Protocol):
-    """An example that a task was taught."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-
-
-class Near(Protocol):
-    @property
-    def example(self) -> Known: ...
-    @property
-    def likeness(self) -> float: ...
-
-
 class Verdict(Protocol):
     """What a task says of a question."""
 
@@ -55,14 +38,14 @@ class Verdict(Protocol):
     @property
     def unknown(self) -> bool: ...
     @property
-    def nearest(self) -> Sequence[Near]: ...
+    def nearest(self) -> Sequence[Neighbour]: ...
 
 
 class Router(Protocol):
     """A task of texts, as the Python client gives it."""
 
     @property
-    def examples(self) -> Sequence[Known]: ...
+    def examples(self) -> Sequence[Example]: ...
     def answer(self, queries: str) -> Verdict: ...
     def add(self, examples: list[str], labels: list[str]) -> list[str]: ...
     def remove(self, ids: list[str]) -> None: ...

@@ -8,32 +8,22 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from quickstudy.serving.chat import Adapt, Chat, Entry, Reply
 from quickstudy.serving.loaded import Loaded
 from quickstudy.serving.task import AdaptedTask, Task, adapt, answer, encode
+from quickstudy.serving.taught import Example, Neighbour
 
 MOST = 100
 """Conversations that are remembered; the one that was silent the longest goes first."""
 
 
 @dataclass(frozen=True)
-class _Known:
-    id: str
-    label: str
-    name: str
-
-
-@dataclass(frozen=True)
-class _Near:
-    example: _Known
-    likeness: float
-
-
-@dataclass(frozen=True)
 class _Verdict:
     probabilities: dict[str, float]
     unknown: bool
-    nearest: list[_Near]
+    nearest: list[Neighbour]
 
 
 class _Router:
@@ -41,15 +31,15 @@ class _Router:
 
     def __init__(self, loaded: Loaded, false_alarm: float, texts: list[str], labels: list[str]):
         self._model, self._false_alarm, self._next = loaded.model, false_alarm, 0
-        self._task = Task("text", (), encode(loaded.model, "text", texts)[:0], loaded.digest)
+        self._task = Task("text", (), torch.empty(0, loaded.model.shape.dimension), loaded.digest)
         self._adapted: AdaptedTask | None = None
-        self.examples: list[_Known] = []
+        self.examples: list[Example] = []
         self.add(texts, labels)
 
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
         self._task = self._task.with_examples(labels, encode(self._model, "text", examples))
         new = [
-            _Known(str(self._next + i), label, text)
+            Example(str(self._next + i), label, text)
             for i, (text, label) in enumerate(zip(examples, labels, strict=True))
         ]
         self._next += len(new)
@@ -71,7 +61,7 @@ class _Router:
         return _Verdict(
             dict(zip(said.classes, said.probabilities[0].tolist(), strict=True)),
             bool(said.unknown[0] > said.threshold),
-            [_Near(self.examples[place], likeness) for place, likeness in places],
+            [Neighbour(self.examples[place], likeness) for place, likeness in places],
         )
 
 

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quickstudy.errors import QuickstudyError
-from quickstudy.model.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
+from quickstudy.serving.task import check_learner
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,7 @@ class Source:
         """Raises QuickstudyError where there is no such model or it cannot serve."""
         folder = self.fetch(version)
         model = load_model(folder)
-        if not isinstance(model.learner, VectorLearner):
-            raise QuickstudyError(
-                f"the learner {model.shape.learner} changes the encoder for each task and cannot be served so",
-                where=folder,
-                fix="Serve a model with another one (model.learner), as adapt",
-            )
+        check_learner(model, folder)
         return Loaded(version, weights_digest(folder), model)
 
 

@@ -65,13 +65,18 @@ def fit(support: Tensor, targets: Tensor, false_alarm: float) -> OpenSet:
 
 def least_squares(openset: OpenSet, query: Tensor) -> Tensor:
     """What each class claims of each query, about 0 … 1: [Q, D] → [Q, N]"""
-    return _kernel(F.normalize(query, dim=-1), openset.vectors) @ openset.weights
+    return _claims(openset, F.normalize(query, dim=-1))
 
 
 def unknown(openset: OpenSet, query: Tensor) -> Tensor:
     """How unlike all classes each query is: [Q, D] → [Q], about 0 … 2, larger for less known."""
-    claims = _closeness(F.normalize(query, dim=-1), openset.prototypes) + least_squares(openset, query)
-    return 2 - claims.amax(-1)
+    unit = F.normalize(query, dim=-1)
+    return 2 - (_closeness(unit, openset.prototypes) + _claims(openset, unit)).amax(-1)
+
+
+def _claims(openset: OpenSet, query: Tensor) -> Tensor:
+    """`least_squares` of queries of length 1."""
+    return _kernel(query, openset.vectors) @ openset.weights
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

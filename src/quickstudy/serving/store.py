@@ -297,14 +297,9 @@ class Store:
 
     def contents(self, id: str, model: str) -> Contents | None:
         """All of a task, whosever it is, and what it is to a model."""
-        seen = sa.and_(
-            _vectors.c.task == _examples.c.task,
-            _vectors.c.number == _examples.c.number,
-            _vectors.c.model == model[:SHORT],
-        )
         query = (
             sa.select(_examples.c.number, _examples.c.label, _examples.c.content, _vectors.c.packed)
-            .select_from(_examples.outerjoin(_vectors, seen))
+            .select_from(_examples.outerjoin(_vectors, _seen_by(model)))
             .where(_examples.c.task == id)
             .order_by(_examples.c.number)
         )
@@ -342,14 +337,9 @@ class Store:
 
     def unseen(self, model: str, after: str, limit: int) -> list[str]:
         """Tasks with examples that a model has not seen, in order of their ids, those after one."""
-        seen = sa.exists().where(
-            _vectors.c.task == _examples.c.task,
-            _vectors.c.number == _examples.c.number,
-            _vectors.c.model == model[:SHORT],
-        )
         query = (
             sa.select(_examples.c.task)
-            .where(_examples.c.task > after, ~seen)
+            .where(_examples.c.task > after, ~sa.exists().where(_seen_by(model)))
             .distinct()
             .order_by(_examples.c.task)
             .limit(limit)
@@ -395,6 +385,15 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _seen_by(model: str) -> Any:
+    """Joins examples to what they are to a model."""
+    return sa.and_(
+        _vectors.c.task == _examples.c.task,
+        _vectors.c.number == _examples.c.number,
+        _vectors.c.model == model[:SHORT],
+    )
 
 
 def _own(statement: Any, tenant: str, id: str) -> Any:

@@ -16,6 +16,7 @@ from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.learners import State, VectorLearner
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.task_state import TaskState, prepared
 from quickstudy.serving.openset import OpenSet, fit, unknown
 
 NEIGHBOURS = 3
@@ -81,17 +82,18 @@ def encode(model: MetaModel, modality: Modality, examples: Sequence[object]) -> 
         QuickstudyError: a modality that the model has not learned, an unreadable example, or a learner that changes the
             encoder for each task, so that no vectors can be kept.
     """
-    if modality not in model.encoders:
-        known = ", ".join(sorted(model.encoders))
-        raise QuickstudyError(
-            f"the model has learned {known}, not {modality}", fix="Train it on a dataset of that kind"
-        )
+    check_learner(model)
+    return model.encode(modality, prepared(model, modality, examples))
+
+
+def check_learner(model: MetaModel, where: object = None) -> None:
+    """Raises QuickstudyError where the learner changes the encoder for each task, so that no vectors can be kept."""
     if not isinstance(model.learner, VectorLearner):
         raise QuickstudyError(
             f"the learner {model.shape.learner} changes the encoder for each task and cannot be served so",
+            where=where,
             fix="Serve a model with another one (model.learner), as adapt",
         )
-    return model.encode(modality, torch.from_numpy(model.encoder(modality).prepare(examples)))
 
 
 @torch.inference_mode()
@@ -115,13 +117,20 @@ def adapt(model: MetaModel, task: Task, false_alarm: float) -> AdaptedTask:
     return AdaptedTask(task, learned, fit(task.vectors, targets, false_alarm))
 
 
+def restored(model: MetaModel, state: TaskState) -> AdaptedTask:
+    """A task that was kept in a file with its examples. It must be one of this model."""
+    assert state.support is not None
+    task = Task(state.modality, state.support.labels, state.support.vectors, state.model)
+    return adapt(model, task, state.support.false_alarm)
+
+
 @torch.inference_mode()
 def answer(model: MetaModel, adapted: AdaptedTask, query: Tensor) -> Answers:
     """Answer queries [Q, D]."""
     assert isinstance(model.learner, VectorLearner)
     state = {name: tensor[None] for name, tensor in adapted.learned.items()}
     logits = model.learner.score(state, query[None])[0]
-    cosine = F.normalize(query, dim=-1) @ F.normalize(adapted.task.vectors, dim=-1).T
+    cosine = F.normalize(query, dim=-1) @ adapted.openset.vectors.T
     likeness, neighbours = cosine.topk(min(NEIGHBOURS, cosine.shape[1]))
     return Answers(
         adapted.task.classes,
