@@ -4,6 +4,8 @@ The command line, because in-process DVC lets a stage's output bypass whoever wa
 """
 
 import configparser
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -196,7 +198,7 @@ def repro(
 
     how = ["--force", "--no-run-cache", "--no-commit"] if anew else ["--pull", "--allow-missing"] if pull else []
     try:
-        code = processes.stream([*_DVC, "repro", "--single-item", *how, stage], root, listen, env)
+        code = _stream(root, ["repro", "--single-item", *how, stage], listen, env)
     except MustRun:
         _back_to_lock(root, stage)
         raise
@@ -227,6 +229,7 @@ def _back_to_lock(root: Path, stage: str) -> None:
 
 def data_hash(root: Path) -> str | None:
     """The version of data/: the DVC hash in data.dvc (36 characters with its ``.dir``), None where there is none."""
+    _mend(root)
     path = root / "data.dvc"
     try:
         return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
@@ -347,7 +350,7 @@ def _transfer(
         lines.append(line)
         on_line(line)
 
-    if processes.stream([*_DVC, *arguments], root, listen) != 0:
+    if _stream(root, arguments, listen) != 0:
         _raise_known("\n".join(lines), root)
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         if any("neither locally nor on remote" in line for line in lines):
@@ -483,7 +486,7 @@ def reset_worktree(root: Path, folder: Path, commit: str) -> Path:
     _git(folder, *_NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit)
     _git(folder, "clean", "--quiet", "-d", "--force", "--exclude=dvc.lock")
     if kept is not None:
-        lock.write_bytes(kept)
+        _replace(lock, kept)
     return _share_dvc(root, folder)
 
 
@@ -561,7 +564,7 @@ def apply_patch(folder: Path, patch: bytes) -> None:
 def set_data(root: Path, version: str) -> None:
     """Let data.dvc name a version of the data; data/ stays as it is."""
     out = {"md5": version, "hash": "md5", "path": "data"}
-    (root / "data.dvc").write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
+    _replace(root / "data.dvc", yaml.safe_dump({"outs": [out]}).encode())
 
 
 def hash_data(root: Path) -> str:
@@ -650,6 +653,7 @@ def _paths(entry: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
 
 
 def _lock(root: Path) -> dict[str, Any]:
+    _mend(root)
     return locked(root / "dvc.lock")
 
 
@@ -704,9 +708,45 @@ def _why_params(root: Path, stage: Stage, locked: Mapping[str, Any]) -> list[str
 # ---- the two commands
 
 
+def _mend(root: Path) -> None:
+    """Put back what DVC was writing when it was killed. It writes dvc.lock and data.dvc in place, so that a kill leaves
+    them empty or without their last line's end; then they become what they were at the last call."""
+    for name in WRITTEN_BY_RUNS if (root / ".dvc").is_dir() else ():
+        path, kept = root / name, root / ".dvc" / "tmp" / "last" / name
+        with contextlib.suppress(OSError):  # not there, or not to be written: a reader's own error says so
+            content = path.read_bytes()
+            if content.endswith(b"\n"):
+                if not kept.exists() or kept.read_bytes() != content:
+                    _replace(kept, content)
+                continue
+            with (root / ".dvc" / "tmp" / "lock").open("ab") as lock:  # DVC's own: not while one is writing
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.read_bytes() != content:
+                    continue
+                if kept.exists():
+                    _replace(path, kept.read_bytes())
+                elif not content and name == "dvc.lock":
+                    path.unlink()  # nothing had run
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with draft(path) as part:
+        part.write_bytes(content)
+
+
+def _stream(
+    root: Path, arguments: Sequence[str], on_line: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> int:
+    """A DVC command whose lines are of interest while it runs; its exit code."""
+    _mend(root)
+    return processes.stream([*_DVC, *arguments], root, on_line, env)
+
+
 def _run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
     try:
         for last in (False, True):
+            if command[: len(_DVC)] == [*_DVC]:
+                _mend(root)
             done = subprocess.run(
                 command, cwd=root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
                 check=False,

@@ -1,5 +1,6 @@
 """versions.py against the real git and DVC, in a repository of its own."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -24,6 +25,27 @@ def change(root: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> None:
+    version = versions.add_data(project)
+    bring_up_to_date(project)
+    assert versions.stale(project) == {}
+    whole = (project / "dvc.lock").read_bytes()
+    for rest in (b"", whole[: len(whole) // 2].rstrip(b"\n")):
+        (project / "dvc.lock").write_bytes(rest)
+        (project / "data.dvc").write_bytes(b"")
+        assert versions.data_hash(project) == version
+        assert versions.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
+        assert bring_up_to_date(project) == ["up to date"] * 4
+
+    (project / "dvc.lock").write_bytes(b"")
+    with (project / ".dvc/tmp/lock").open("ab") as other:  # a DVC that is writing it at this moment
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert versions.data_hash(project) == version and (project / "dvc.lock").read_bytes() == b""
+    (project / "dvc.lock").write_text("<<<<<<< ours\n")  # not DVC's doing: somebody has to look at it
+    with pytest.raises(QuickstudyError):
+        versions.stale(project)
 
 
 def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
