@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import notice, steps, telling
 from quickstudy import versions
-from quickstudy.atomic import draft
+from quickstudy.atomic import write_bytes
 from quickstudy.config import load_settings
 
 STAGE = "meta_train"
@@ -69,8 +69,7 @@ def meta_train(lock: str, data: str, project: str | None = None) -> None:
     root = steps.project_of(project)
     limits = load_settings(root / "params.yaml").runs
     with steps.only_run(root), notice.of_run(root), alone_on_the_gpu():
-        with draft(root / "dvc.lock") as part:
-            part.write_text(lock, encoding="utf-8")
+        write_bytes(root / "dvc.lock", lock.encode())
         stages = {stage.name: stage for stage in versions.stages(root)}
         fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[STAGE].after, data)
         train = steps.bring_up_to_date.with_options(

@@ -29,6 +29,7 @@ from prefect.tasks import Task
 from flows import handover, notice
 from flows.telling import listener, step, tell
 from quickstudy import registry, versions, workspaces
+from quickstudy.atomic import write_bytes
 from quickstudy.cli.display import COUNT
 from quickstudy.cli.gate import CODES, folder_of
 from quickstudy.cli.stages import LIVE
@@ -448,8 +449,7 @@ def bring_data(root: Path, version: str, listen: Callable[[str], None]) -> None:
 
 
 def _remember_data(root: Path, version: str) -> None:
-    (root / LAST_DATA).parent.mkdir(exist_ok=True)
-    (root / LAST_DATA).write_text(version)
+    write_bytes(root / LAST_DATA, version.encode())
 
 
 def _last_data(root: Path) -> str | None:
@@ -490,7 +490,7 @@ def call(
 def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:
     """Bring data/ to what data.dvc said before `dvc add` overwrote it: git has changed data.dvc, nobody the data."""
     kept = (root / "data.dvc").read_bytes()
-    (root / "data.dvc").write_bytes(said)
+    write_bytes(root / "data.dvc", said)
     wanted = versions.data_hash(root)
     assert wanted is not None
     try:
@@ -501,9 +501,9 @@ def _follow(root: Path, said: bytes, listen: Callable[[str], None]) -> bool:
             versions.pull_data(root, listen)
             return True
     except BaseException:
-        (root / "data.dvc").write_bytes(said)
+        write_bytes(root / "data.dvc", said)
         raise
-    (root / "data.dvc").write_bytes(kept)
+    write_bytes(root / "data.dvc", kept)
     listen(f"data.dvc names version {wanted[:8]}, which is neither in DVC's cache nor in a remote")
     return False
 

@@ -35,3 +35,9 @@ def write_json(path: Path, value: Any) -> None:
     """Indented JSON; numbers of numpy become plain ones."""
     with draft(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file with this content."""
+    with draft(path) as part:
+        part.write_bytes(content)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from quickstudy import processes
-from quickstudy.atomic import draft
+from quickstudy.atomic import draft, write_bytes
 from quickstudy.errors import QuickstudyError
 
 Outcome = Literal["ran", "up to date", "restored"]
@@ -483,10 +483,12 @@ def reset_worktree(root: Path, folder: Path, commit: str) -> Path:
     project = project_in(root, folder)
     lock = project / "dvc.lock"
     kept = lock.read_bytes() if lock.exists() else None
+    for name in ("index.lock", "HEAD.lock"):  # of a git that was killed: the worktree is this run's alone
+        _git_path(folder, name).unlink(missing_ok=True)
     _git(folder, *_NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit)
     _git(folder, "clean", "--quiet", "-d", "--force", "--exclude=dvc.lock")
     if kept is not None:
-        _replace(lock, kept)
+        write_bytes(lock, kept)
     return _share_dvc(root, folder)
 
 
@@ -564,7 +566,7 @@ def apply_patch(folder: Path, patch: bytes) -> None:
 def set_data(root: Path, version: str) -> None:
     """Let data.dvc name a version of the data; data/ stays as it is."""
     out = {"md5": version, "hash": "md5", "path": "data"}
-    _replace(root / "data.dvc", yaml.safe_dump({"outs": [out]}).encode())
+    write_bytes(root / "data.dvc", yaml.safe_dump({"outs": [out]}).encode())
 
 
 def hash_data(root: Path) -> str:
@@ -717,21 +719,16 @@ def _mend(root: Path) -> None:
             content = path.read_bytes()
             if content.endswith(b"\n"):
                 if not kept.exists() or kept.read_bytes() != content:
-                    _replace(kept, content)
+                    write_bytes(kept, content)
                 continue
             with (root / ".dvc" / "tmp" / "lock").open("ab") as lock:  # DVC's own: not while one is writing
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.read_bytes() != content:
                     continue
                 if kept.exists():
-                    _replace(path, kept.read_bytes())
+                    write_bytes(path, kept.read_bytes())
                 elif not content and name == "dvc.lock":
                     path.unlink()  # nothing had run
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with draft(path) as part:
-        part.write_bytes(content)
 
 
 def _stream(

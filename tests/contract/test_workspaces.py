@@ -90,6 +90,8 @@ def test_the_next_run_finds_what_the_last_one_left(
     assert workspaces.abandoned(clone) == []
     (clone / "stage.py").write_text("# new\n")
     git(clone, "commit", "--quiet", "--all", "--message=new")
+    git_folder = Path((tree / ".git").read_text().removeprefix("gitdir: ").strip())
+    (git_folder / "index.lock").touch()  # of a git that died with the run
     assert workspaces.checkout("retrain") == {"directory": str(tree)}
     assert (tree / "stage.py").read_text() == "# new\n"
     assert (tree / "dvc.lock").read_text() == "stages: {}\n" and not (tree / "left").exists()
