@@ -80,7 +80,7 @@ class Encoders(Section):
     image: Literal["conv4", "resnet12"] | str
     audio: Literal["cnn", "gru", "lstm"] | str
     text: Literal[
-        "minilm", "minilm-tuned",
+        "minilm", "minilm-layers", "minilm-tuned",
         "bytes-cnn", "bytes-gru", "bytes-lstm", "bytes-transformer",
         "words-cnn", "words-gru", "words-lstm", "words-transformer",
     ] | str  # fmt: skip
@@ -106,7 +106,7 @@ class Model(Section):
     encoders: Encoders
     dimension: Annotated[int, Field(ge=8)]
     width: Annotated[int, Field(ge=4)]
-    learner: Literal["protonet", "adapt", "film", "ridge", "anil", "maml", "reptile", "incontext"]
+    learner: Literal["protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext"]
     heads: Positive
     inner_steps: Annotated[int, Field(ge=0)]
     second_order: bool

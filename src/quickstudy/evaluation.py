@@ -170,9 +170,9 @@ def _ours(
 @torch.inference_mode()
 def _encode_untrained(inputs: Inputs, shape: Model, modality: Any, arrays: torch.Tensor, seed: int) -> np.ndarray:
     """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. Of a frozen model
-    (minilm, and every LIBRARY:NAME) the arrays are that already."""
+    (minilm, minilm-layers, and every LIBRARY:NAME) the arrays are that already."""
     name = getattr(shape.encoders, modality)
-    if name == "minilm" or ":" in name:
+    if name in ("minilm", "minilm-layers") or ":" in name:
         return arrays.numpy()
     encoder = _untrained(inputs, shape, modality, seed).eval()
     vectors = torch.cat([encoder(chunk) for chunk in arrays.split(64)])

@@ -10,6 +10,7 @@ from quickstudy.model.encoders.image_conv4 import Conv4
 from quickstudy.model.encoders.image_resnet12 import ResNet12
 from quickstudy.model.encoders.pretrained import Pretrained
 from quickstudy.model.encoders.text_minilm import MiniLM
+from quickstudy.model.encoders.text_minilm_layers import LayeredMiniLM
 from quickstudy.model.encoders.text_minilm_tuned import TunedMiniLM
 from quickstudy.model.encoders.text_tokens import TokenEncoder
 
@@ -32,6 +33,8 @@ def make_encoder(modality: Modality, inputs: Inputs, shape: Model) -> Encoder:
             return SpectrogramRecurrent(inputs.audio, cell, *sizes)
         case "text", "minilm":
             return MiniLM(inputs.text, shape.dimension)
+        case "text", "minilm-layers":
+            return LayeredMiniLM(inputs.text, shape.dimension)
         case "text", "minilm-tuned":
             return TunedMiniLM(inputs.text, shape.dimension)
         case "text", name:

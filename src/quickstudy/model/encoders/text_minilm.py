@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import TextInput
@@ -71,7 +72,7 @@ class MiniLM(ProjectedEncoder):
         return read_tokenizer(self.inputs), read_bert()
 
     def prepare(self, raw: Sequence[str]) -> np.ndarray:
-        """Frozen front: texts → float32 [n, 384], of length 1; mean over tokens, as the model was trained."""
+        """Frozen front: texts → float32 [n, 384], of length 1."""
         tokenizer, bert = self._sentence_encoder
         tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(raw))]
         lengths = np.array([len(ids) for ids in tokens])
@@ -84,7 +85,11 @@ class MiniLM(ProjectedEncoder):
                 for row, i in enumerate(batch):
                     ids[row, : lengths[i]] = torch.tensor(tokens[i])
                 mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[batch])[:, None]
-                hidden = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-                mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-                out[batch] = F.normalize(mean, dim=1).numpy()
+                read = bert(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+                out[batch] = F.normalize(self.pool(read.hidden_states, mask), dim=1).numpy()
         return out
+
+    def pool(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """What each layer says of the tokens, each [n, L, 384], the embeddings first; bool [n, L], true at the tokens →
+        [n, 384]. The mean of the last over tokens, as the model was trained."""
+        return (layers[-1] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

@@ -7,6 +7,7 @@ from quickstudy.model.learners.adapt import AdaptLearner
 from quickstudy.model.learners.anil import Anil
 from quickstudy.model.learners.film import FilmLearner
 from quickstudy.model.learners.incontext import InContextLearner
+from quickstudy.model.learners.kernel import KernelRidge
 from quickstudy.model.learners.learner import State, VectorLearner, WeightLearner
 from quickstudy.model.learners.maml import Maml
 from quickstudy.model.learners.protonet import ProtoNet
@@ -27,6 +28,8 @@ def make_learner(shape: Model, encoders: nn.ModuleDict) -> Learner:
             return AdaptLearner(shape.dimension, shape.heads, shape.inner_steps)
         case "ridge":
             return Ridge()
+        case "kernel":
+            return KernelRidge()
         case "anil":
             return Anil(shape.dimension, shape.inner_steps)
         case "film":

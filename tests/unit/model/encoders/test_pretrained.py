@@ -29,7 +29,7 @@ from quickstudy.tasks.episodes import Pool, Suite
 from quickstudy.tasks.frozen import freeze
 from quickstudy.training import Source, meta_train
 
-LEARNERS = ("protonet", "adapt", "film", "ridge", "anil", "maml", "reptile", "incontext")
+LEARNERS = ("protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from quickstudy.model.learners.adapt import AdaptLearner
 from quickstudy.model.learners.anil import Anil
 from quickstudy.model.learners.incontext import InContextLearner
+from quickstudy.model.learners.kernel import KernelRidge
 from quickstudy.model.learners.learner import VectorLearner
 from quickstudy.model.learners.protonet import ProtoNet
 from quickstudy.model.learners.ridge import Ridge
@@ -20,6 +21,7 @@ LEARNERS: dict[str, Callable[[], VectorLearner]] = {
     "protonet": ProtoNet,
     "adapt": lambda: AdaptLearner(D, 3, 3),
     "ridge": Ridge,
+    "kernel": KernelRidge,
     "anil": lambda: Anil(D, 3),
     "incontext": lambda: InContextLearner(D, 3),
 }

@@ -1,0 +1,78 @@
+"""Kernel ridge: the regression that scikit-learn solves, prototypes without it, and what the open set claims."""
+
+import math
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
+from torch.nn import functional as F
+
+from quickstudy.model.learners.kernel import KernelRidge
+from quickstudy.model.learners.learner import VectorLearner
+from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.model.learners.ridge import FLOOR, Ridge
+from quickstudy.serving import openset
+from tests.unit.model.learners.tasks import TASKS, padded, task
+
+
+def learner(alpha: float = 1.0, sharpness: float = 1.7, penalty: float = 0.3) -> KernelRidge:
+    made = KernelRidge().double()
+    with torch.no_grad():
+        made.alpha.fill_(alpha)
+        made.log_sharpness.fill_(math.log(sharpness))
+        made.log_lambda.fill_(math.log(penalty - FLOOR))
+    return made
+
+
+@pytest.mark.parametrize("tau", [1.0, 300.0])
+@pytest.mark.parametrize(("counts", "queries"), TASKS)
+def test_beside_prototypes_it_says_what_scikit_learn_says(counts: list[int], queries: int, tau: float) -> None:
+    support, targets, query = task(counts, queries, tau=tau)
+    logits = learner()(support[None], targets[None], query[None], len(counts))[0].detach()
+    prototypes = ProtoNet()(support[None], targets[None], query[None], len(counts))[0].detach()
+    x, q = F.normalize(support, dim=1).numpy(), F.normalize(query, dim=1).numpy()
+    peer = SklearnKernelRidge(alpha=0.3, kernel="rbf", gamma=1.7 / 2)  # ‖a − b‖² = 2 − 2 a·b
+    weight = [len(support) / len(counts) / counts[n] for n in targets]
+    peer.fit(x, F.one_hot(targets).double().numpy(), sample_weight=weight)
+    assert ((logits - prototypes) / tau - torch.from_numpy(peer.predict(q))).abs().max() < 1e-9
+
+
+def test_without_its_share_it_is_a_prototypical_network() -> None:
+    batch = padded([task(counts, queries, seed) for seed, (counts, queries) in enumerate(TASKS)])
+    logits, expected = learner(alpha=0.0)(*batch, 5), ProtoNet()(*batch, 5)
+    assert (logits.isinf() == expected.isinf()).all()
+    assert (logits - expected)[expected.isfinite()].abs().max() < 1e-9
+
+
+def test_classes_are_claimed_as_the_open_set_does() -> None:
+    support, targets, query = task([4] * 5, 9)
+    model = learner(sharpness=openset.SHARPNESS, penalty=openset.RIDGE)
+    g = model(support[None], targets[None], query[None], 5) - ProtoNet()(support[None], targets[None], query[None], 5)
+    claims = openset.least_squares(openset.fit(support.float(), targets, 0.1), query.float())
+    assert (g[0] / support[0].square().sum() - claims).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("learner", [Ridge, KernelRidge])
+@pytest.mark.parametrize("counts", [[1] * 10, [10] * 10, [1, 2, 5, 10, 10] * 2])
+def test_untrained_it_is_no_worse_than_prototypes_on_pixels_of_digits(
+    learner: type[VectorLearner], counts: list[int]
+) -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    vectors = F.normalize(torch.from_numpy(pixels).float(), dim=1) * 10**0.5
+    generator = torch.Generator().manual_seed(0)
+    support, query = [], []
+    for _ in range(100):
+        for n, count in enumerate(counts):
+            own = torch.from_numpy(labels == n).nonzero()[:, 0]
+            own = vectors[own[torch.randperm(len(own), generator=generator)]]
+            support.append(own[:count])
+            query.append(own[10:15])
+    supports, queries = torch.cat(support).unflatten(0, (100, -1)), torch.cat(query).unflatten(0, (100, -1))
+    targets, answers = torch.arange(10).repeat_interleave(torch.tensor(counts)), torch.arange(10).repeat_interleave(5)
+    with torch.no_grad():
+        ours, prototypes = (
+            (model(supports, targets.expand(100, -1), queries, 10).argmax(2) == answers).float().mean().item()
+            for model in (learner(), ProtoNet())
+        )
+    assert 0.5 < prototypes < 0.9 and ours > prototypes - 0.004
