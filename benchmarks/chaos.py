@@ -465,12 +465,12 @@ def plan(seed: int) -> Iterator[list[Kill]]:
     while True:
         chosen: list[Kill] = []
         while len(chosen) < KILLS:
-            turn = turn or rng.sample(list(PROCESSES), len(PROCESSES))
-            process = turn.pop()
-            free = [step for step in PROCESSES[process] if step not in {kill.step for kill in chosen}]
-            if not free:
-                turn.insert(0, process)
-                continue
+            taken = {kill.step for kill in chosen}
+            if not any(set(PROCESSES[process]) - taken for process in turn):
+                turn = rng.sample(list(PROCESSES), len(PROCESSES)) + turn
+            process = next(process for process in reversed(turn) if set(PROCESSES[process]) - taken)
+            turn.remove(process)
+            free = [step for step in PROCESSES[process] if step not in taken]
             step = min(free, key=lambda step: (had[step], rng.random()))
             had[step] += 1
             chosen.append(Kill(step, process))

@@ -1,20 +1,22 @@
 """Open set: what belongs to no class is told from what does, and the false-alarm rate asked for is the one measured.
 
-    .venv/bin/python benchmarks/open_set.py FOLDER [--datasets ../shared/datasets] [--split test]
+    .venv/bin/python benchmarks/open_set.py FOLDER [--model models:/quickstudy@champion] [--datasets ../shared/datasets]
+        [--split test]
 
 CLINC150, all 150 intents, 10 examples each drawn from its training part, several draws; the questions are those of its
-test part and of its out-of-scope test. The sentence encoder is frozen (minilm) and has seen none of it. `--split
-validation` asks val and oos_val instead, and writes nothing: by that the method was chosen. The service takes from the
-last row how unknown a query is; which class it names is its learner's word, not the accuracy of that row. Vectors are
-kept in FOLDER.
+test part and of its out-of-scope test. Methods are compared on vectors of the frozen sentence encoder, its last layer
+(minilm) and several (minilm-layers). With `--model` the service's own code answers too, `quickstudy.serving.task` with
+that model: which class, how likely, and how unknown a query is. Nothing has seen any of CLINC150. `--split validation`
+asks val and oos_val instead, and writes nothing: by that things were chosen. Vectors are kept in FOLDER.
 Intervals are 95%, Student's t over the draws, which share their questions.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +25,22 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from quickstudy import registry
+from quickstudy.atomic import draft, write_json
+from quickstudy.card.calibration import calibration_error, reliability
 from quickstudy.config import load_settings
+from quickstudy.environment import apply_environment
+from quickstudy.lineage import file_hash
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import load_model
 from quickstudy.serving.openset import fit, least_squares, unknown
-from quickstudy.serving.task import encode
+from quickstudy.serving.task import Task, adapt, answer, encode
 from quickstudy.stats import mean_interval
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHOTS, SEEDS = 10, 10
 RATES = (0.01, 0.05, 0.1)
+ENCODERS = ("minilm", "minilm-layers")
 PARTS = {"test": ("test", "oos_test"), "validation": ("val", "oos_val")}
 
 Method = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -100,19 +109,91 @@ METHODS: dict[str, Method] = {
     "kernel least squares": kernel,
     "least squares and prototypes": ours,
 }
+OURS = "least squares and prototypes"
 
 
-def read(datasets: Path, folder: Path, part: str) -> tuple[Tensor, np.ndarray]:
-    """Vectors of length 1 of a part of CLINC150, embedded once, and the labels."""
+@dataclass
+class Part:
+    """Questions of CLINC150."""
+
+    texts: list[str]
+    labels: np.ndarray
+
+
+def read(datasets: Path, part: str) -> Part:
     rows = json.loads((datasets / "clinc150" / "data_full.json").read_text())[part]
-    path = folder / f"minilm-{part}.npy"
+    return Part([text for text, _ in rows], np.array([label for _, label in rows]))
+
+
+def vectors(folder: Path, name: str, model: MetaModel, part: str, questions: Part) -> Tensor:
+    """[n, D] of a part, encoded once."""
+    path = folder / f"{name}-{part}.npy"
     if not path.exists():
-        settings = load_settings(PROJECT / "params.yaml")
-        encoders = settings.model.encoders.model_copy(update={"text": "minilm"})
-        shape = settings.model.model_copy(update={"dimension": 384, "encoders": encoders})
-        model = MetaModel(settings.inputs, shape, {"text"})
-        np.save(path, encode(model, "text", [text for text, _ in rows]).numpy())
-    return F.normalize(torch.from_numpy(np.load(path)), dim=-1), np.array([label for _, label in rows])
+        with draft(path) as new, new.open("wb") as file:
+            np.save(file, encode(model, "text", questions.texts).numpy())
+    return torch.from_numpy(np.load(path))
+
+
+def frozen(encoder: str) -> MetaModel:
+    settings = load_settings(PROJECT / "params.yaml")
+    encoders = settings.model.encoders.model_copy(update={"text": encoder})
+    return MetaModel(
+        settings.inputs, settings.model.model_copy(update={"dimension": 384, "encoders": encoders}), {"text"}
+    )
+
+
+def draws(train: Part) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The classes, and of each draw the rows of the examples, class by class."""
+    classes, found = np.unique(train.labels), []
+    for seed in range(SEEDS):
+        random = np.random.default_rng(seed)
+        rows = [random.choice(np.flatnonzero(train.labels == name), SHOTS, replace=False) for name in classes]
+        found.append(np.concatenate(rows))
+    return classes, found
+
+
+def methods(train: Tensor, query: Tensor, supports: list[np.ndarray], answers: Tensor) -> dict[str, dict[str, Any]]:
+    """Each method's AUROC and accuracy, a number a draw, and of each rate the false alarms and what is refused."""
+    train, query = F.normalize(train, dim=-1), F.normalize(query, dim=-1)
+    inside = len(answers)
+    is_outside = np.arange(len(query)) >= inside
+    targets = torch.arange(len(supports[0]) // SHOTS).repeat_interleave(SHOTS)
+    found: dict[str, dict[str, Any]] = {name: {"auroc": [], "accuracy": []} for name in METHODS}
+    found[OURS] |= {"false_alarms": {rate: [] for rate in RATES}, "refused": {rate: [] for rate in RATES}}
+    for rows in supports:
+        for name, method in METHODS.items():
+            scores, strange = method(train[rows], targets, query)
+            found[name]["auroc"].append(float(roc_auc_score(is_outside, strange.numpy())))
+            found[name]["accuracy"].append((scores[:inside].argmax(-1) == answers).double().mean().item())
+        for rate in RATES:
+            task = fit(train[rows], targets, rate)
+            above = (unknown(task, query) > task.threshold).double()
+            found[OURS]["false_alarms"][rate].append(above[:inside].mean().item())
+            found[OURS]["refused"][rate].append(above[inside:].mean().item())
+    return found
+
+
+def service(
+    model: MetaModel, train: Tensor, labels: np.ndarray, query: Tensor, supports: list[np.ndarray], answers: Tensor
+) -> dict[str, Any]:
+    """The same of what the service answers, and how far its probabilities are from how often it is right."""
+    inside = len(answers)
+    is_outside = np.arange(len(query)) >= inside
+    found: dict[str, Any] = {"auroc": [], "accuracy": [], "calibration_error": []}
+    found |= {"false_alarms": {rate: [] for rate in RATES}, "refused": {rate: [] for rate in RATES}}
+    for rows in supports:
+        task = Task("text", tuple(labels[rows]), train[rows], "")
+        for rate in RATES:
+            told = answer(model, adapt(model, task, rate), query)
+            above = told.unknown > told.threshold
+            found["false_alarms"][rate].append(float(above[:inside].mean()))
+            found["refused"][rate].append(float(above[inside:].mean()))
+        hits = told.probabilities[:inside].argmax(1) == answers.numpy()
+        found["auroc"].append(float(roc_auc_score(is_outside, told.unknown)))
+        found["accuracy"].append(float(hits.mean()))
+        sure = told.probabilities[:inside].max(1)
+        found["calibration_error"].append(calibration_error(reliability(sure, hits, np.zeros(inside))))
+    return found
 
 
 def percent(values: Sequence[float]) -> str:
@@ -120,58 +201,57 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
+def print_rates(name: str, found: Mapping[str, Any]) -> None:
+    print(f"\n| false alarms asked ({name}) | measured | out of scope refused |\n|--:|--:|--:|")
+    for rate in RATES:
+        print(f"| {100 * rate:g} | {percent(found['false_alarms'][rate])} | {percent(found['refused'][rate])} |")
+
+
+def shown(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """Mean and half of the interval of every list of numbers in it."""
+    return {str(key): shown(v) if isinstance(v, Mapping) else mean_interval(v) for key, v in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="a folder, or as MLflow names it; without it only the methods are compared")
     parser.add_argument("--datasets", type=Path, default=PROJECT / "../shared/datasets")
     parser.add_argument("--split", choices=PARTS, default="test")
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    train, inside, outside = (
-        read(arguments.datasets, arguments.folder, part) for part in ("train", *PARTS[arguments.split])
-    )
-    classes = np.unique(train[1])
-    answers = torch.from_numpy(np.searchsorted(classes, inside[1]))
-    query = torch.cat([inside[0], outside[0]])
-    is_outside = np.arange(len(query)) >= len(answers)
-    targets = torch.arange(len(classes)).repeat_interleave(SHOTS)
-    found: dict[str, dict[str, list[float]]] = {name: {"auroc": [], "accuracy": []} for name in METHODS}
-    alarms: dict[float, list[float]] = {rate: [] for rate in RATES}
-    refused: dict[float, list[float]] = {rate: [] for rate in RATES}
-    seconds = []
-    for seed in range(SEEDS):
-        random = np.random.default_rng(seed)
-        rows = [random.choice(np.flatnonzero(train[1] == name), SHOTS, replace=False) for name in classes]
-        support = train[0][np.concatenate(rows)]
-        for name, method in METHODS.items():
-            scores, strange = method(support, targets, query)
-            found[name]["auroc"].append(float(roc_auc_score(is_outside, strange.numpy())))
-            found[name]["accuracy"].append((scores[: len(answers)].argmax(-1) == answers).double().mean().item())
-        for rate in RATES:
-            started = time.perf_counter()
-            task = fit(support, targets, rate)
-            seconds.append(time.perf_counter() - started)
-            above = (unknown(task, query) > task.threshold).double()
-            alarms[rate].append(above[: len(answers)].mean().item())
-            refused[rate].append(above[len(answers) :].mean().item())
-    print("| method | AUROC | in-scope accuracy |\n|---|--:|--:|")
-    for name, values in found.items():
-        print(f"| {name} | {percent(values['auroc'])} | {percent(values['accuracy'])} |")
-    print("\n| false alarms asked | measured | out of scope refused |\n|--:|--:|--:|")
-    for rate in RATES:
-        print(f"| {100 * rate:g} | {percent(alarms[rate])} | {percent(refused[rate])} |")
-    print(f"\nThe threshold in {1000 * float(np.median(seconds)):.0f} ms")
-    if arguments.split == "test":
-        result = {
-            "shots": SHOTS,
-            "draws": SEEDS,
-            "methods": {name: {key: mean_interval(v) for key, v in values.items()} for name, values in found.items()},
-            "false_alarms": {str(rate): mean_interval(alarms[rate]) for rate in RATES},
-            "refused": {str(rate): mean_interval(refused[rate]) for rate in RATES},
-        }
-        path = PROJECT / "benchmarks" / "results" / "open_set.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    parts = {part: read(asked.datasets, part) for part in ("train", *PARTS[asked.split])}
+    inside = parts[PARTS[asked.split][0]]
+    classes, supports = draws(parts["train"])
+    answers = torch.from_numpy(np.searchsorted(classes, inside.labels))
+
+    def embedded(name: str, model: MetaModel) -> tuple[Tensor, Tensor]:
+        train, *query = (vectors(asked.folder, name, model, part, questions) for part, questions in parts.items())
+        return train, torch.cat(query)
+
+    result: dict[str, Any] = {"shots": SHOTS, "draws": SEEDS}
+    for encoder in ENCODERS:
+        found = methods(*embedded(encoder, frozen(encoder)), supports, answers)
+        print(f"\n| method on {encoder} | AUROC | in-scope accuracy |\n|---|--:|--:|")
+        for name, values in found.items():
+            print(f"| {name} | {percent(values['auroc'])} | {percent(values['accuracy'])} |", flush=True)
+        print_rates(encoder, found[OURS])
+        result[encoder] = shown(found)
+    if asked.model:
+        apply_environment(PROJECT)
+        folder = registry.resolve(asked.model, PROJECT)
+        model, digest = load_model(folder), file_hash(folder / "model.safetensors")
+        assert digest is not None
+        train, query = embedded(digest[:12], model)
+        found = service(model, train, parts["train"].labels, query, supports, answers)
+        print(f"\nThe service with {asked.model} ({model.shape.encoders.text}, {model.shape.learner}):")
+        for name in ("auroc", "accuracy", "calibration_error"):
+            print(f"{name} {percent(found[name])}")
+        print_rates("service", found)
+        result["service"] = {"text": model.shape.encoders.text, "learner": model.shape.learner, **shown(found)}
+    if asked.split == "test":
+        write_json(PROJECT / "benchmarks" / "results" / "open_set.json", result)
 
 
 if __name__ == "__main__":
