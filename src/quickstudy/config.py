@@ -266,6 +266,7 @@ class Serve(Section):
 
 class Chat(Section):
     close: Share
+    false_alarm: Share
 
 
 class Settings(Section):

@@ -61,7 +61,7 @@ def chat(
     settings = load_settings(find_project() / "params.yaml")
     entries, taught = _read_faq(faq), _read_learned(learned)
     share = settings.chat.close if close is None else close
-    alarm = settings.serve.false_alarm if false_alarm is None else false_alarm
+    alarm = settings.chat.false_alarm if false_alarm is None else false_alarm
     qs = Quickstudy.load(model)
     talk = Chat(
         lambda questions, answers: qs.adapt(questions, answers, modality="text", false_alarm=alarm),

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from quickstudy.config import Serve
+from quickstudy.config import Chat, Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.serving import inputs, replies
@@ -28,11 +28,11 @@ TaskId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="of a task")
 Number = Annotated[int, Path(ge=1, lt=2**31, description="of an example")]
 
 
-def make_app(settings: Serve, engine: Engine, close: float | None = None) -> FastAPI:
+def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastAPI:
     """The service around an engine, whose life is that of the app.
 
     Args:
-        close: `chat.close` in params.yaml, for the playground; None: there is none.
+        chat: of params.yaml, for the playground; None: there is none.
     """
     store, metrics = engine.store, engine.metrics
     access = Access(settings, store)
@@ -173,8 +173,8 @@ def make_app(settings: Serve, engine: Engine, close: float | None = None) -> Fas
         """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    if close is not None:
-        add_playground(app, settings, engine, access, close)
+    if chat is not None:
+        add_playground(app, settings, engine, access, chat)
     return app
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from quickstudy.config import Serve
+from quickstudy.config import Chat, Serve
 from quickstudy.serving import inputs
 from quickstudy.serving.access import Access
 from quickstudy.serving.chat import Entry
@@ -48,10 +48,10 @@ class ChatBody(inputs.Body):
     line: str = Field(max_length=2000)
 
 
-def add_playground(app: FastAPI, settings: Serve, engine: Engine, access: Access, close: float) -> None:
+def add_playground(app: FastAPI, settings: Serve, engine: Engine, access: Access, talk: Chat) -> None:
     """Add the page and what it needs beyond the routes that all use."""
     Tenant = Annotated[str, Depends(access.tenant)]
-    conversations = Conversations(settings.false_alarm, close)
+    conversations = Conversations(talk.false_alarm, talk.close)
     folder = files("quickstudy.serving") / "page"
 
     @app.get("/playground/tasks/{name}", include_in_schema=False)

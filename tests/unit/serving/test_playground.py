@@ -12,6 +12,7 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 
+from quickstudy.config import Chat
 from quickstudy.serving import server, task
 from quickstudy.serving.app import make_app
 from quickstudy.serving.engine import Engine
@@ -24,7 +25,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )  # fmt: skip
-CLOSE = 0.4
+CHAT = Chat(close=0.4, false_alarm=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def address(make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(task, "fit", narrow)
     engine = make_engine()
     bound = server.listen("127.0.0.1", 0)
-    service = uvicorn.Server(server.configured(make_app(engine.settings, engine, CLOSE), engine.settings))
+    service = uvicorn.Server(server.configured(make_app(engine.settings, engine, CHAT), engine.settings))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
     thread.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}"
