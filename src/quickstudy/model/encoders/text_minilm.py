@@ -1,13 +1,12 @@
 """minilm: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import TextInput
@@ -16,7 +15,7 @@ from quickstudy.model.encoders.backbone import cause
 from quickstudy.model.encoders.projection import ProjectedEncoder
 
 WIDTH = 384
-BATCH = 64
+TOKENS = 256  # of a pass; attention is paid for all pairs of them, and small passes use the processor badly
 
 
 def encoder_folder() -> Path:
@@ -58,6 +57,9 @@ def read_bert(**options: Any) -> Any:
 class MiniLM(ProjectedEncoder):
     """Reimers & Gurevych 2019 (Sentence-BERT), distilled by Wang et al. 2020 (MiniLM); frozen, then projected."""
 
+    layers: tuple[float, ...] = (0, 0, 0, 0, 0, 0, 1)
+    """What the embeddings and each layer after them add to a text's vector, each at length 1."""
+
     def __init__(self, inputs: TextInput, dimension: int):
         super().__init__(WIDTH, dimension)
         self.inputs = inputs
@@ -72,24 +74,40 @@ class MiniLM(ProjectedEncoder):
         return read_tokenizer(self.inputs), read_bert()
 
     def prepare(self, raw: Sequence[str]) -> np.ndarray:
-        """Frozen front: texts → float32 [n, 384], of length 1."""
+        """Frozen front: texts → float32 [n, 384], of length 1; mean over tokens, as the model was trained."""
         tokenizer, bert = self._sentence_encoder
-        tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(raw))]
-        lengths = np.array([len(ids) for ids in tokens])
+        tokens = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch(list(raw))]
         out = np.empty((len(tokens), WIDTH), dtype=np.float32)
-        order = np.argsort(lengths, kind="stable")  # texts of like length share a batch: little padding
         with torch.inference_mode():
-            for start in range(0, len(order), BATCH):
-                batch = order[start : start + BATCH]
-                ids = torch.zeros(len(batch), int(lengths[batch].max()), dtype=torch.long)
-                for row, i in enumerate(batch):
-                    ids[row, : lengths[i]] = torch.tensor(tokens[i])
-                mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[batch])[:, None]
-                read = bert(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-                out[batch] = F.normalize(self.pool(read.hidden_states, mask), dim=1).numpy()
+            for rows in _packs([len(ids) for ids in tokens]):
+                # The texts of a pass stand one after the other in one row, each with positions of its own, and a token
+                # attends to those of its own text: nothing is computed for padding.
+                lengths = torch.tensor([len(tokens[row]) for row in rows])
+                text = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+                layers = bert(
+                    input_ids=torch.cat([tokens[row] for row in rows])[None],
+                    position_ids=torch.cat([torch.arange(int(length)) for length in lengths])[None],
+                    attention_mask=(text[:, None] == text)[None, None],
+                    output_hidden_states=True,
+                ).hidden_states
+                vectors = torch.zeros(len(rows), WIDTH)
+                for weight, layer in zip(self.layers, layers, strict=True):
+                    if weight:
+                        mean = torch.zeros_like(vectors).index_add_(0, text, layer[0]) / lengths[:, None]
+                        vectors += weight * F.normalize(mean, dim=1)
+                out[rows] = F.normalize(vectors, dim=1).numpy()
         return out
 
-    def pool(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
-        """What each layer says of the tokens, each [n, L, 384], the embeddings first; bool [n, L], true at the tokens →
-        [n, 384]. The mean of the last over tokens, as the model was trained."""
-        return (layers[-1] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+def _packs(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Texts that share a pass, by their places: of `TOKENS` together, or one."""
+    pack: list[int] = []
+    size = 0
+    for place, length in enumerate(lengths):
+        if pack and size + length > TOKENS:
+            yield pack
+            pack, size = [], 0
+        pack.append(place)
+        size += length
+    if pack:
+        yield pack

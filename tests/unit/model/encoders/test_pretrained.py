@@ -21,7 +21,7 @@ from quickstudy.evaluation import Subject, evaluate
 from quickstudy.model.encoders import make_encoder
 from quickstudy.model.encoders.encoder import Encoder
 from quickstudy.model.encoders.pretrained import backbone
-from quickstudy.model.encoders.text_minilm import encoder_folder
+from quickstudy.model.encoders.text_minilm import encoder_folder, read_bert, read_tokenizer
 from quickstudy.model.features import features
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
@@ -100,6 +100,18 @@ def test_the_sentence_encoder_by_its_name_says_what_minilm_says(tiny: Settings, 
     vectors = encoder_of(tiny, "text", f"{library}:{encoder_folder()}").prepare(texts)
     np.testing.assert_allclose(vectors, minilm.prepare(texts), atol=1e-5)
     assert vectors.dtype == np.float32
+
+
+def test_layers_of_the_sentence_encoder_are_added_up_whatever_else_is_read_with_a_text(tiny: Settings, toys) -> None:
+    texts = [*toys("text").raw(), "A whole sentence, with a comma.", "", "word " * 200]
+    encoder = encoder_of(tiny, "text", "minilm-layers")
+    together = encoder.prepare(texts)
+    tokenizer, bert = read_tokenizer(tiny.inputs.text), read_bert().double()
+    for text, vector in zip(texts, together, strict=True):
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        said = [F.normalize(layer[0].mean(0), dim=0) for layer in bert(ids, output_hidden_states=True).hidden_states]
+        expected = F.normalize(said[2] + said[3] + said[4] + said[5] + 3 * said[6], dim=0)
+        np.testing.assert_allclose(vector, expected.detach().numpy(), atol=1e-5)
 
 
 def test_text_is_the_mean_over_its_tokens(tiny: Settings, made) -> None:
