@@ -109,7 +109,7 @@ def _mark_the_dead() -> None:
         "quickstudy: a run that never started has crashed",
         "A run that a worker took and that does not begin has lost that worker.",
         recovery.NEVER_STARTED_WHY,
-        after={"prefect.flow-run.Pending"},
+        after={f"prefect.flow-run.{state}" for state in recovery.TAKEN},
         expect={"prefect.flow-run.*"},
         within=recovery.NEVER_STARTED,
     )

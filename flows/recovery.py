@@ -37,6 +37,9 @@ WATCH = "watch/watch"
 NEVER_STARTED = timedelta(minutes=3)
 """After which a run that a worker took and that has no process counts as dead."""
 
+TAKEN = ("Pending", "Submitting")
+"""States of a run that a worker has taken; one that waits for a machine elsewhere has another."""
+
 NEVER_STARTED_WHY = "the worker that took it never started it"
 
 
@@ -62,7 +65,7 @@ def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
     )
     alive = workspaces.at_work(clone)
     for run in pending:
-        if run.deployment_id is None or str(run.id) in alive or run.state is None or run.state.name != "Pending":
+        if run.deployment_id is None or str(run.id) in alive or run.state is None or run.state.name not in TAKEN:
             continue
         if datetime.now(UTC) - run.state.timestamp > NEVER_STARTED:
             _end(client, run, NEVER_STARTED_WHY)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Completed, Pending, Running, Scheduled
+from prefect.states import Completed, InfrastructurePending, Pending, Running, Scheduled, Submitting
 
 from flows import deploy, recovery
 from quickstudy.config import load_settings
@@ -65,6 +65,31 @@ def test_the_places_that_the_dead_hold_are_free_again() -> None:
         recovery.free_places(client)
         now = [found.name for run in runs if (found := client.read_flow_run(run).state)]
         assert now == ["Crashed", "Crashed", "Scheduled", "Completed", "Running", "Crashed", "Scheduled", "Completed"]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_what_a_worker_took_and_never_started_is_dead_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [Pending(), Submitting(), InfrastructurePending(), Scheduled(), Running()]
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(client.create_flow_from_name("meta-train"), "meta-train")
+        runs = [client.create_flow_run_from_deployment(made).id for _ in states]
+        for run, state in zip(runs, states, strict=True):
+            client.set_flow_run_state(run, state, force=True)
+        assert recovery.bury(client, tmp_path) == []  # they may begin yet
+        monkeypatch.setattr(recovery, "NEVER_STARTED", timedelta(0))
+        assert len(recovery.bury(client, tmp_path)) == 2
+        now = [found.name for run in runs if (found := client.read_flow_run(run).state)]
+        assert now == ["Crashed", "Crashed", "InfrastructurePending", "Scheduled", "Running"]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_automations_follow_every_state_in_which_a_worker_has_a_run() -> None:
+    deploy._mark_the_dead()
+    with get_client(sync_client=True) as client:
+        (found,) = [one for one in client.read_automations() if "never started" in one.name]
+    assert found.trigger.after == {f"prefect.flow-run.{state.name}" for state in (Pending(), Submitting())}
 
 
 @pytest.mark.usefixtures("prefect")
