@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from quickstudy.config import ImageInput
 from quickstudy.data.media import decode_image
 from quickstudy.model.encoders.encoder import Encoder
+from quickstudy.workers import in_threads
 
 
 class ImageEncoder(Encoder):
@@ -26,7 +27,7 @@ class ImageEncoder(Encoder):
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: image files → uint8 [n, C, S, S]."""
-        return np.stack([_prepare(decode_image(data), self.inputs) for data in raw])
+        return np.stack(in_threads(lambda data: _prepare(decode_image(data), self.inputs), raw))
 
     def augment(self, images: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """uint8 [n, C, S, S] → float in [0, 1]: a small random affine map of each image.
