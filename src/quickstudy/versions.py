@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -711,24 +711,53 @@ def _why_params(root: Path, stage: Stage, locked: Mapping[str, Any]) -> list[str
 
 
 def _mend(root: Path) -> None:
-    """Put back what DVC was writing when it was killed. It writes dvc.lock and data.dvc in place, so that a kill leaves
-    them empty or without their last line's end; then they become what they were at the last call."""
-    for name in WRITTEN_BY_RUNS if (root / ".dvc").is_dir() else ():
-        path, kept = root / name, root / ".dvc" / "tmp" / "last" / name
+    """Put right what DVC was writing when it was killed, as it writes in place: dvc.lock and data.dvc, then empty or
+    without their last line's end, become what they were at the last call; its list of who reads and writes what, then
+    no JSON, is begun anew."""
+    scratch = root / ".dvc" / "tmp"
+    if not (root / ".dvc").is_dir():
+        return
+    for name in WRITTEN_BY_RUNS:
+        path, kept = root / name, scratch / "last" / name
         with contextlib.suppress(OSError):  # not there, or not to be written: a reader's own error says so
             content = path.read_bytes()
             if content.endswith(b"\n"):
                 if not kept.exists() or kept.read_bytes() != content:
                     write_bytes(kept, content)
                 continue
-            with (root / ".dvc" / "tmp" / "lock").open("ab") as lock:  # DVC's own: not while one is writing
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _hold(scratch / "lock"):
                 if path.read_bytes() != content:
                     continue
                 if kept.exists():
                     write_bytes(path, kept.read_bytes())
                 elif not content and name == "dvc.lock":
                     path.unlink()  # nothing had run
+    with contextlib.suppress(OSError):
+        content = (scratch / "rwlock").read_bytes()
+        if not _is_json(content):
+            with _hold(scratch / "rwlock.lock"):
+                if (scratch / "rwlock").read_bytes() == content:
+                    (scratch / "rwlock").unlink()
+
+
+@contextlib.contextmanager
+def _hold(path: Path) -> Iterator[None]:
+    """A lock of DVC's.
+
+    Raises:
+        OSError: a DVC holds it, and is writing now.
+    """
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _stream(

@@ -28,6 +28,7 @@ from quickstudy.errors import QuickstudyError
 FORM = "multipart/form-data"
 LARGE = 1 << 18  # bytes of JSON
 FRAMES = 1 << 16  # read at once
+PLAIN = ("WAV", "WAVEX", "RF64")  # formats that may hold samples as they are
 
 
 def _is_a_name(value: str) -> str:
@@ -312,6 +313,8 @@ def _longer_than(data: bytes, seconds: float) -> bool:
             left = int(seconds * file.samplerate)
             if file.channels > 2:
                 return False
+            if file.format in PLAIN and file.subtype.startswith("PCM_") and len(data) <= left * file.channels:
+                return False  # a sample takes a byte or more
             while length := len(file.read(FRAMES, dtype="int16")):
                 left -= length
                 if left < 0:
