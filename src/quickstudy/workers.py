@@ -1,18 +1,14 @@
-"""Worker processes, one a core, of which none outlives the process that started it; and threads for what lets go of
-the interpreter's lock."""
+"""Worker processes: one a core, and none outlives the process that started it."""
 
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
-
-WORTH_THREADS = 8  # items
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,23 +33,6 @@ def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """As ``map``, a part of ``items`` on each core. Of several errors that of the first item is raised."""
-    if len(items) < WORTH_THREADS:
-        return [function(item) for item in items]
-    size = -(-len(items) // cores())
-    parts = _threads().map(
-        lambda part: [function(item) for item in part],
-        [items[start : start + size] for start in range(0, len(items), size)],
-    )
-    return [result for part in parts for result in part]
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), "decode")
 
 
 def _start_worker() -> None:

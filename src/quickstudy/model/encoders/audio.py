@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from quickstudy.config import AudioInput
 from quickstudy.data.media import decode_audio
 from quickstudy.model.encoders.encoder import Encoder
-from quickstudy.workers import in_threads
 
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.020
 FLOOR_DB = 60.0  # what lies further below the loudest point of a clip is silence
@@ -48,7 +47,7 @@ class AudioEncoder(Encoder):
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: audio files → float16 [n, 1, mels, frames], in units of the clip's own spread, mean 0."""
-        clips = np.stack(in_threads(lambda data: self._clip(decode_audio(data, self.inputs.sample_rate)), raw))
+        clips = np.stack([self._clip(decode_audio(data, self.inputs.sample_rate)) for data in raw])
         return self.log_mel(torch.from_numpy(clips)).half().numpy()
 
     def _clip(self, wave: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from quickstudy.config import ImageInput
 from quickstudy.data.media import decode_image
 from quickstudy.model.encoders.encoder import Encoder
-from quickstudy.workers import in_threads
 
 
 class ImageEncoder(Encoder):
@@ -27,7 +26,7 @@ class ImageEncoder(Encoder):
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: image files → uint8 [n, C, S, S]."""
-        return np.stack(in_threads(lambda data: _prepare(decode_image(data), self.inputs), raw))
+        return np.stack([_prepare(decode_image(data), self.inputs) for data in raw])
 
     def augment(self, images: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """uint8 [n, C, S, S] → float in [0, 1]: a small random affine map of each image.
