@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -59,6 +60,35 @@ def test_replicas_share_keys_tasks_and_revisions(replicas: list[Store], team: Te
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'serve'")
     assert one.revision("ann", kept.id) == (42, "text") and two.delete("ann", kept.id)
     assert one.contents(kept.id, "m" * 64) is None
+
+
+def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(replicas: list[Store], monkeypatch) -> None:
+    one, two = replicas
+    dialect, lost = one._engine.dialect, list[str]()
+    commit = dialect.do_commit
+
+    def cut(connection: Any) -> None:
+        """Every other commit fails: in turn after it was made and before."""
+        lost.append("")
+        if len(lost) % 4 == 1:
+            commit(connection)
+        if len(lost) % 2:
+            connection.driver_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        commit(connection)
+
+    monkeypatch.setattr(dialect, "do_commit", cut)
+    model = "m" * 64
+    ids = [one.create("ann", f"n{i}", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], model).id for i in range(4)]
+    for id in ids:
+        added = one.add("ann", id, ["c"], [b"z"], [b"3"], model, lambda classes: None)
+        assert added is not None and added[1] == [3] and added[0].revision == 2
+        removed = one.remove("ann", id, 1)
+        assert removed is not None and removed.revision == 3 and removed.classes == {"b": 1, "c": 1}
+    assert [one.delete("ann", id) for id in ids[:2]] == [True, True]
+    assert len(lost) > 20
+    monkeypatch.undo()
+    assert [(kept.id, kept.revision) for kept in two.tasks("ann", 100, None)] == [(id, 3) for id in ids[2:]]
 
 
 def test_what_a_model_sees_is_kept_once_and_forgotten_with_the_model(replicas: list[Store]) -> None:

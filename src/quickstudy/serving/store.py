@@ -218,8 +218,6 @@ class Store:
         }  # fmt: skip
 
         def work(connection: sa.Connection) -> None:
-            if connection.execute(sa.select(_tasks.c.id).where(_tasks.c.id == id)).scalar():
-                return  # it was kept, and the word of it lost with the connection
             connection.execute(_tasks.insert().values(row))
             _insert_examples(connection, id, 1, labels, contents, packed, model)
 
@@ -367,14 +365,38 @@ class Store:
         if writes and not self._sqlite:
             options["isolation_level"] = "READ COMMITTED"
         until = time.monotonic() + patience
+        begun: tuple[int, _Result] | None = None
         while True:
             try:
                 with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                    return work(connection)
+                    if begun is not None and _committed(connection, begun[0]):
+                        return begun[1]
+                    result, begun = work(connection), None
+                    if writes and not self._sqlite and (number := connection.execute(_NUMBER).scalar()) is not None:
+                        begun = number, result
+                return result
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() > until:
                     raise Unavailable(f"the database does not answer ({_reason(error)})") from None
                 time.sleep(0.1)
+
+
+_NUMBER = sa.text("SELECT pg_current_xact_id_if_assigned()::text::bigint")
+"""Of PostgreSQL's transaction; none where it has changed nothing."""
+
+
+def _committed(connection: sa.Connection, number: int) -> bool:
+    """Whether a transaction whose end was not heard of has happened, so that it is not done twice.
+
+    Raises:
+        OperationalError: it has not ended yet.
+    """
+    status = connection.execute(
+        sa.text("SELECT pg_xact_status(CAST(:number AS text)::xid8)"), {"number": number}
+    ).scalar()
+    if status == "in progress":
+        raise OperationalError("", {}, Exception("a transaction has not ended"))
+    return status == "committed"
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
