@@ -365,7 +365,7 @@ class Store:
         if writes and not self._sqlite:
             options["isolation_level"] = "READ COMMITTED"
         until = time.monotonic() + patience
-        begun: tuple[int, _Result] | None = None
+        begun: tuple[str, _Result] | None = None
         while True:
             try:
                 with self._engine.connect().execution_options(**options) as connection, connection.begin():
@@ -381,22 +381,21 @@ class Store:
                 time.sleep(0.1)
 
 
-_NUMBER = sa.text("SELECT pg_current_xact_id_if_assigned()::text::bigint")
+_NUMBER = sa.text("SELECT pg_current_xact_id_if_assigned()::text")
 """Of PostgreSQL's transaction; none where it has changed nothing."""
+_STATUS = sa.text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
 
 
-def _committed(connection: sa.Connection, number: int) -> bool:
-    """Whether a transaction whose end was not heard of has happened, so that it is not done twice.
+def _committed(connection: sa.Connection, number: str) -> bool:
+    """Whether a transaction of whose end nothing was heard has happened, so that it is not done twice.
 
     Raises:
         OperationalError: it has not ended yet.
     """
-    status = connection.execute(
-        sa.text("SELECT pg_xact_status(CAST(:number AS text)::xid8)"), {"number": number}
-    ).scalar()
+    status = connection.execute(_STATUS, {"number": number}).scalar()
     if status == "in progress":
         raise OperationalError("", {}, Exception("a transaction has not ended"))
-    return status == "committed"
+    return bool(status == "committed")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
