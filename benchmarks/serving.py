@@ -138,9 +138,12 @@ def loaded(address: str, clients: int, seconds: float, bodies: list[dict[str, An
 
 
 @contextlib.contextmanager
-def served(command: list[str], health: str, folder: Path) -> Iterator[None]:
+def served(
+    command: list[str], health: str, folder: Path, project: Path = REPOSITORY
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server once it answers; its log goes into the folder."""
     with (folder / "server.log").open("a") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -149,7 +152,7 @@ def served(command: list[str], health: str, folder: Path) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit((folder / "server.log").read_text()[-2000:])
             time.sleep(0.3)
-        yield
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
