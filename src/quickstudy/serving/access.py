@@ -1,6 +1,7 @@
 """Who calls, and how often they may."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ class Access:
         request.state.tenant = tenant
         if (wait := self._spend(bucket)) > 0:
             raise HTTPException(
-                429, f"more than {self.settings.rate:g} requests a second", headers={"retry-after": f"{wait:.0f}"}
+                429, f"more than {self.settings.rate:g} requests a second", headers={"retry-after": str(wait)}
             )
         return tenant
 
@@ -73,19 +74,19 @@ class Access:
             self._known[key] = (tenant, now + TRUSTED)
         return tenant
 
-    def _spend(self, key: str) -> float:
-        """Take a token; 0, or the seconds until there is one."""
+    def _spend(self, key: str) -> int:
+        """Take a token; 0, or the whole seconds after which there is one."""
         rate = self.settings.rate
         if rate is None:
-            return 0.0
+            return 0
         now = time.monotonic()
         bucket = self._buckets.setdefault(key, _Bucket(self.settings.burst, now))
         bucket.tokens = min(self.settings.burst, bucket.tokens + rate * (now - bucket.filled))
         bucket.filled = now
         if bucket.tokens < 1:
-            return max(1.0, (1 - bucket.tokens) / rate)
+            return math.ceil((1 - bucket.tokens) / rate)
         bucket.tokens -= 1
-        return 0.0
+        return 0
 
 
 def _check_local(request: Request, cors: tuple[str, ...]) -> None:
