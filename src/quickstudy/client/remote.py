@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -19,8 +21,11 @@ from quickstudy.errors import QuickstudyError
 
 TRIES = 4
 PAUSE = 0.25  # seconds before the second try, doubled for each further one
-QUERIES = 64  # of one request: a service bounds the size of each
+PAGE = 100  # tasks of one answer
+QUERIES = 64  # of one request, at most, and
+CHARACTERS = 8_000_000  # of all of them, about: a service bounds the size of each request
 KEEP_ALIVE = 2.0  # seconds; less than a service keeps an idle connection, so that none is used that it has closed
+ID = "[0-9a-f]{32}"  # of a task
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -52,7 +57,10 @@ class RemoteQuickstudy(Quickstudy):
 
     def open(self, name: str | Path) -> "RemoteTask":
         if not Path(name).is_file():
-            return RemoteTask(self._service, self._service.get(f"/tasks/{quote(str(name), safe='')}"))
+            if not re.fullmatch(ID, str(name)):
+                what, fix = "is neither a file nor the id of a task", "tasks() has the ids of this service"
+                raise QuickstudyError(what, where=name, fix=fix)
+            return RemoteTask(self._service, self._service.get(f"/tasks/{name}"))
         try:
             exported = json.loads(Path(name).read_text(encoding="utf-8"))
         except ValueError:
@@ -65,11 +73,11 @@ class RemoteQuickstudy(Quickstudy):
         found: dict[str, str] = {}
         after = ""
         while True:
-            page = self._service.get(f"/tasks?limit=100{after}")
+            page = self._service.get(f"/tasks?limit={PAGE}{after}")
             found |= {task["id"]: task["name"] for task in page["tasks"]}
             if page["next"] is None:
                 return found
-            after = f"&after={quote(page['next'], safe='')}"
+            after = f"&after={page['next']}"
 
     def __repr__(self) -> str:
         return f"<Quickstudy at {self._service.url}>"
@@ -103,9 +111,17 @@ class RemoteTask(Task):
         return [str(number) for number in described["added"]]
 
     def remove(self, ids: str | Sequence[str]) -> None:
-        for number in [ids] if isinstance(ids, str) else ids:
-            self._service.delete(f"{self._path}/examples/{quote(number, safe='')}")
-        self._count = self._service.get(self._path)["classes"]
+        gone = {ids} if isinstance(ids, str) else set(ids)
+        there = {example.id: example.label for example in self.examples}
+        # Each is a request of its own: what cannot be is told before the first.
+        if missing := gone - set(there):
+            raise QuickstudyError(f"the task has no example {min(missing)!r}", fix="task.examples has their ids")
+        left = Counter(label for id, label in there.items() if id not in gone)
+        if len(left) < 2:
+            raise QuickstudyError(f"a task needs two classes or more, these are {sorted(left)}")
+        for number in sorted(gone, key=int):
+            self._service.delete(f"{self._path}/examples/{number}")
+        self._count = dict(left)
 
     def save(self, path: str | Path) -> None:
         write_json(Path(path), self._service.get(f"{self._path}/export"))
@@ -119,13 +135,11 @@ class RemoteTask(Task):
 
     @property
     def _path(self) -> str:
-        return f"/tasks/{quote(self.id, safe='')}"
+        return f"/tasks/{self.id}"
 
     def _answer(self, examples: Examples) -> list[Answer]:
         found: list[Answer] = []
-        inputs = _inputs(examples)
-        for start in range(0, len(inputs), QUERIES):
-            part = inputs[start : start + QUERIES]
+        for part in _parts(_inputs(examples)):
             said = self._service.post(f"{self._path}/predict", {"queries": part}, again=True)
             model = said["model"]["version"] or said["model"]["digest"]
             threshold = float("inf") if said["threshold"] is None else said["threshold"]
@@ -240,6 +254,17 @@ def _inputs(examples: Examples) -> list[str]:
     return [
         content if isinstance(content, str) else base64.b64encode(content).decode() for content in examples.contents
     ]
+
+
+def _parts(inputs: Sequence[str]) -> Iterator[list[str]]:
+    """What goes in one request each."""
+    part: list[str] = []
+    for one in inputs:
+        if part and (len(part) == QUERIES or sum(map(len, part)) + len(one) > CHARACTERS):
+            yield part
+            part = []
+        part.append(one)
+    yield part
 
 
 def _seconds(retry_after: str | None) -> float | None:

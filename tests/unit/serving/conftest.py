@@ -1,19 +1,24 @@
 """A service on a small untrained model, with a database of its own."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+import uvicorn
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp
 
 from quickstudy.config import Serve, Settings
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
+from quickstudy.serving import server
 from quickstudy.serving.app import make_app
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.loaded import Source
@@ -117,6 +122,23 @@ async def running(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield client
+
+
+@contextmanager
+def listening(app: ASGIApp, settings: Serve) -> Iterator[str]:
+    """The address of a service that listens as `quickstudy serve` has it, on a port of its own."""
+    bound = server.listen("127.0.0.1", 0)
+    service = uvicorn.Server(server.configured(app, settings))
+    thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        while not service.started and thread.is_alive():
+            time.sleep(0.01)
+        yield f"http{'s' if settings.certificate else ''}://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        service.should_exit = True
+        thread.join()
+        bound.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

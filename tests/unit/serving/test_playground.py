@@ -3,20 +3,19 @@
 import dataclasses
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-import uvicorn
 from fastapi.testclient import TestClient
 
 from quickstudy.config import Chat
-from quickstudy.serving import server, task
+from quickstudy.serving import task
 from quickstudy.serving.app import make_app
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.openset import OpenSet
+from tests.unit.serving.conftest import listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Nothing but the page is to be fetched, and a container has neither a sandbox nor a graphics card.
@@ -54,14 +53,8 @@ def address(make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(task, "fit", narrow)
     engine = make_engine()
-    bound = server.listen("127.0.0.1", 0)
-    service = uvicorn.Server(server.configured(make_app(engine.settings, engine, CHAT), engine.settings))
-    thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    service.should_exit = True
-    thread.join()
-    bound.close()
+    with listening(make_app(engine.settings, engine, CHAT), engine.settings) as address:
+        yield address
 
 
 @pytest.fixture
