@@ -187,4 +187,9 @@ def test_mistakes_are_told_before_anything_is_served(root: Path) -> None:
         done = quickstudy(root, "serve", "--port", "0", *options)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert quickstudy(root, "serve", "keys", "remove", "abc").returncode == 2
+    params = (root / "params.yaml").read_text(encoding="utf-8")
+    (root / "params.yaml").write_text(params.replace("certificate: null", "certificate: tls/nowhere.pem"))
+    done = quickstudy(root, "serve", "--port", "0", "--model", "build/model")
+    assert done.returncode == 2 and f"{root}/tls/nowhere.pem: there is no such file" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
     assert os.path.exists(root / ".cache/serve.db")

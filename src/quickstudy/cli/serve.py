@@ -75,7 +75,7 @@ def serve(
         challenger = _source("models:/quickstudy@challenger", root)
         logs.shadow_to(root / SHADOW_LOG)
     engine = Engine(settings, store, _source(model, root), metrics, challenger, functools.partial(compare, metrics))
-    config = server.configured(make_app(settings, engine, params.chat), settings)
+    config = server.configured(make_app(settings, engine, params.chat), settings, root)
     scheme = "https" if settings.certificate else "http"
     shown = f"[{host}]" if ":" in host else host
     print(f"{model}, version {engine.loaded.version}, on {scheme}://{shown}:{bound.getsockname()[1]}", flush=True)

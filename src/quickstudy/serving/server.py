@@ -57,24 +57,31 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def configured(app: FastAPI, settings: Serve) -> uvicorn.Config:
+def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Config:
     """How uvicorn serves the app.
+
+    Args:
+        root: where the paths of the settings begin.
 
     Raises:
         QuickstudyError: the certificate cannot be read.
     """
-    for path in (settings.certificate, settings.certificate_key):
-        if path is not None and not Path(path).is_file():
-            raise QuickstudyError("there is no such file", where=path, fix="Mend serve.certificate in params.yaml")
+    certificate, key = (
+        None if path is None else root / path for path in (settings.certificate, settings.certificate_key)
+    )
+    fix = "Mend serve.certificate in params.yaml"
+    for path in (certificate, key):
+        if path is not None and not path.is_file():
+            raise QuickstudyError("there is no such file", where=path, fix=fix)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=settings.grace, ssl_certfile=settings.certificate,
-        ssl_keyfile=settings.certificate_key,
+        timeout_graceful_shutdown=settings.grace, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
     try:
         config.load()
     except OSError as error:  # which an SSLError is
-        raise QuickstudyError(f"is no certificate with its key ({error})", where=settings.certificate) from None
+        reason = error.strerror or error
+        raise QuickstudyError(f"is no certificate with its key ({reason})", where=certificate, fix=fix) from None
     return config
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
+import logging
 import socket
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,14 +71,30 @@ def test_with_keys_nobody_calls_without_one(client: TestClient, store: Store) ->
     assert client.get("/health").status_code == client.get("/metrics").status_code == 200
 
 
-def test_a_key_is_kept_as_a_digest_and_can_be_taken_back(store: Store, database: str) -> None:
+def test_a_key_is_kept_as_a_digest_and_can_be_taken_back(store: Store) -> None:
     key = store.add_key("ann")
     (row,) = store.all_keys()
-    with open(database.removeprefix("sqlite:///"), "rb") as file:
-        assert key.removeprefix("qs_").encode() not in file.read()
-    assert store.tenant_of(key) == "ann" and row.tenant == "ann"
+    assert store.tenant_of(key) == "ann" and row.tenant == "ann" and key not in (row.id, row.created)
     assert not store.remove_key("") and not store.remove_key("%" * 12)
     assert store.remove_key(row.id) and store.tenant_of(key) is None
+
+
+def test_a_key_is_written_nowhere(
+    client: TestClient, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = store.add_key("ann")
+    assert client.post("/tasks", json=BODY, headers=bearer(key)).status_code == 201
+    assert client.post("/tasks", content=b"nonsense", headers=bearer(key)).status_code == 422
+    wrong = key[:-1] + "?"  # as it is mistyped
+    for headers in (bearer(wrong), {"authorization": key}, {"authorization": f"Basic {key}"}):
+        assert client.get("/tasks", headers=headers).status_code == 401
+    kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())  # SQLite has more than one file
+    assert hashlib.sha256(key.encode()).hexdigest().encode() in kept
+    said = "".join(f"{vars(record)}" for record in caplog.records)
+    assert "'tenant': 'ann'" in said and "'status': 401" in said
+    secret = key.removeprefix("qs_")[:-1]
+    assert secret.encode() not in kept and secret not in said
 
 
 def test_without_keys_only_this_machine_is_answered(client: TestClient) -> None:
@@ -128,6 +147,11 @@ def test_pages_elsewhere_call_where_they_may(open_client: Callable[..., TestClie
     ours, theirs = ({"origin": origin} for origin in ("https://app.example.org", "https://evil.example"))
     assert client.get("/tasks", headers=ours).headers["access-control-allow-origin"] == "https://app.example.org"
     assert "access-control-allow-origin" not in client.get("/health", headers=theirs).headers
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    allowed = client.options("/tasks", headers=ours | asks)  # a browser asks so before it sends a key
+    assert allowed.status_code == 200 and "authorization" in allowed.headers["access-control-allow-headers"]
+    assert "access-control-allow-origin" not in client.options("/tasks", headers=theirs | asks).headers
+    assert "access-control-allow-origin" not in open_client().get("/health", headers=ours).headers
 
 
 # ---- sizes
