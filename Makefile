@@ -11,7 +11,7 @@ LOG := .venv/install.log
 # The installation is current while these stay the same; a moved folder breaks the scripts of a virtual environment.
 WANTED := $(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
 
-.PHONY: help run plan up ui test deployed lint format install lock clean
+.PHONY: help run plan up ui test deployed lint audit format install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -43,6 +43,9 @@ lint: install ## ruff, mypy and the arrows between packages
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 
+audit: install ## known vulnerabilities of what requirements.lock names; asks PyPI
+	@$(BIN)/python tests/house/audit.py
+
 format: install ## put the code into shape
 	@$(BIN)/ruff check --quiet --fix . && $(BIN)/ruff format --quiet .
 
@@ -67,7 +70,7 @@ lock: ## renew requirements.lock: the newest versions that pyproject.toml allows
 	@rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
 	@.venv/lock/bin/pip install --quiet 'setuptools>=80' && .venv/lock/bin/pip install --quiet '.[dev]'
 	@{ sed '/^[^#]/,$$d' requirements.lock; .venv/lock/bin/pip freeze --all | \
-	  grep -viE '^(pip|quickstudy|nvidia-|cuda-|triton)\b' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > .venv/requirements.lock
+	  grep -viE '^(pip=|quickstudy\b|nvidia-|cuda-|triton\b)' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > .venv/requirements.lock
 	@mv .venv/requirements.lock requirements.lock && rm -rf .venv/lock
 
 clean: ## remove what the pipeline can build again (stage outputs and caches), not the data, the registry or the DVC cache
