@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from quickstudy.config import Chat, Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving import inputs, replies
+from quickstudy.serving import inputs, pages, replies
 from quickstudy.serving.access import Access
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.frame import Frame
@@ -45,6 +45,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
 
     app = FastAPI(
         title="Quickstudy", summary="Teach a task by a handful of examples, then ask.", version="1", lifespan=life,
+        docs_url=None, redoc_url=None,  # they fetch scripts from elsewhere
         responses={code: {"model": replies.ErrorReply} for code in (401, 403, 404, 408, 413, 422, 429, 503)},
     )  # fmt: skip
     if settings.cors:
@@ -172,6 +173,14 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     async def prometheus() -> Response:
         """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return pages.page("docs")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        return pages.asset(name)
 
     if chat is not None:
         add_playground(app, settings, engine, access, chat)

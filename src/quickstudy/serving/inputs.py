@@ -90,6 +90,9 @@ class TaskBody(HeadBody):
 class ExportBody(TaskBody):
     """A task as it is exported."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"format": 1, "name": "tickets", "modality": "text", "examples": _EXAMPLES}]}
+    )
     format: Literal[1]
 
 

@@ -1,11 +1,9 @@
 """The page at /: teach, ask, correct and talk, in a browser.
 
-Three files without a framework, which ask this service alone. Gradio 6.31 would take Pillow from 13 back to 12, and
-tomlkit from 0.15 to 0.14, beneath all else that is locked here.
+Gradio 6.31 would take Pillow from 13 back to 12, and tomlkit from 0.15 to 0.14, beneath all else that is locked here.
 """
 
 import asyncio
-from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Response
@@ -14,24 +12,12 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from quickstudy.config import Chat, Serve
-from quickstudy.serving import inputs
+from quickstudy.serving import inputs, pages
 from quickstudy.serving.access import Access
 from quickstudy.serving.chat import Entry
 from quickstudy.serving.conversations import Conversations
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.ready_made import READY_MADE
-
-FILES = {
-    "": ("page.html", "text/html"),
-    "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-}
-# Nothing from elsewhere, and nobody's page around it.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
-    "media-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "cache-control": "no-cache"}
 
 
 class EntryBody(inputs.Body):
@@ -52,7 +38,6 @@ def add_playground(app: FastAPI, settings: Serve, engine: Engine, access: Access
     """Add the page and what it needs beyond the routes that all use."""
     Tenant = Annotated[str, Depends(access.tenant)]
     conversations = Conversations(talk.false_alarm, talk.close)
-    folder = files("quickstudy.serving") / "page"
 
     @app.get("/playground/tasks/{name}", include_in_schema=False)
     async def ready_made(name: Annotated[str, Path()], tenant: Tenant) -> Any:
@@ -83,12 +68,8 @@ def add_playground(app: FastAPI, settings: Serve, engine: Engine, access: Access
         })  # fmt: skip
 
     @app.get("/", include_in_schema=False)
-    @app.get("/playground/{name}", include_in_schema=False)
-    async def page(name: str = "") -> Response:
-        if name not in FILES:
-            raise HTTPException(404, "there is no such page")
-        file, kind = FILES[name]
-        return Response((folder / file).read_bytes(), media_type=kind, headers=HEADERS)
+    async def page() -> Response:
+        return pages.page("page")
 
 
 FAQ = (

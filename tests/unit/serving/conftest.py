@@ -1,6 +1,7 @@
 """A service on a small untrained model, with a database of its own."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,14 @@ from quickstudy.serving.engine import Engine
 from quickstudy.serving.loaded import Source
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.store import Store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Nothing but the page is to be fetched, and a container has neither a sandbox nor a graphics card.
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)  # fmt: skip
 
 TICKETS = [
     {"input": "My card was charged twice.", "label": "billing"},
@@ -146,3 +155,34 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="the page is tested with playwright, which is not installed"
+    )
+    if CHROMIUM is None:
+        pytest.skip("the page is tested in Chromium, which is not installed (apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, address: str, path: str = "/") -> Iterator[Any]:
+    """A page on a phone; a test fails where anything is wrong in it, or anything is asked of somebody else."""
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url),
+    )
+    page.set_default_timeout(20_000)
+    page.goto(address + path)
+    yield page
+    page.close()
+    assert wrong == []

@@ -2,42 +2,20 @@
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from fastapi.testclient import TestClient
 
 from quickstudy.config import Chat
 from quickstudy.serving import task
 from quickstudy.serving.app import make_app
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.openset import OpenSet
-from tests.unit.serving.conftest import listening
+from tests.unit.serving.conftest import listening, opened
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Nothing but the page is to be fetched, and a container has neither a sandbox nor a graphics card.
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)  # fmt: skip
 CHAT = Chat(close=0.4, false_alarm=0.05)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="the page is tested with playwright, which is not installed"
-    )
-    if CHROMIUM is None:
-        pytest.skip("the page is tested in Chromium, which is not installed (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -59,20 +37,8 @@ def address(make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page on a phone; a test fails where anything is wrong in it, or anything is asked of somebody else."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url),
-    )
-    page.set_default_timeout(20_000)
-    page.goto(address)
-    yield page
-    page.close()
-    assert wrong == []
+    with opened(browser, address) as page:
+        yield page
 
 
 def teach(page: Any, label: str, *texts: str) -> None:
@@ -231,17 +197,3 @@ def test_a_ready_made_task_is_taught_at_one_click(page: Any, width: int, name: s
     assert page.locator("svg circle").count() == 4  # from two shots on
     assert page.locator(".verdict").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_the_page_is_let_fetch_nothing_from_elsewhere(open_client: Callable[..., TestClient], address: str) -> None:
-    import httpx
-
-    reply = httpx.get(address)
-    assert "default-src 'none'" in reply.headers["content-security-policy"]
-    for found in re.findall(r'(?:src|href)="([^"]+)"', reply.text):
-        if found.startswith("/"):
-            assert httpx.get(address + found).status_code == 200
-        else:
-            assert found.startswith(("#", "data:"))
-    assert httpx.get(f"{address}/playground/nothing").status_code == 404
-    assert open_client().get("/").status_code == 404  # without the playground

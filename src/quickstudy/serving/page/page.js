@@ -1,5 +1,7 @@
 // The playground: what a person does becomes a call of the service's own routes, and its answer is shown.
 
+import { element } from "./element.js";
+
 const $ = (id) => document.getElementById(id);
 const SIDE = 224; // pixels of a drawing
 const RATE = 16000; // Hz of a recording
@@ -47,16 +49,6 @@ async function doing(what, work) {
 }
 
 // ---- small pieces of a page
-
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
 
 function drawn(name, attributes, text = "") {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
