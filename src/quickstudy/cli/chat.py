@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy import CHAMPION
 from quickstudy.atomic import draft
-from quickstudy.cli.tasks import CHAMPION, PANEL, ModelOption
+from quickstudy.cli.tasks import PANEL, ModelOption
 
 if TYPE_CHECKING:
     from quickstudy.serving.chat import Entry

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy import CHAMPION
 from quickstudy.atomic import write_json
 from quickstudy.cli.stages import DATA
-from quickstudy.cli.tasks import CHAMPION, JsonOption, ModalityOption, ModelOption, PatternOption
+from quickstudy.cli.tasks import JsonOption, ModalityOption, ModelOption, PatternOption
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:

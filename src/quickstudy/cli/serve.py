@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.cli.tasks import CHAMPION, ModelOption
+from quickstudy import CHAMPION
+from quickstudy.cli.tasks import ModelOption
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy import CHAMPION
 from quickstudy.atomic import draft, write_json
 from quickstudy.errors import QuickstudyError
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from quickstudy.model.metamodel import MetaModel
     from quickstudy.model.task_state import TaskState
 
-CHAMPION = "models:/quickstudy@champion"
 STATES = Path("adapted")
 PANEL = "Use the model"
 

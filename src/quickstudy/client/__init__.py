@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quickstudy import CHAMPION
 from quickstudy.client.examples import Examples, is_one, read_examples
 from quickstudy.serving.taught import Example, Neighbour
 
 if TYPE_CHECKING:
     from quickstudy.data.dataset import Modality
 
-__all__ = ["CHAMPION", "Answer", "Example", "Neighbour", "Quickstudy", "Task"]
-
-CHAMPION = "models:/quickstudy@champion"
+__all__ = ["Answer", "Example", "Neighbour", "Quickstudy", "Task"]
 
 
 @dataclass(frozen=True)

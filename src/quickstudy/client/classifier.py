@@ -16,7 +16,8 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from quickstudy.client import CHAMPION, Quickstudy
+from quickstudy import CHAMPION
+from quickstudy.client import Quickstudy
 from quickstudy.client.examples import Examples, is_one, read_examples
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError

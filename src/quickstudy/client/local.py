@@ -13,16 +13,13 @@ from quickstudy.atomic import draft
 from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
-from quickstudy.data.media import verify
 from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
-from quickstudy.model.task_state import Support, TaskState
+from quickstudy.model.task_state import FALSE_ALARM, Support, TaskState
 from quickstudy.registry import resolve
 from quickstudy.serving import task as serving
-
-FALSE_ALARM = 0.05
 
 
 class LocalQuickstudy(Quickstudy):
@@ -159,14 +156,9 @@ def encoded(model: MetaModel, examples: Examples) -> torch.Tensor:
     try:
         return serving.encode(model, examples.modality, examples.contents)
     except QuickstudyError:
-        # The encoder reads all at once and does not say which one it was.
-        for number, content in enumerate(examples.contents, 1):
-            if isinstance(content, bytes):
-                try:
-                    verify(content, examples.modality)
-                except QuickstudyError as error:
-                    where = f"example {number} ({examples.names[number - 1]})"
-                    raise QuickstudyError(error.what, where=where, fix=error.fix) from None
+        for number, (content, name) in enumerate(zip(examples.contents, examples.names, strict=True), 1):
+            if error := serving.fault(content, examples.modality):
+                raise QuickstudyError(error.what, where=f"example {number} ({name})", fix=error.fix) from None
         raise
 
 

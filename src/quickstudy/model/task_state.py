@@ -20,6 +20,9 @@ from quickstudy.model.metamodel import MetaModel
 _VECTORS = "support.vectors"
 """Of the tensors in a file, beside those of the learner, whose names have no dot."""
 
+FALSE_ALARM = 0.05
+"""Share of queries of a task's own classes that may be called unknown, where nobody says another."""
+
 
 @dataclass(frozen=True)
 class Support:
@@ -92,7 +95,7 @@ def adapt(
     labels: Sequence[str],
     digest: str,
     names: Sequence[str] | None = None,
-    false_alarm: float = 0.05,
+    false_alarm: float = FALSE_ALARM,
 ) -> TaskState:
     """Learn a task from its support set.
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from quickstudy.atomic import draft
 from quickstudy.data.dataset import Modality
 from quickstudy.data.importers.tables import CONTENT_COLUMNS, LABEL_COLUMNS
-from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.task_state import TaskState, predict
@@ -234,12 +233,8 @@ def _is_missing(cell: Any, modality: Modality) -> bool:
 
 
 def _fault(cell: Any, modality: Modality) -> str | None:
-    """What is wrong with an example. The encoder, which reads many at once, does not say which one it was."""
+    """What is wrong with an example."""
     if _is_missing(cell, modality):
         return "the text is missing or empty" if modality == "text" else f"the cell holds no bytes of an {modality}"
-    if modality != "text":
-        try:
-            verify(cell, modality)
-        except QuickstudyError as error:
-            return error.what
-    return None
+    error = serving.fault(cell, modality)
+    return error.what if error else None

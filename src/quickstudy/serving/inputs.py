@@ -4,8 +4,6 @@ Sizes are read from a file's header before anything is decoded; the decoders (da
 """
 
 import asyncio
-import base64
-import binascii
 import io
 import json
 import unicodedata
@@ -24,6 +22,7 @@ from quickstudy.config import Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import IMAGE_FORMATS
 from quickstudy.errors import QuickstudyError
+from quickstudy.serving.coded import decoded
 
 FORM = "multipart/form-data"
 LARGE = 1 << 18  # bytes of JSON
@@ -274,7 +273,7 @@ def checked(value: str | bytes, modality: Modality, limits: Serve, where: str) -
         if len(text) > limits.characters:
             raise QuickstudyError(f"{len(text)} characters, more than the {limits.characters} allowed", where=where)
         return text
-    data = value if isinstance(value, bytes) else _decoded(value, where)
+    data = value if isinstance(value, bytes) else decoded(value, where)
     if not data:
         raise QuickstudyError("is empty (0 bytes)", where=where)
     if modality == "image" and (pixels := _pixels(data)) > limits.pixels:
@@ -289,13 +288,6 @@ def _text(value: str | bytes, where: str) -> str:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
         raise QuickstudyError("is no text in UTF-8", where=where) from None
-
-
-def _decoded(text: str, where: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise QuickstudyError("is not base64", where=where, fix="Encode the bytes of the file") from None
 
 
 def _pixels(data: bytes) -> int:

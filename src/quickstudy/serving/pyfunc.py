@@ -3,8 +3,6 @@
 MLflow's `loader_module` calls `_load_pyfunc`; MLflow itself is not needed here, and no pickle is involved.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
 from quickstudy.model.task_state import adapt, predict
+from quickstudy.serving.coded import decoded
 from quickstudy.serving.digests import DIGESTS, check_files
 
 
@@ -67,10 +65,7 @@ class EpisodeModel:
 def _decode(inputs: Sequence[Any], modality: str, where: str) -> list[Any]:
     if modality == "text":
         return [str(text) for text in inputs]
-    try:
-        return [base64.b64decode(text, validate=True) for text in inputs]
-    except (binascii.Error, ValueError, TypeError):
-        raise QuickstudyError("an input is not base64", where=where, fix="Encode the bytes of the file") from None
+    return [decoded(one, f"{where}.{place}") for place, one in enumerate(inputs)]
 
 
 def _load_pyfunc(path: str) -> EpisodeModel:

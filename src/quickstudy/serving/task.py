@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.data.dataset import Modality
+from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.learners import State, VectorLearner
 from quickstudy.model.metamodel import MetaModel
@@ -84,6 +85,17 @@ def encode(model: MetaModel, modality: Modality, examples: Sequence[object]) -> 
     """
     check_learner(model)
     return model.encode(modality, prepared(model, modality, examples))
+
+
+def fault(example: object, modality: Modality) -> QuickstudyError | None:
+    """What is wrong with an example: the encoder, which reads many at once, does not say which one it could not read.
+    A text can always be read."""
+    try:
+        if isinstance(example, bytes):
+            verify(example, modality)
+    except QuickstudyError as error:
+        return error
+    return None
 
 
 def check_learner(model: MetaModel, where: object = None) -> None:

@@ -72,7 +72,7 @@ def test_what_is_no_base64_is_one_line(served: EpisodeModel, png, bad, where: st
     good = [coded(png(0)), coded(png(1))]
     support, queries = ([good[0], bad], good) if where == "support" else (good, [bad])
     wrong = row("image", support, ["a", "b"], queries)
-    with pytest.raises(QuickstudyError, match=f"row 2, {where}: an input is not base64"):
+    with pytest.raises(QuickstudyError, match=rf"row 2, {where}\.\d: is not base64"):
         served.predict(pd.DataFrame([row("image", good, ["a", "b"], good), wrong]))
 
 
