@@ -10,24 +10,19 @@ and oos_val, tries other numbers too, and writes nothing: by that they were chos
 Intervals are 95%, Student's t over the draws.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from open_set import PARTS, PROJECT, Part, percent, read, vectors
+from open_set import PARTS, PROJECT, Part, arguments, percent, read, trained, vectors
 from torch import Tensor
 
-from quickstudy import registry
+from quickstudy import CHAMPION
 from quickstudy.atomic import write_json
 from quickstudy.config import load_settings
-from quickstudy.environment import apply_environment
-from quickstudy.lineage import file_hash
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model
 from quickstudy.serving.chat import Chat, Entry
 from quickstudy.serving.task import AdaptedTask, Task, adapt, answer
 from quickstudy.serving.taught import Example, Neighbour
@@ -112,22 +107,12 @@ def talk(chat: Chat, entries: list[Entry], inside: Part, outside: Part) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="models:/quickstudy@champion")
-    parser.add_argument("--datasets", type=Path, default=PROJECT / "../shared/datasets")
-    parser.add_argument("--split", choices=PARTS, default="test")
-    asked = parser.parse_args()
-    apply_environment(PROJECT)
-    torch.set_num_threads(1)
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    folder = registry.resolve(asked.model, PROJECT)
-    model, digest = load_model(folder), file_hash(folder / "model.safetensors")
-    assert digest is not None
+    asked = arguments(__doc__, CHAMPION, f"{CHAMPION} where none is named")
+    model, model_name = trained(asked.model)
     parts = {part: read(asked.datasets, part) for part in ("train", *PARTS[asked.split])}
     known: dict[str, Tensor] = {}
     for name, part in parts.items():
-        known |= zip(part.texts, vectors(asked.folder, digest[:12], model, name, part), strict=True)
+        known |= zip(part.texts, vectors(asked.folder, model_name, model, name, part), strict=True)
 
     settings = load_settings(PROJECT / "params.yaml").chat
     tried = [(settings.close, settings.false_alarm)]

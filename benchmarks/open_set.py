@@ -30,9 +30,8 @@ from quickstudy.atomic import draft, write_json
 from quickstudy.card.calibration import calibration_error, reliability
 from quickstudy.config import load_settings
 from quickstudy.environment import apply_environment
-from quickstudy.lineage import file_hash
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model
+from quickstudy.model.store import load_model, weights_digest
 from quickstudy.serving.openset import fit, least_squares, unknown
 from quickstudy.serving.task import Task, adapt, answer, encode
 from quickstudy.stats import mean_interval
@@ -212,15 +211,32 @@ def shown(found: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): shown(v) if isinstance(v, Mapping) else mean_interval(v) for key, v in found.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, model: str | None, what: str) -> argparse.Namespace:
+    """Those of a benchmark on CLINC150, whose folder is then there.
+
+    Args:
+        model: the default. what: said of it.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", help="a folder, or as MLflow names it; without it only the methods are compared")
+    parser.add_argument("--model", default=model, help=f"a folder, or as MLflow names it; {what}")
     parser.add_argument("--datasets", type=Path, default=PROJECT / "../shared/datasets")
     parser.add_argument("--split", choices=PARTS, default="test")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
+    return asked
+
+
+def trained(uri: str) -> tuple[MetaModel, str]:
+    """A model, and the name of its vectors."""
+    apply_environment(PROJECT)
+    folder = registry.resolve(uri, PROJECT)
+    return load_model(folder), weights_digest(folder)[:12]
+
+
+def main() -> None:
+    asked = arguments(__doc__, None, "without it only the methods are compared")
     parts = {part: read(asked.datasets, part) for part in ("train", *PARTS[asked.split])}
     inside = parts[PARTS[asked.split][0]]
     classes, supports = draws(parts["train"])
@@ -239,15 +255,12 @@ def main() -> None:
         print_rates(encoder, found[OURS])
         result[encoder] = shown(found)
     if asked.model:
-        apply_environment(PROJECT)
-        folder = registry.resolve(asked.model, PROJECT)
-        model, digest = load_model(folder), file_hash(folder / "model.safetensors")
-        assert digest is not None
-        train, query = embedded(digest[:12], model)
+        model, name = trained(asked.model)
+        train, query = embedded(name, model)
         found = service(model, train, parts["train"].labels, query, supports, answers)
         print(f"\nThe service with {asked.model} ({model.shape.encoders.text}, {model.shape.learner}):")
-        for name in ("auroc", "accuracy", "calibration_error"):
-            print(f"{name} {percent(found[name])}")
+        for what in ("auroc", "accuracy", "calibration_error"):
+            print(f"{what} {percent(found[what])}")
         print_rates("service", found)
         result["service"] = {"text": model.shape.encoders.text, "learner": model.shape.learner, **shown(found)}
     if asked.split == "test":

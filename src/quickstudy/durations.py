@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from quickstudy.atomic import write_json
+
 FILE = Path(".cache") / "durations.json"
 
 
@@ -16,8 +18,4 @@ def read_durations(root: Path) -> dict[str, float]:
 
 def record_duration(root: Path, step: str, seconds: float) -> None:
     """Remember how long a step took."""
-    path = root / FILE
-    path.parent.mkdir(exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(read_durations(root) | {step: round(seconds, 2)}, indent=1))
-    new.replace(path)
+    write_json(root / FILE, read_durations(root) | {step: round(seconds, 2)})

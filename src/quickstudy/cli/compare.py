@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.atomic import draft, write_json
+from quickstudy.atomic import draft, write_bytes, write_json
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -298,8 +298,7 @@ def _tell(
         episodes.to_parquet(part, index=False, compression="zstd")
     with draft(out / "table.csv") as part:
         table.to_csv(part, index=False, float_format="%.6g")
-    with draft(out / PICTURE) as part:
-        part.write_bytes(png(table, found, f"meta-{split}"))
+    write_bytes(out / PICTURE, png(table, found, f"meta-{split}"))
     with draft(out / "compare.md") as part:
         part.write_text(markdown(table, episodes, said, split, base.train.steps), encoding="utf-8")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy import CHAMPION
-from quickstudy.atomic import draft, write_json
+from quickstudy.atomic import write_bytes, write_json
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def adapt(
     names = examples if dataset.modality == "text" else [dataset.path(int(row)) or f"row {row + 1}" for row in rows]
     state = adapt_task(loaded, dataset.modality, examples, labels, digest, names, alarm)
     path = STATES / f"{task}.safetensors"
-    with draft(path) as part:
-        part.write_bytes(state.to_bytes())
+    write_bytes(path, state.to_bytes())
     low, high = min(state.shots), max(state.shots)
     each = f"{low}" if low == high else f"{low} to {high}"
     print(f"Learned {task!r} in {state.adapt_ms:.0f} ms: {len(state.classes)} classes, {each} examples each → {path}")

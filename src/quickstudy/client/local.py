@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.atomic import draft
+from quickstudy.atomic import write_bytes
 from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
@@ -111,8 +111,7 @@ class LocalTask(Task):
         self._examples = tuple(example for example in self._examples if example.id not in gone)
 
     def save(self, path: str | Path) -> None:
-        with draft(Path(path)) as part:
-            part.write_bytes(self.state.to_bytes())
+        write_bytes(Path(path), self.state.to_bytes())
 
     @property
     def state(self) -> TaskState:

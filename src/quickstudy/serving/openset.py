@@ -20,9 +20,8 @@ from scipy.stats import t as student_t
 from torch import Tensor
 from torch.nn import functional as F
 
-# Chosen on the validation part of CLINC150 and on HWU64: benchmarks/open_set.py.
-SHARPNESS = 2.0  # of the kernel exp(−SHARPNESS · (1 − cosine))
-RIDGE = 0.1
+from quickstudy.model.learners.kernel import RIDGE, SHARPNESS, gaussian
+
 FEWEST = 4  # examples that can be left out; fewer say nothing of a rate
 
 
@@ -55,7 +54,7 @@ def fit(support: Tensor, targets: Tensor, false_alarm: float) -> OpenSet:
     y = F.one_hot(targets).double()  # [S, N]
     count = y.sum(0)
     prototypes = y.T @ x / count[:, None]
-    inverse = torch.linalg.inv(_kernel(x, x) + RIDGE * torch.eye(len(x), dtype=x.dtype))
+    inverse = torch.linalg.inv(gaussian(x, x, SHARPNESS) + RIDGE * torch.eye(len(x), dtype=x.dtype))
     weights = inverse @ y
 
     left_out = _left_out(x, y, prototypes, inverse, weights)
@@ -76,11 +75,7 @@ def unknown(openset: OpenSet, query: Tensor) -> Tensor:
 
 def _claims(openset: OpenSet, query: Tensor) -> Tensor:
     """`least_squares` of queries of length 1."""
-    return _kernel(query, openset.vectors) @ openset.weights
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (SHARPNESS * (a @ b.T - 1)).exp()
+    return gaussian(query, openset.vectors, SHARPNESS) @ openset.weights
 
 
 def _closeness(query: Tensor, prototypes: Tensor) -> Tensor:

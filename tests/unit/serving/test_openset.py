@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quickstudy.model.learners.kernel import RIDGE, SHARPNESS, gaussian
 from quickstudy.serving import openset
 from quickstudy.serving.openset import fit, least_squares, unknown
 
@@ -54,7 +55,7 @@ def test_leaving_out_in_closed_form_is_leaving_out() -> None:
     support, targets = examples(classes(4), 3, 1)
     x = F.normalize(support, dim=-1).double()
     y = F.one_hot(targets).double()
-    inverse = torch.linalg.inv(openset._kernel(x, x) + openset.RIDGE * torch.eye(len(x), dtype=x.dtype))
+    inverse = torch.linalg.inv(gaussian(x, x, SHARPNESS) + RIDGE * torch.eye(len(x), dtype=x.dtype))
     prototypes = y.T @ x / y.sum(0)[:, None]
     told = openset._left_out(x, y, prototypes, inverse, inverse @ y)
     for i in range(len(x)):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,28 +80,6 @@ def test_the_steps_lower_the_support_loss() -> None:
         logits = Anil(D, steps).double()(support[None], targets[None], support[None], 4)[0]  # untrained
         losses.append(F.cross_entropy(logits, targets).item())
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
-
-
-@pytest.mark.parametrize("counts", [[1] * 10, [10] * 10, [1, 2, 5, 10, 10] * 2])
-def test_untrained_it_is_no_worse_than_prototypes_on_pixels_of_digits(counts: list[int]) -> None:
-    pixels, labels = load_digits(return_X_y=True)
-    vectors = F.normalize(torch.from_numpy(pixels).float(), dim=1) * 10**0.5
-    generator = torch.Generator().manual_seed(0)
-    support, query = [], []
-    for _ in range(100):
-        for n, count in enumerate(counts):
-            own = torch.from_numpy(labels == n).nonzero()[:, 0]
-            own = vectors[own[torch.randperm(len(own), generator=generator)]]
-            support.append(own[:count])
-            query.append(own[10:15])
-    supports, queries = torch.cat(support).unflatten(0, (100, -1)), torch.cat(query).unflatten(0, (100, -1))
-    targets, answers = torch.arange(10).repeat_interleave(torch.tensor(counts)), torch.arange(10).repeat_interleave(5)
-    with torch.no_grad():
-        ours, prototypes = (
-            (model(supports, targets.expand(100, -1), queries, 10).argmax(2) == answers).float().mean().item()
-            for model in (Anil(64, 5), ProtoNet())
-        )
-    assert 0.5 < prototypes < 0.9 and ours > prototypes - 0.004
 
 
 def test_every_parameter_learns_from_its_start() -> None:

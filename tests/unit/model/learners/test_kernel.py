@@ -4,14 +4,12 @@ import math
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
 from torch.nn import functional as F
 
-from quickstudy.model.learners.kernel import KernelRidge
-from quickstudy.model.learners.learner import VectorLearner
+from quickstudy.model.learners.kernel import RIDGE, SHARPNESS, KernelRidge
 from quickstudy.model.learners.protonet import ProtoNet
-from quickstudy.model.learners.ridge import FLOOR, Ridge
+from quickstudy.model.learners.ridge import FLOOR
 from quickstudy.serving import openset
 from tests.unit.model.learners.tasks import TASKS, padded, task
 
@@ -47,32 +45,7 @@ def test_without_its_share_it_is_a_prototypical_network() -> None:
 
 def test_classes_are_claimed_as_the_open_set_does() -> None:
     support, targets, query = task([4] * 5, 9)
-    model = learner(sharpness=openset.SHARPNESS, penalty=openset.RIDGE)
+    model = learner(sharpness=SHARPNESS, penalty=RIDGE)
     g = model(support[None], targets[None], query[None], 5) - ProtoNet()(support[None], targets[None], query[None], 5)
     claims = openset.least_squares(openset.fit(support.float(), targets, 0.1), query.float())
     assert (g[0] / support[0].square().sum() - claims).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("learner", [Ridge, KernelRidge])
-@pytest.mark.parametrize("counts", [[1] * 10, [10] * 10, [1, 2, 5, 10, 10] * 2])
-def test_untrained_it_is_no_worse_than_prototypes_on_pixels_of_digits(
-    learner: type[VectorLearner], counts: list[int]
-) -> None:
-    pixels, labels = load_digits(return_X_y=True)
-    vectors = F.normalize(torch.from_numpy(pixels).float(), dim=1) * 10**0.5
-    generator = torch.Generator().manual_seed(0)
-    support, query = [], []
-    for _ in range(100):
-        for n, count in enumerate(counts):
-            own = torch.from_numpy(labels == n).nonzero()[:, 0]
-            own = vectors[own[torch.randperm(len(own), generator=generator)]]
-            support.append(own[:count])
-            query.append(own[10:15])
-    supports, queries = torch.cat(support).unflatten(0, (100, -1)), torch.cat(query).unflatten(0, (100, -1))
-    targets, answers = torch.arange(10).repeat_interleave(torch.tensor(counts)), torch.arange(10).repeat_interleave(5)
-    with torch.no_grad():
-        ours, prototypes = (
-            (model(supports, targets.expand(100, -1), queries, 10).argmax(2) == answers).float().mean().item()
-            for model in (learner(), ProtoNet())
-        )
-    assert 0.5 < prototypes < 0.9 and ours > prototypes - 0.004
