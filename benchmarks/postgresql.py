@@ -1,10 +1,8 @@
 """A PostgreSQL from Debian's packages that a benchmark makes, restarts and throws away, on loopback alone."""
 
 import contextlib
-import os
-import secrets
-import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,25 +10,19 @@ from pathlib import Path
 
 import serving
 
+sys.path.insert(0, str(serving.REPOSITORY))
+
+from tests.toy.postgresql import make_cluster
+
 
 class PostgreSQL:
     """Made in a folder; see `postgresql`."""
 
     def __init__(self, folder: Path):
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-        if not found:
+        made = make_cluster(folder, serving.free_port())
+        if made is None:
             raise SystemExit("PostgreSQL is not installed (Debian: apt install postgresql)")
-        port, password = serving.free_port(), secrets.token_hex(16)
-        self.url = f"postgresql+psycopg://team:{password}@127.0.0.1:{port}/postgres"
-        self._folder, self._programs, self._unprivileged = folder, found[0].parent, list[str]()
-        (folder / "password").write_text(password)
-        if os.getuid() == 0:  # which it refuses to run as
-            self._unprivileged = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-            for path in (folder, folder / "password"):
-                shutil.chown(path, "nobody", "nogroup")
-        make = ["--username=team", "--pwfile=password", "--auth=scram-sha-256", "--locale=C.UTF-8"]
-        self._do("initdb", *make)
-        self._options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        self._made, self.url = made, f"postgresql+psycopg://{made.address}/postgres"
         self._start()
 
     def restart(self, away: float = 0.0) -> None:
@@ -46,12 +38,12 @@ class PostgreSQL:
         self._do("pg_ctl", "stop", "-m", "fast")
 
     def _start(self) -> None:
-        self._do("pg_ctl", "start", "-o", self._options)
+        self._do("pg_ctl", "start", "-o", " ".join(self._made.options))
 
     def _do(self, program: str, *words: str) -> None:
-        with (self._folder / "log").open("a") as log:  # no pipe: the server would hold it open
-            command = [*self._unprivileged, str(self._programs / program), "-D", "data", *words]
-            subprocess.run(command, cwd=self._folder, check=True, stdout=log, stderr=log)
+        with (self._made.folder / "log").open("a") as log:  # no pipe: the server would hold it open
+            command = self._made.command(program, *words)
+            subprocess.run(command, cwd=self._made.folder, check=True, stdout=log, stderr=log)
 
 
 @contextlib.contextmanager

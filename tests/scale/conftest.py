@@ -24,6 +24,7 @@ import psycopg
 import pytest
 
 from quickstudy import processes
+from tests.toy.postgresql import make_cluster
 from tests.toy.project import add_flows
 
 
@@ -97,24 +98,13 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL with empty databases; gives its user:password@host:port."""
-    initdb = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    port, password = free_port(), secrets.token_hex(16)
-    # It refuses to run as root, and nobody else may look into pytest's folders.
-    with tempfile.TemporaryDirectory(prefix="quickstudy-postgresql-") as name:
-        folder, unprivileged = Path(name), []
-        (folder / "password").write_text(password)
-        if os.getuid() == 0:
-            unprivileged = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-            for path in (folder, folder / "password"):
-                shutil.chown(path, "nobody", "nogroup")
-        make = ["--pgdata=data", "--username=team", "--pwfile=password", "--auth=scram-sha-256", "--locale=C.UTF-8"]
-        subprocess.run([*unprivileged, initdb, *make, "--no-sync"], cwd=folder, check=True, capture_output=True)
-        settings = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
-        options = [part for setting in settings for part in ("-c", setting)]
-        with server([*unprivileged, str(initdb.with_name("postgres")), "-D", "data", *options], folder) as running:
-            address = f"team:{password}@127.0.0.1:{port}"
+    # Nobody else may look into pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="quickstudy-postgresql-") as folder:
+        made = make_cluster(Path(folder), free_port(), "--no-sync")
+        if made is None:
+            pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+        with server(made.command("postgres", *made.options, "-c", "fsync=off"), made.folder) as running:
+            address = made.address
             connect = partial(psycopg.connect, f"postgresql://{address}/postgres", autocommit=True)
             running.wait_until(connect)
             with connect() as connection:
