@@ -12,7 +12,13 @@ import pytest
 import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterStartTime,
+)
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.states import Failed
 
@@ -26,9 +32,10 @@ STEPS = ["data", "tasks", "meta_train", "evaluate", "card", "register"]
 
 
 def last_run() -> tuple[Any, list[Any], list[Any]]:
-    """The latest flow run, its task runs in order and its artifacts."""
+    """The flow run that began last, its task runs in order and its artifacts."""
     with get_client(sync_client=True) as client:
-        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        begun = FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False))  # other tests leave runs that wait
+        run = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
         tasks = client.read_task_runs(flow_run_filter=mine, sort=TaskRunSort.END_TIME_DESC)
         artifacts = client.read_artifacts(

@@ -2,8 +2,13 @@
 
 import { element } from "./element.js";
 
-const schema = await (await fetch("/openapi.json")).json();
+// The key is kept as the playground keeps it: until the tab is closed. What was typed before this ran stays.
 const key = document.getElementById("key");
+key.value ||= sessionStorage.getItem("key") ?? "";
+key.addEventListener("input", () => sessionStorage.setItem("key", key.value));
+document.getElementById("key-form").addEventListener("submit", (event) => event.preventDefault());
+
+const schema = await (await fetch("/openapi.json")).json();
 const ids = []; // where the id of a task is asked for
 
 // ---- what a body looks like
@@ -112,9 +117,5 @@ function route(path, method, operation) {
   return details;
 }
 
-// The key is kept as the playground keeps it: until the tab is closed.
-key.value = sessionStorage.getItem("key") ?? "";
-key.addEventListener("input", () => sessionStorage.setItem("key", key.value));
-document.getElementById("key-form").addEventListener("submit", (event) => event.preventDefault());
 const operations = Object.entries(schema.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, one]) => route(path, method.toUpperCase(), one)));
 document.getElementById("main").replaceChildren(...operations);
