@@ -6,6 +6,7 @@ dvc.lock, which names every input by its hash; what it trains comes back through
 
 import hashlib
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from quickstudy.errors import QuickstudyError
 
 DEPLOYMENT = "meta-train/meta-train"
 LOOK_SECONDS = 2.0
+COMES_BACK = timedelta(minutes=5)
+"""How long a worker that was online is waited for: its machine may be starting again."""
+
 LIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -49,7 +53,7 @@ def train(root: Path, step: str) -> FlowRun:
     inputs = hashlib.sha256("\n".join((commit, data, lock)).encode()).hexdigest()[:12]
     with get_client(sync_client=True) as client:
         deployment = _deployment(client)
-        _check_workers(client, deployment.work_pool_name)
+        _await_worker(client, deployment.work_pool_name, step)
         run: Any = _at_work(client, deployment.id, inputs) or run_deployment(
             DEPLOYMENT,
             parameters={"lock": lock, "data": data},
@@ -77,12 +81,25 @@ def _deployment(client: SyncPrefectClient) -> Any:
         ) from None  # fmt: skip
 
 
-def _check_workers(client: SyncPrefectClient, pool: str) -> None:
-    if not any(worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(pool)):
-        raise QuickstudyError(
-            f"no worker of the pool {pool} is online", where="runs.train_on",
-            fix=f"Start one on the machine that shall train: quickstudy worker {pool}",
-        )  # fmt: skip
+def _await_worker(client: SyncPrefectClient, pool: str, step: str) -> None:
+    """Return when a worker is online. Wait for that only where one was there a moment ago."""
+    told = False
+    while True:
+        workers = client.read_workers_for_work_pool(pool)
+        if any(worker.status == "ONLINE" for worker in workers):
+            return
+        seen = max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time), default=None)
+        if seen is None or datetime.now(UTC) - seen > COMES_BACK:
+            raise QuickstudyError(
+                f"no worker of the pool {pool} is online", where="runs.train_on",
+                fix=f"Start one on the machine that shall train: quickstudy worker {pool}",
+            )  # fmt: skip
+        if not told:
+            told, until = True, (seen + COMES_BACK).astimezone()
+            line = f"no worker of the pool {pool} is online; waits until {until:%H:%M:%S} (quickstudy worker {pool})"
+            get_run_logger().info("%s", line)
+            tell(step=step, line=line)
+        time.sleep(LOOK_SECONDS)
 
 
 def _at_work(client: SyncPrefectClient, deployment: Any, inputs: str) -> FlowRun | None:
