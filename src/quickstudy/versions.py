@@ -20,6 +20,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import yaml
 
 from quickstudy import processes
@@ -712,8 +713,8 @@ def _why_params(root: Path, stage: Stage, locked: Mapping[str, Any]) -> list[str
 
 def _mend(root: Path) -> None:
     """Put right what DVC was writing when it was killed, as it writes in place: dvc.lock and data.dvc, then empty or
-    without their last line's end, become what they were at the last call; its list of who reads and writes what, then
-    no JSON, is begun anew."""
+    without their last line's end, become what they were at the last call; its list of who reads and writes what is
+    begun anew when it is cut off, or names the dead alone."""
     scratch = root / ".dvc" / "tmp"
     if not (root / ".dvc").is_dir():
         return
@@ -732,12 +733,13 @@ def _mend(root: Path) -> None:
                     write_bytes(path, kept.read_bytes())
                 elif not content and name == "dvc.lock":
                     path.unlink()  # nothing had run
+    path = scratch / "rwlock"
     with contextlib.suppress(OSError):
-        content = (scratch / "rwlock").read_bytes()
-        if not _is_json(content):
+        content = path.read_bytes()
+        if _is_of_the_dead(path, content):
             with _hold(scratch / "rwlock.lock"):
-                if (scratch / "rwlock").read_bytes() == content:
-                    (scratch / "rwlock").unlink()
+                if path.read_bytes() == content:
+                    path.unlink()
 
 
 @contextlib.contextmanager
@@ -752,12 +754,27 @@ def _hold(path: Path) -> Iterator[None]:
         yield
 
 
-def _is_json(content: bytes) -> bool:
+def _is_of_the_dead(path: Path, content: bytes) -> bool:
+    """Whether no process that DVC's list of who reads and writes names can have written it: it is no JSON, or a process
+    of each number began after it was written, as when a machine starts again. DVC asks for the number alone, and would
+    wait for a stranger."""
+    written = path.stat().st_mtime
     try:
-        json.loads(content)
-    except ValueError:
+        listed = json.loads(content)
+        readers = (reader for readers in listed.get("read", {}).values() for reader in readers)
+        numbers = {int(who["pid"]) for who in (*readers, *listed.get("write", {}).values())}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return True
+    return bool(numbers) and not any(_began_before(number, written) for number in numbers)
+
+
+def _began_before(number: int, moment: float) -> bool:
+    try:
+        return psutil.Process(number).create_time() < moment + 1
+    except psutil.NoSuchProcess:
         return False
-    return True
+    except psutil.Error:
+        return True
 
 
 def _stream(

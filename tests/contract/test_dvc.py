@@ -1,6 +1,7 @@
 """versions.py against the real git and DVC, in a repository of its own."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -47,6 +48,25 @@ def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> N
     (project / "dvc.lock").write_text("<<<<<<< ours\n")  # not DVC's doing: somebody has to look at it
     with pytest.raises(QuickstudyError):
         versions.stale(project)
+
+
+def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: Path) -> None:
+    versions.add_data(project)
+    bring_up_to_date(project)
+    listed = project / ".dvc/tmp/rwlock"
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        try:
+            entry = {"pid": stranger.pid, "cmd": "dvc repro tasks"}
+            change(project, "seed: 0", "seed: 1")
+            listed.write_text(json.dumps({"write": {str(project / "tasks"): entry}, "read": {str(project): [entry]}}))
+            began = time.time()
+            os.utime(listed, (began, began))
+            with pytest.raises(versions.Busy):  # as far as anybody can tell that is a DVC at work
+                bring_up_to_date(project)
+            os.utime(listed, (began - 60, began - 60))  # before that process began: the machine has started again
+            assert bring_up_to_date(project)[0] == "ran"
+        finally:
+            stranger.kill()
 
 
 def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
