@@ -64,7 +64,7 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
             with pytest.raises(versions.Busy):  # as far as anybody can tell that is a DVC at work
                 bring_up_to_date(project)
             os.utime(listed, (began - 60, began - 60))  # before that process began: the machine has started again
-            assert bring_up_to_date(project)[0] == "ran"
+            assert "ran" in bring_up_to_date(project)
         finally:
             stranger.kill()
 
