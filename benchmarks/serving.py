@@ -5,7 +5,8 @@
 Adapting: a 5-way 5-shot task of each modality, from POST /tasks to the answer of its first query. Predicting: one text
 a request, as many clients as asked for, each with a connection of its own, from a second process on loopback. MLflow's
 server is stateless, so that each of its requests carries the support set too. The bare encoder reads the same texts in
-full batches, with nothing else running. And how many bytes a task of 20 ways and 5 shots costs in the database.
+full batches, with nothing else running, in float32 and in what the service computes in. And how many bytes a task of 20
+ways and 5 shots costs in the database.
 """
 
 import argparse
@@ -65,17 +66,18 @@ def recording(seed: int) -> str:
 BARE = """
 import json, sys, time
 from pathlib import Path
+import torch
 from quickstudy.environment import apply_environment
 apply_environment()
 from quickstudy.model.store import load_model
 from quickstudy.serving.task import encode
 
-model, texts = load_model(Path(sys.argv[1])), json.load(sys.stdin)
-encode(model, "text", texts[:64])
+model, texts, dtype = load_model(Path(sys.argv[1])), json.load(sys.stdin), getattr(torch, sys.argv[3])
+encode(model, "text", texts[:64], dtype)
 start, done = time.perf_counter(), 0
 while (elapsed := time.perf_counter() - start) < float(sys.argv[2]):
     place = done % len(texts)
-    done += len(encode(model, "text", texts[place : place + 64]))
+    done += len(encode(model, "text", texts[place : place + 64], dtype))
 print(done / elapsed)
 """
 
@@ -205,9 +207,9 @@ def adapting(base: str) -> dict[str, Any]:
     return found
 
 
-def bare(folder: Path, queries: list[str], seconds: float) -> float:
+def bare(folder: Path, queries: list[str], seconds: float, precision: str) -> float:
     """Texts a second that the encoder reads in full batches."""
-    command = [sys.executable, "-c", BARE, str(folder), str(seconds)]
+    command = [sys.executable, "-c", BARE, str(folder), str(seconds), precision]
     done = subprocess.run(command, input=json.dumps(queries), capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -245,13 +247,18 @@ def main() -> None:
 
     apply_environment(REPOSITORY)
     from quickstudy import registry
+    from quickstudy.serving.task import fast_dtype
 
     folder = registry.resolve(chosen.model, REPOSITORY)
     queries = texts(640, seed=7)
     result: dict[str, Any] = {"clients": chosen.clients, "seconds": chosen.seconds, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        result["bare encoder texts/s"] = round(bare(folder, queries, chosen.seconds), 1)
+        result["precision of the service"] = str(fast_dtype()).removeprefix("torch.")
+        result["bare encoder texts/s"] = {
+            precision: round(bare(folder, queries, chosen.seconds, precision), 1)
+            for precision in dict.fromkeys(("float32", result["precision of the service"]))
+        }
         port, database = free_port(), scratch / "serve.db"
         base = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "quickstudy", "serve", "--model", str(folder), "--port", str(port)]
@@ -268,7 +275,10 @@ def main() -> None:
         result["mlflow models serve"] = beside_mlflow(folder, queries, scratch, chosen)
     ours, theirs = result["quickstudy serve"], result["mlflow models serve"]
     result["times mlflow"] = round(ours["requests/s"] / theirs["requests/s"], 1)
-    result["share of the bare encoder"] = round(ours["requests/s"] / result["bare encoder texts/s"], 2)
+    result["share of the bare encoder"] = {
+        precision: round(ours["requests/s"] / texts_a_second, 2)
+        for precision, texts_a_second in result["bare encoder texts/s"].items()
+    }
     result["p99 / p50"] = round(ours["p99 ms"] / ours["p50 ms"], 1)
     print(json.dumps(result, indent=1))
     (REPOSITORY / "benchmarks/results/serving.json").write_text(json.dumps(result, indent=1) + "\n")

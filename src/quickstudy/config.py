@@ -246,6 +246,7 @@ class Serve(Section):
     batch: Positive
     wait: Annotated[float, Field(ge=0, le=1000)]
     threads: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "float32", "bfloat16"]
     memory: Positive
     patience: Annotated[float, Field(ge=0)]
     grace: Positive

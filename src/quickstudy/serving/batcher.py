@@ -6,20 +6,29 @@ all while requests come one by one. Work of many inputs is cut into pieces, betw
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from quickstudy.data.dataset import Modality
-from quickstudy.errors import QuickstudyError
 from quickstudy.serving.loaded import Loaded
 from quickstudy.serving.task import encode
 
 _Result = TypeVar("_Result")
+
+
+class Rows(Protocol):
+    """What comes of several inputs, and can be cut into parts."""
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
+
+_Rows = TypeVar("_Rows", bound=Rows)
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class _Piece:
     loaded: Loaded
     modality: Modality
     inputs: Sequence[Any]
-    finish: Callable[[Tensor], Any]
+    finish: Callable[[Tensor], Rows]
     done: "asyncio.Future[Any]"
 
 
@@ -36,11 +45,11 @@ class Batcher:
 
     Args:
         size: inputs in a batch, at most. wait: seconds that an input waits for others.
-        observe: told the size of each batch.
+        dtype: see `quickstudy.serving.task.encode`. observe: told the size of each batch.
     """
 
-    def __init__(self, size: int, wait: float, observe: Callable[[int], None] = lambda size: None):
-        self.size, self.wait, self._observe = size, wait, observe
+    def __init__(self, size: int, wait: float, dtype: torch.dtype, observe: Callable[[int], None] = lambda size: None):
+        self.size, self.wait, self.dtype, self._observe = size, wait, dtype, observe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()
         self._loop: asyncio.Task[None] | None = None
@@ -60,13 +69,14 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def encode(
-        self, loaded: Loaded, modality: Modality, inputs: Sequence[Any], finish: Callable[[Tensor], _Result],
+        self, loaded: Loaded, modality: Modality, inputs: Sequence[Any], finish: Callable[[Tensor], _Rows],
         piece: int | None = None,
-    ) -> list[_Result]:  # fmt: skip
+    ) -> list[_Rows]:  # fmt: skip
         """Encode inputs, and do something with their vectors on the thread that computes.
 
         Args:
-            finish: gets float32 [n, D] of a piece of the inputs, in order.
+            finish: gets float32 [n, D] of a piece of the inputs, in order; of all pieces of a batch at once that say
+                the same one, and then each has its rows of the result.
             piece: inputs of a piece, at most; by default a batch.
 
         Raises:
@@ -75,7 +85,7 @@ class Batcher:
         step = piece or self.size
         results = []
         for start in range(0, len(inputs), step):
-            done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+            done: asyncio.Future[_Rows] = asyncio.get_running_loop().create_future()
             self._waiting.put_nowait(_Piece(loaded, modality, inputs[start : start + step], finish, done))
             results.append(await done)
         return results
@@ -100,7 +110,7 @@ class Batcher:
                 size += len(batch[-1].inputs)
             several = len(batch) > 1
             self._observe(size)
-            results = await loop.run_in_executor(self._thread, _compute, batch)
+            results = await loop.run_in_executor(self._thread, _compute, batch, self.dtype)
             for piece, result in zip(batch, results, strict=True):
                 if piece.done.done():  # whoever asked has gone
                     continue
@@ -111,33 +121,47 @@ class Batcher:
 
 
 @torch.inference_mode()
-def _compute(batch: Sequence[_Piece]) -> list[Any]:
+def _compute(batch: Sequence[_Piece], dtype: torch.dtype) -> list[Any]:
     """What each piece comes to, or what it raised."""
-    alike: dict[tuple[str, Modality], list[int]] = {}
-    for place, piece in enumerate(batch):
-        alike.setdefault((piece.loaded.digest, piece.modality), []).append(place)
+
+    def together(places: Sequence[int]) -> list[Any]:
+        first = batch[places[0]]
+        inputs = [one for place in places for one in batch[place].inputs]
+        return _split(batch, places, encode(first.loaded.model, first.modality, inputs, dtype))
+
     results: list[Any] = [None] * len(batch)
-    for places in alike.values():
-        pieces = [batch[place] for place in places]
-        for place, result in zip(places, _encode_together(pieces), strict=True):
+    for alike in _grouped(batch, range(len(batch)), lambda piece: (piece.loaded.digest, piece.modality)):
+        for place, vectors in zip(alike, _each(together, alike), strict=True):
+            results[place] = vectors
+
+    def finished(places: Sequence[int]) -> list[Any]:
+        return _split(batch, places, batch[places[0]].finish(torch.cat([results[place] for place in places])))
+
+    encoded = [place for place, result in enumerate(results) if not isinstance(result, Exception)]
+    for alike in _grouped(batch, encoded, lambda piece: piece.finish):
+        for place, result in zip(alike, _each(finished, alike), strict=True):
             results[place] = result
     return results
 
 
-def _encode_together(pieces: Sequence[_Piece]) -> list[Any]:
-    first = pieces[0]
+def _grouped(batch: Sequence[_Piece], places: Iterable[int], key: Callable[[_Piece], Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for place in places:
+        groups.setdefault(key(batch[place]), []).append(place)
+    return list(groups.values())
+
+
+def _split(batch: Sequence[_Piece], places: Sequence[int], rows: Rows) -> list[Any]:
+    """The rows of each of these pieces."""
+    ends = list(accumulate(len(batch[place].inputs) for place in places))
+    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _each(work: Callable[[Sequence[int]], list[Any]], places: Sequence[int]) -> list[Any]:
+    """What work makes of pieces at once; where one of them is to blame that it fails, of each by itself."""
     try:
-        vectors = encode(first.loaded.model, first.modality, [one for piece in pieces for one in piece.inputs])
-    except QuickstudyError as error:
-        if len(pieces) == 1:
-            return [error]
-        return [result for piece in pieces for result in _encode_together([piece])]  # one of them is to blame
+        return work(places)
     except Exception as error:
-        return [error] * len(pieces)
-    results: list[Any] = []
-    for piece, part in zip(pieces, vectors.split([len(piece.inputs) for piece in pieces]), strict=True):
-        try:
-            results.append(piece.finish(part))
-        except Exception as error:
-            results.append(error)
-    return results
+        if len(places) == 1:
+            return [error]
+        return [result for place in places for result in _each(work, [place])]

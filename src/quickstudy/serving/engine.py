@@ -20,13 +20,14 @@ from torch import Tensor
 from quickstudy.config import Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.serving.batcher import Batcher
 from quickstudy.serving.held_out import held_out
 from quickstudy.serving.loaded import Loaded, Source
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.packing import pack, unpack
 from quickstudy.serving.store import Contents, Store
-from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer
+from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer, fast_dtype
 
 BACKGROUND = 16
 """Inputs of a piece of work that nobody waits for."""
@@ -53,6 +54,23 @@ class Ready:
         """Bytes, about: the vectors are there twice, once of length 1."""
         tensors = [self.adapted.task.vectors] * 2 + list(self.adapted.learned.values())
         return sum(t.numel() * t.element_size() for t in tensors) + 2 * sum(map(len, self.texts or ())) + 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Answers queries of a task. Two are the same where model and task are, as requests for it share a batch."""
+
+    model: MetaModel
+    adapted: AdaptedTask
+
+    def __call__(self, vectors: Tensor) -> Answers:
+        return answer(self.model, self.adapted, vectors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Answer) and self.model is other.model and self.adapted is other.adapted
+
+    def __hash__(self) -> int:
+        return id(self.adapted)
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,9 @@ class Engine:
         self._tell_model()
 
     async def start(self) -> None:
-        self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
+        settings = self.settings
+        dtype = fast_dtype() if settings.precision == "auto" else getattr(torch, settings.precision)
+        self.batcher = Batcher(settings.batch, settings.wait / 1000, dtype, self.metrics.batch.observe)
         await self.batcher.start()
         self._spawn(self._follow())
         self._spawn(self._adapt_the_rest(self.loaded))
@@ -149,11 +169,7 @@ class Engine:
         ready = await self._ready(loaded, id, revision)
         if ready is None:
             return None
-
-        def finish(vectors: Tensor) -> Answers:
-            return answer(loaded.model, ready.adapted, vectors)
-
-        parts = await self.batcher.encode(loaded, modality, queries, finish, piece)
+        parts = await self.batcher.encode(loaded, modality, queries, _Answer(loaded.model, ready.adapted), piece)
         return Answered(loaded, ready, parts[0] if len(parts) == 1 else _joined(parts))
 
     async def _answer_too(

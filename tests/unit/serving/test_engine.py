@@ -3,11 +3,13 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.serving.engine import Answered, Engine
@@ -15,6 +17,7 @@ from quickstudy.serving.logs import SHADOW, JsonLines
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.shadow import compare
 from quickstudy.serving.store import Store
+from quickstudy.serving.task import fast_dtype
 from tests.unit.serving.conftest import TICKETS, running, until
 
 BODY = {"name": "tickets", "modality": "text", "examples": TICKETS}
@@ -47,6 +50,52 @@ def test_requests_that_arrive_together_are_encoded_together(make_engine: Callabl
             assert near[0] == pytest.approx(near[1], abs=1e-4)
 
     asyncio.run(work())
+
+
+def test_a_batch_answers_each_task_once_and_one_bad_input_harms_nobody_else(make_engine: Callable[..., Engine]) -> None:
+    async def work() -> None:
+        engine = make_engine(wait=50)
+        asked: list[int] = []
+        async with running(engine):
+            batcher, loaded = engine.batcher, engine.loaded
+
+            def finish(name: str) -> Callable[[torch.Tensor], list[str]]:
+                def rows(vectors: torch.Tensor) -> list[str]:
+                    asked.append(len(vectors))
+                    if name == "broken":
+                        raise ValueError(name)
+                    return [f"{name} {vectors.shape[1]}"] * len(vectors)
+
+                return rows
+
+            one, other, broken = finish("one"), finish("other"), finish("broken")
+            await batcher.run(time.sleep, 0.2)  # meanwhile all of these come to wait
+            given = [("a", one), ("b", other), (b"no image", one), ("c", broken), ("d", one)]
+            replies = await asyncio.gather(
+                *(batcher.encode(loaded, "image" if x == b"no image" else "text", [x], f) for x, f in given),
+                return_exceptions=True,
+            )
+        size = loaded.model.shape.dimension
+        assert [replies[0], replies[1], replies[4]] == [[[f"one {size}"]], [[f"other {size}"]], [[f"one {size}"]]]
+        assert isinstance(replies[2], QuickstudyError) and isinstance(replies[3], ValueError)
+        assert sorted(asked) in ([1, 1, 1, 1], [1, 1, 2])  # the first may go alone
+
+    asyncio.run(work())
+
+
+def test_inputs_may_be_encoded_in_bfloat16(make_engine: Callable[..., Engine]) -> None:
+    texts = [f"query number {i} of a few" for i in range(12)]
+
+    async def vectors(precision: str) -> torch.Tensor:
+        engine = make_engine(precision=precision)
+        async with running(engine):
+            (found,) = await engine.batcher.encode(engine.loaded, "text", texts, lambda vectors: vectors.clone())
+        return found
+
+    exact, fast, auto = (asyncio.run(vectors(name)) for name in ("float32", "bfloat16", "auto"))
+    assert fast.dtype == exact.dtype == torch.float32 and not torch.equal(fast, exact)
+    assert torch.nn.functional.cosine_similarity(fast, exact).min() > 0.999
+    assert torch.equal(auto, fast if fast_dtype() == torch.bfloat16 else exact)
 
 
 def test_long_requests_are_cut_so_that_others_get_their_turn(make_engine: Callable[..., Engine]) -> None:
