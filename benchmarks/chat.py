@@ -79,7 +79,7 @@ def drawn(train: Part, seed: int) -> list[Entry]:
     for intent in random.choice(np.unique(train.labels), INTENTS, replace=False):
         count = random.integers(PHRASINGS[0], PHRASINGS[1] + 1)
         rows = random.choice(np.flatnonzero(train.labels == intent), count, replace=False)
-        entries += [Entry(train.texts[row], str(intent)) for row in rows]
+        entries += [Entry(" ".join(train.texts[row].split()), str(intent)) for row in rows]
     return entries
 
 
@@ -112,7 +112,8 @@ def main() -> None:
     parts = {part: read(asked.datasets, part) for part in ("train", *PARTS[asked.split])}
     known: dict[str, Tensor] = {}
     for name, part in parts.items():
-        known |= zip(part.texts, vectors(asked.folder, model_name, model, name, part), strict=True)
+        lines = [" ".join(text.split()) for text in part.texts]  # as a chat reads them
+        known |= zip(lines, vectors(asked.folder, model_name, model, name, part), strict=True)
 
     settings = load_settings(PROJECT / "params.yaml").chat
     tried = [(settings.close, settings.false_alarm)]

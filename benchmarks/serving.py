@@ -72,12 +72,13 @@ apply_environment()
 from quickstudy.model.store import load_model
 from quickstudy.serving.task import encode
 
-model, texts, dtype = load_model(Path(sys.argv[1])), json.load(sys.stdin), getattr(torch, sys.argv[3])
-encode(model, "text", texts[:64], dtype)
+model, texts = load_model(Path(sys.argv[1])), json.load(sys.stdin)
+model.encoder("text").front_dtype = getattr(torch, sys.argv[3])
+encode(model, "text", texts[:64])
 start, done = time.perf_counter(), 0
 while (elapsed := time.perf_counter() - start) < float(sys.argv[2]):
     place = done % len(texts)
-    done += len(encode(model, "text", texts[place : place + 64], dtype))
+    done += len(encode(model, "text", texts[place : place + 64]))
 print(done / elapsed)
 """
 
@@ -247,7 +248,7 @@ def main() -> None:
 
     apply_environment(REPOSITORY)
     from quickstudy import registry
-    from quickstudy.serving.task import fast_dtype
+    from quickstudy.serving.loaded import fast_dtype
 
     folder = registry.resolve(chosen.model, REPOSITORY)
     queries = texts(640, seed=7)

@@ -45,11 +45,11 @@ class Batcher:
 
     Args:
         size: inputs in a batch, at most. wait: seconds that an input waits for others.
-        dtype: see `quickstudy.serving.task.encode`. observe: told the size of each batch.
+        observe: told the size of each batch.
     """
 
-    def __init__(self, size: int, wait: float, dtype: torch.dtype, observe: Callable[[int], None] = lambda size: None):
-        self.size, self.wait, self.dtype, self._observe = size, wait, dtype, observe
+    def __init__(self, size: int, wait: float, observe: Callable[[int], None] = lambda size: None):
+        self.size, self.wait, self._observe = size, wait, observe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()
         self._loop: asyncio.Task[None] | None = None
@@ -110,7 +110,7 @@ class Batcher:
                 size += len(batch[-1].inputs)
             several = len(batch) > 1
             self._observe(size)
-            results = await loop.run_in_executor(self._thread, _compute, batch, self.dtype)
+            results = await loop.run_in_executor(self._thread, _compute, batch)
             for piece, result in zip(batch, results, strict=True):
                 if piece.done.done():  # whoever asked has gone
                     continue
@@ -121,13 +121,13 @@ class Batcher:
 
 
 @torch.inference_mode()
-def _compute(batch: Sequence[_Piece], dtype: torch.dtype) -> list[Any]:
+def _compute(batch: Sequence[_Piece]) -> list[Any]:
     """What each piece comes to, or what it raised."""
 
     def together(places: Sequence[int]) -> list[Any]:
         first = batch[places[0]]
         inputs = [one for place in places for one in batch[place].inputs]
-        return _split(batch, places, encode(first.loaded.model, first.modality, inputs, dtype))
+        return _split(batch, places, encode(first.loaded.model, first.modality, inputs))
 
     results: list[Any] = [None] * len(batch)
     for alike in _grouped(batch, range(len(batch)), lambda piece: (piece.loaded.digest, piece.modality)):

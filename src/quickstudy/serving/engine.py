@@ -27,7 +27,7 @@ from quickstudy.serving.loaded import Loaded, Source
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.packing import pack, unpack
 from quickstudy.serving.store import Contents, Store
-from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer, fast_dtype
+from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer
 
 BACKGROUND = 16
 """Inputs of a piece of work that nobody waits for."""
@@ -104,7 +104,7 @@ class Engine:
         version = champion.look()
         if version is None:
             raise QuickstudyError("there is no champion yet", fix="`quickstudy run` makes one")
-        self.loaded = _load(champion, version)
+        self.loaded = champion.load(version, settings.precision)
         self.shadow: Loaded | None = None
         self._refused: set[str] = set()
         """versions that could not be loaded"""
@@ -116,9 +116,7 @@ class Engine:
         self._tell_model()
 
     async def start(self) -> None:
-        settings = self.settings
-        dtype = fast_dtype() if settings.precision == "auto" else getattr(torch, settings.precision)
-        self.batcher = Batcher(settings.batch, settings.wait / 1000, dtype, self.metrics.batch.observe)
+        self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
         await self.batcher.start()
         self._spawn(self._follow())
         self._spawn(self._adapt_the_rest(self.loaded))
@@ -266,7 +264,7 @@ class Engine:
         if version is None or version in self._refused or (now is not None and version == now.version):
             return None
         try:
-            return await asyncio.to_thread(_load, source, version)
+            return await asyncio.to_thread(source.load, version, self.settings.precision)
         except QuickstudyError as error:  # the old one goes on
             self._refused.add(version)
             self.metrics.reloads.labels("failed").inc()
@@ -354,10 +352,3 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     names = ("probabilities", "unknown", "neighbours", "likeness")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Answers(parts[0].classes, threshold=parts[0].threshold, **columns)
-
-
-def _load(source: Source, version: str) -> Loaded:
-    loaded = source.load(version)
-    if "text" in loaded.model.modalities:  # the first text takes a second longer: the sentence encoder is read then
-        loaded.model.encoder("text").prepare(["warm"])
-    return loaded

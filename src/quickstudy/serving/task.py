@@ -81,27 +81,15 @@ class AdaptedTask:
 
 
 @torch.inference_mode()
-def encode(
-    model: MetaModel, modality: Modality, examples: Sequence[object], dtype: torch.dtype = torch.float32
-) -> Tensor:
+def encode(model: MetaModel, modality: Modality, examples: Sequence[object]) -> Tensor:
     """Texts, or file bytes of images or recordings [n] → float32 [n, D]
-
-    Args:
-        dtype: that matrices are multiplied in; of bfloat16 the vectors' cosine to those of float32 is above 0.999.
 
     Raises:
         QuickstudyError: a modality that the model has not learned, an unreadable example, or a learner that changes the
             encoder for each task, so that no vectors can be kept.
     """
     check_learner(model)
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        return model.encode(modality, prepared(model, modality, examples))
-
-
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it, in about two thirds of the time; elsewhere it would take longer."""
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return model.encode(modality, prepared(model, modality, examples))
 
 
 def fault(example: object, modality: Modality) -> QuickstudyError | None:

@@ -5,19 +5,24 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
 
+from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import save_model
 from quickstudy.serving.engine import Answered, Engine
+from quickstudy.serving.loaded import fast_dtype, folder_source
 from quickstudy.serving.logs import SHADOW, JsonLines
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.shadow import compare
 from quickstudy.serving.store import Store
-from quickstudy.serving.task import fast_dtype
+from quickstudy.serving.task import encode
 from tests.unit.serving.conftest import TICKETS, running, until
 
 BODY = {"name": "tickets", "modality": "text", "examples": TICKETS}
@@ -83,19 +88,17 @@ def test_a_batch_answers_each_task_once_and_one_bad_input_harms_nobody_else(make
     asyncio.run(work())
 
 
-def test_inputs_may_be_encoded_in_bfloat16(make_engine: Callable[..., Engine]) -> None:
-    texts = [f"query number {i} of a few" for i in range(12)]
-
-    async def vectors(precision: str) -> torch.Tensor:
-        engine = make_engine(precision=precision)
-        async with running(engine):
-            (found,) = await engine.batcher.encode(engine.loaded, "text", texts, lambda vectors: vectors.clone())
-        return found
-
-    exact, fast, auto = (asyncio.run(vectors(name)) for name in ("float32", "bfloat16", "auto"))
-    assert fast.dtype == exact.dtype == torch.float32 and not torch.equal(fast, exact)
-    assert torch.nn.functional.cosine_similarity(fast, exact).min() > 0.999
-    assert torch.equal(auto, fast if fast_dtype() == torch.bfloat16 else exact)
+def test_texts_may_be_encoded_in_bfloat16(tiny: Settings, tmp_path: Path) -> None:
+    save_model(MetaModel(tiny.inputs, tiny.model, {"text"}), tmp_path, {})
+    source, texts = folder_source(tmp_path), [f"query number {i} of a few" for i in range(12)]
+    found = {}
+    for precision in ("float32", "bfloat16", "auto"):
+        model = source.load("1", precision).model
+        found[precision] = encode(model, "text", texts)
+        assert found[precision].dtype == torch.float32
+    assert not torch.equal(found["bfloat16"], found["float32"])
+    assert torch.nn.functional.cosine_similarity(found["bfloat16"], found["float32"]).min() > 0.999
+    assert torch.equal(found["auto"], found["bfloat16" if fast_dtype() == torch.bfloat16 else "float32"])
 
 
 def test_long_requests_are_cut_so_that_others_get_their_turn(make_engine: Callable[..., Engine]) -> None:

@@ -54,11 +54,11 @@ class ImageEncoder(Encoder):
 
 def _prepare(image: np.ndarray, inputs: ImageInput) -> np.ndarray:
     """uint8 [H, W] or [H, W, 3] → uint8 [C, S, S]; grey images come out light on dark, at full contrast."""
-    picture = Image.fromarray(image)
     size = (inputs.size, inputs.size)
     if inputs.channels == 3:
-        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BOX)).transpose(2, 0, 1)
-    grey = np.asarray(picture.convert("L"))
+        colour = Image.fromarray(image).convert("RGB")
+        return np.asarray(colour.resize(size, Image.Resampling.BOX)).transpose(2, 0, 1)
+    grey = image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > 127:  # dark on light: the background is what touches the border
         grey = 255 - grey

@@ -71,7 +71,7 @@ class MiniLM(ProjectedEncoder):
     @cached_property
     def _sentence_encoder(self) -> tuple[Any, Any]:
         # Not a submodule: its weights are neither trained nor saved with ours.
-        return read_tokenizer(self.inputs), read_bert()
+        return read_tokenizer(self.inputs), read_bert().to(self.front_dtype)
 
     def prepare(self, raw: Sequence[str]) -> np.ndarray:
         """Frozen front: texts → float32 [n, 384], of length 1; mean over tokens, as the model was trained."""
@@ -93,7 +93,7 @@ class MiniLM(ProjectedEncoder):
                 vectors = torch.zeros(len(rows), WIDTH)
                 for weight, layer in zip(self.layers, layers, strict=True):
                     if weight:
-                        mean = torch.zeros_like(vectors).index_add_(0, text, layer[0]) / lengths[:, None]
+                        mean = torch.zeros_like(vectors).index_add_(0, text, layer[0].float()) / lengths[:, None]
                         vectors += weight * F.normalize(mean, dim=1)
                 out[rows] = F.normalize(vectors, dim=1).numpy()
         return out
