@@ -4,8 +4,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -33,6 +34,33 @@ def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def side_by_side(work: Callable[[Item], object], items: Sequence[Item]) -> None:
+    """Call ``work`` for each item, on as many threads as torch has, each of which computes alone: where the operations
+    are small, threads that share each of them wait for one another more than they gain. One item has all of them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if min(threads, len(items)) < 2:
+        for item in items:
+            work(item)
+        return
+
+    def alone(item: Item) -> None:
+        torch.set_num_threads(1)
+        work(item)
+
+    try:
+        for _ in _threads(threads).map(alone, items):
+            pass
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets for itself is also for those that begin after it
+
+
+@cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="side-by-side")  # kept: a new thread's first pass is slow
 
 
 def _start_worker() -> None:

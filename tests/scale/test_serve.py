@@ -51,14 +51,14 @@ def test_replicas_share_keys_tasks_and_revisions(replicas: list[Store], team: Te
 
     with pytest.raises(QuickstudyError, match="too many"):
         two.add("ann", kept.id, ["d"], [b"z"], [b"3"], "m" * 64, refuse)
-    assert one.revision("ann", kept.id) == (41, "text")
+    assert one.revisions([kept.id]) == {kept.id: ("ann", 41, "text")}
     assert one.remove("ann", kept.id, 1) and one.remove("ann", kept.id, 1) is None
-    assert two.revision("ann", kept.id) == (42, "text")
+    assert two.revisions([kept.id]) == {kept.id: ("ann", 42, "text")}
 
     # Every connection is cut, as by a restart: what comes next finds another one.
     with psycopg.connect(f"postgresql://{team.database}/postgres", autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'serve'")
-    assert one.revision("ann", kept.id) == (42, "text") and two.delete("ann", kept.id)
+    assert one.revisions([kept.id]) == {kept.id: ("ann", 42, "text")} and two.delete("ann", kept.id)
     assert one.contents(kept.id, "m" * 64) is None
 
 

@@ -15,7 +15,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders import Encoder
 from quickstudy.workers import in_order
 
-VERSION = 2  # raise when a frozen front changes what it computes
+VERSION = 3  # raise when a frozen front changes what it computes
 CHUNK = 512
 TEXTS = 2**16  # at once: some encoders batch them by length, and what shares a batch is rounded alike
 

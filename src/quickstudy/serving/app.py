@@ -22,6 +22,7 @@ from quickstudy.serving.access import Access
 from quickstudy.serving.engine import Engine
 from quickstudy.serving.frame import Frame
 from quickstudy.serving.playground import add_playground
+from quickstudy.serving.revisions import Revisions
 from quickstudy.serving.store import Kept, Unavailable
 
 TaskId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="of a task")]
@@ -34,7 +35,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     Args:
         chat: of params.yaml, for the playground; None: there is none.
     """
-    store, metrics = engine.store, engine.metrics
+    store, metrics, revisions = engine.store, engine.metrics, Revisions(engine.store)
     access = Access(settings, store)
 
     @asynccontextmanager
@@ -115,7 +116,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     ))  # fmt: skip
     async def add_examples(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Teach a task more: only the new examples are encoded."""
-        _, modality = _found(await asyncio.to_thread(store.revision, tenant, id))
+        _, modality = _found(await revisions.newest(tenant, id))
         _, _, given = await inputs.read_examples(request, modality, settings)
         digest, packed = await engine.encode(modality, given.inputs)
         check = functools.partial(inputs.check_classes, limits=settings)
@@ -135,7 +136,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     ))  # fmt: skip
     async def predict(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Answer queries of a task."""
-        revision, modality = _found(await asyncio.to_thread(store.revision, tenant, id))
+        revision, modality = _found(await revisions.newest(tenant, id))
         queries = await inputs.read_queries(request, modality, settings)
         answered = _found(await engine.answer(id, revision, modality, queries))
         answer = replies.answers(id, answered)
@@ -148,7 +149,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     @app.get("/tasks/{id}/accuracy", response_model=replies.AccuracyReply)
     async def accuracy(id: TaskId, tenant: Tenant) -> Any:
         """How often the task's own examples, each left out in turn, are told from the others."""
-        revision, _ = _found(await asyncio.to_thread(store.revision, tenant, id))
+        revision, _ = _found(await revisions.newest(tenant, id))
         found, right, asked = _found(await engine.held_out(id, revision))
         return JSONResponse({"task": id, "revision": found, "right": right, "asked": asked})
 

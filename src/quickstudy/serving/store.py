@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,11 +244,14 @@ class Store:
 
         return self._read(work)
 
-    def revision(self, tenant: str, id: str) -> tuple[int, Modality] | None:
-        """Of a task, now: the least that must be known before it is asked."""
-        query = _own(sa.select(_tasks.c.revision, _tasks.c.modality), tenant, id)
-        row = self._read(lambda connection: connection.execute(query).first())
-        return None if row is None else (row.revision, row.modality)
+    def revisions(self, ids: Collection[str]) -> dict[str, tuple[str, int, Modality]]:
+        """Tenant, revision and modality of tasks now, of those that there are: the least that must be known before they
+        are asked."""
+        query = sa.select(_tasks.c.id, _tasks.c.tenant, _tasks.c.revision, _tasks.c.modality).where(
+            _tasks.c.id.in_(ids)
+        )
+        rows = self._read(lambda connection: connection.execute(query).all())
+        return {row.id: (row.tenant, row.revision, row.modality) for row in rows}
 
     def delete(self, tenant: str, id: str) -> bool:
         return bool(self._write(lambda connection: connection.execute(_own(_tasks.delete(), tenant, id)).rowcount))

@@ -1,6 +1,7 @@
 """minilm: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from quickstudy.config import TextInput
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.encoders.backbone import cause
 from quickstudy.model.encoders.projection import ProjectedEncoder
+from quickstudy.workers import side_by_side
 
 WIDTH = 384
 TOKENS = 256  # of a pass; attention is paid for all pairs of them, and small passes use the processor badly
@@ -78,36 +80,42 @@ class MiniLM(ProjectedEncoder):
         tokenizer, bert = self._sentence_encoder
         tokens = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch(list(raw))]
         out = np.empty((len(tokens), WIDTH), dtype=np.float32)
-        with torch.inference_mode():
-            for rows in _packs([len(ids) for ids in tokens]):
-                # The texts of a pass stand one after the other in one row, each with positions of its own, and a token
-                # attends to those of its own text: nothing is computed for padding.
-                lengths = torch.tensor([len(tokens[row]) for row in rows])
-                text = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-                layers = bert(
-                    input_ids=torch.cat([tokens[row] for row in rows])[None],
-                    position_ids=torch.cat([torch.arange(int(length)) for length in lengths])[None],
-                    attention_mask=(text[:, None] == text)[None, None],
-                    output_hidden_states=True,
-                ).hidden_states
-                vectors = torch.zeros(len(rows), WIDTH)
-                for weight, layer in zip(self.layers, layers, strict=True):
-                    if weight:
-                        mean = torch.zeros_like(vectors).index_add_(0, text, layer[0].float()) / lengths[:, None]
-                        vectors += weight * F.normalize(mean, dim=1)
-                out[rows] = F.normalize(vectors, dim=1).numpy()
+
+        @torch.inference_mode()
+        def read(rows: slice) -> None:
+            # The texts of a pass stand one after the other in one row, each with positions of its own, and a token
+            # attends to those of its own text: nothing is computed for padding.
+            texts = tokens[rows]
+            lengths = torch.tensor([len(ids) for ids in texts])
+            text = torch.repeat_interleave(torch.arange(len(texts)), lengths)
+            layers = bert(
+                input_ids=torch.cat(texts)[None],
+                position_ids=torch.cat([torch.arange(int(length)) for length in lengths])[None],
+                attention_mask=(text[:, None] == text)[None, None],
+                output_hidden_states=True,
+            ).hidden_states
+            vectors = torch.zeros(len(texts), WIDTH)
+            for weight, layer in zip(self.layers, layers, strict=True):
+                if weight:
+                    mean = torch.zeros_like(vectors).index_add_(0, text, layer[0].float()) / lengths[:, None]
+                    vectors += weight * F.normalize(mean, dim=1)
+            out[rows] = F.normalize(vectors, dim=1).numpy()
+
+        side_by_side(read, _passes([len(ids) for ids in tokens]))
         return out
 
 
-def _packs(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Texts that share a pass, by their places: of `TOKENS` together, or one."""
-    pack: list[int] = []
-    size = 0
+def _passes(lengths: Sequence[int]) -> list[slice]:
+    """Texts that share a pass: about as many tokens in each, no more than about `TOKENS`. They are the same on every
+    machine, as what shares a pass is rounded alike."""
+    total = sum(lengths)
+    count = 2 * math.ceil(total / (2 * TOKENS))  # even, so that two cores end together
+    passes: list[slice] = []
+    begin = before = 0
     for place, length in enumerate(lengths):
-        if pack and size + length > TOKENS:
-            yield pack
-            pack, size = [], 0
-        pack.append(place)
-        size += length
-    if pack:
-        yield pack
+        before += length
+        following = lengths[place + 1] if place + 1 < len(lengths) else 0
+        if (before + following / 2) * count >= (len(passes) + 1) * total:  # the next text belongs to the next pass
+            passes.append(slice(begin, place + 1))
+            begin = place + 1
+    return passes
