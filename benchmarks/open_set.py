@@ -31,7 +31,7 @@ from quickstudy.card.calibration import calibration_error, reliability
 from quickstudy.config import load_settings
 from quickstudy.environment import apply_environment
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.serving.loaded import folder_source
 from quickstudy.serving.openset import fit, least_squares, unknown
 from quickstudy.serving.task import Task, adapt, answer, encode
 from quickstudy.stats import mean_interval
@@ -229,10 +229,12 @@ def arguments(description: str | None, model: str | None, what: str) -> argparse
 
 
 def trained(uri: str) -> tuple[MetaModel, str]:
-    """A model, and the name of its vectors."""
+    """A model as the service has it, and the name of its vectors."""
     apply_environment(PROJECT)
-    folder = registry.resolve(uri, PROJECT)
-    return load_model(folder), weights_digest(folder)[:12]
+    precision = load_settings(PROJECT / "params.yaml").serve.precision
+    loaded = folder_source(registry.resolve(uri, PROJECT)).load("", precision)
+    kind = str(loaded.model.encoder("text").front_dtype).removeprefix("torch.")
+    return loaded.model, f"{loaded.digest[:12]}-{kind}"
 
 
 def main() -> None:
