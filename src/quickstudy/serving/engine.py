@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from quickstudy.serving.loaded import Loaded, Source
 from quickstudy.serving.metrics import Metrics
 from quickstudy.serving.packing import pack, unpack
 from quickstudy.serving.store import Contents, Store
-from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer
+from quickstudy.serving.task import AdaptedTask, Answers, Task, adapt, answer, joined
 
 BACKGROUND = 16
 """Inputs of a piece of work that nobody waits for."""
@@ -168,7 +167,7 @@ class Engine:
         if ready is None:
             return None
         parts = await self.batcher.encode(loaded, modality, queries, _Answer(loaded.model, ready.adapted), piece)
-        return Answered(loaded, ready, parts[0] if len(parts) == 1 else _joined(parts))
+        return Answered(loaded, ready, joined(parts))
 
     async def _answer_too(
         self, shadow: Loaded, id: str, modality: Modality, queries: Sequence[Any], champion: Answered
@@ -346,9 +345,3 @@ def _adapt(loaded: Loaded, contents: Contents, packed: dict[int, bytes], false_a
 
 def _input(modality: Modality, content: bytes) -> Any:
     return content.decode() if modality == "text" else content
-
-
-def _joined(parts: Sequence[Answers]) -> Answers:
-    names = ("probabilities", "unknown", "neighbours", "likeness")
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Answers(parts[0].classes, threshold=parts[0].threshold, **columns)

@@ -6,6 +6,7 @@ adapted task answers with the probability of each class, how unknown the query l
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +67,17 @@ class Answers:
 
     def __getitem__(self, rows: slice) -> "Answers":
         """Those of some queries."""
-        names = ("probabilities", "unknown", "neighbours", "likeness")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in _OF_QUERIES}
+        return replace(self, **parts)
+
+
+_OF_QUERIES = ("probabilities", "unknown", "neighbours", "likeness")
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Of one task, part by part."""
+    whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _OF_QUERIES}
+    return replace(parts[0], **whole)
 
 
 @dataclass(frozen=True)
