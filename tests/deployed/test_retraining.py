@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 from tests.toy.project import run_git
@@ -74,6 +76,7 @@ def test_a_second_retraining_waits_and_cancelling_stops_both_machines(stack: Sta
     took = time.monotonic() - start
     assert stack.ended(run, 60)[0] == "Cancelled"
     assert stack.ended(child, 60)[0] == "Cancelled"
+    print(f"cancelled after {took:.1f} s")
     assert took < 15, took  # 10 on a machine with nothing else to do
     stack.cancel(second)
     assert stack.ended(second, 60)[0] == "Cancelled"
@@ -172,7 +175,21 @@ def test_a_pool_without_a_worker(stack: Stack) -> None:
     stack.stop("gpu")
     stack.wait(lambda: not stack.online("gpu"), 120)
     run = stack.run("retrain/retrain")
-    name, message = stack.ended(run)
+    stack.wait(
+        lambda: "no worker of the pool gpu is online; waits until" in stack.log(run), 60
+    )  # it was there just now
+    stack.start_gpu()
+    assert stack.ended(run)[0] == "Completed", stack.log(run)
+
+    stack.stop("gpu")
+    stack.wait(lambda: not stack.online("gpu"), 120)
+    for worker in stack.post("/work_pools/gpu/workers/filter", {}):  # one that was never there
+        address = f"{stack.api}/work_pools/gpu/workers/{urllib.parse.quote(worker['name'])}"
+        urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).close()
+    seen = all_runs(stack)
+    new_data(stack, "slow", "0")
+    run = next_retraining(stack, seen)
+    name, message = stack.ended(run, 60)
     assert name == "Failed" and "no worker of the pool gpu is online" in message and "quickstudy worker gpu" in message
     code, _, err = stack.quickstudy("worker", "tpu")
     assert code == 2 and "there is no pool tpu" in err
