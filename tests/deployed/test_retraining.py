@@ -175,9 +175,8 @@ def test_a_pool_without_a_worker(stack: Stack) -> None:
     stack.stop("gpu")
     stack.wait(lambda: not stack.online("gpu"), 120)
     run = stack.run("retrain/retrain")
-    stack.wait(
-        lambda: "no worker of the pool gpu is online; waits until" in stack.log(run), 60
-    )  # it was there just now
+    # It was there just now.
+    stack.wait(lambda: "no worker of the pool gpu is online; waits until" in stack.log(run), 60)
     stack.start_gpu()
     assert stack.ended(run)[0] == "Completed", stack.log(run)
 
