@@ -68,12 +68,12 @@ def logged(log: Path) -> collections.Counter[int]:
     return collections.Counter(line["status"] for line in lines if line["event"] == "request")
 
 
-def task(modality: str) -> dict[str, Any]:
-    return {"name": "t", "modality": modality, "examples": serving.support(modality, 2, 1, 1)}
+def task(kind: str) -> dict[str, Any]:
+    return {"name": "t", "modality": serving.MODALITY[kind], "examples": serving.support(kind, 2, 1, 1)}
 
 
 def bodies(port: int, base: str, count: int) -> dict[str, Any]:
-    ids = {modality: serving.post(f"{base}/tasks", task(modality))["id"] for modality in serving.MAKE}
+    ids = {kind: serving.post(f"{base}/tasks", task(kind))["id"] for kind in serving.MAKE}
     files = [base64.b64decode(make(i)) for i in range(3) for name, make in serving.MAKE.items() if name != "text"]
     statuses: collections.Counter[int] = collections.Counter()
     slowest, memory = 0.0, []
