@@ -38,12 +38,11 @@ def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable
 
 def side_by_side(work: Callable[[Item], object], items: Sequence[Item]) -> None:
     """Call ``work`` for each item, on as many threads as torch has, each of which computes alone: where the operations
-    are small, threads that share each of them wait for one another more than they gain, and very long where the cores
-    have other things to do."""
+    are small, threads that share each of them wait for one another more than they gain. One item has all of them."""
     import torch
 
     threads = torch.get_num_threads()
-    if threads == 1:
+    if min(threads, len(items)) < 2:
         for item in items:
             work(item)
         return
