@@ -76,8 +76,7 @@ def test_a_second_retraining_waits_and_cancelling_stops_both_machines(stack: Sta
     took = time.monotonic() - start
     assert stack.ended(run, 60)[0] == "Cancelled"
     assert stack.ended(child, 60)[0] == "Cancelled"
-    print(f"cancelled after {took:.1f} s")
-    assert took < 15, took  # 10 on a machine with nothing else to do
+    assert took < 10, took
     stack.cancel(second)
     assert stack.ended(second, 60)[0] == "Cancelled"
     new_data(stack, "slow", "1")
@@ -174,7 +173,9 @@ def test_a_commit_that_the_other_machine_cannot_have(stack: Stack) -> None:
 def test_a_pool_without_a_worker(stack: Stack) -> None:
     stack.stop("gpu")
     stack.wait(lambda: not stack.online("gpu"), 120)
-    run = stack.run("retrain/retrain")
+    seen = all_runs(stack)
+    new_data(stack, "slow", "0.5")
+    run = next_retraining(stack, seen)
     # It was there just now.
     stack.wait(lambda: "no worker of the pool gpu is online; waits until" in stack.log(run), 60)
     stack.start_gpu()
