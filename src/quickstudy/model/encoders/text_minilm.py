@@ -18,6 +18,7 @@ from quickstudy.workers import side_by_side
 
 WIDTH = 384
 TOKENS = 256  # of a pass; attention is paid for all pairs of them, and small passes use the processor badly
+STEP = 16  # a pass is filled up to a multiple of it: for each length, code is made once that bfloat16 is multiplied by
 
 
 def encoder_folder() -> Path:
@@ -84,8 +85,10 @@ class MiniLM(ProjectedEncoder):
         @torch.inference_mode()
         def read(rows: slice) -> None:
             # The texts of a pass stand one after the other in one row, each with positions of its own, and a token
-            # attends to those of its own text: nothing is computed for padding.
+            # attends to those of its own text. What fills up the row is a text of its own that nobody asks for.
             texts = tokens[rows]
+            count = len(texts)
+            texts.append(torch.zeros(-sum(map(len, texts)) % STEP, dtype=torch.long))
             lengths = torch.tensor([len(ids) for ids in texts])
             text = torch.repeat_interleave(torch.arange(len(texts)), lengths)
             layers = bert(
@@ -94,11 +97,11 @@ class MiniLM(ProjectedEncoder):
                 attention_mask=(text[:, None] == text)[None, None],
                 output_hidden_states=True,
             ).hidden_states
-            vectors = torch.zeros(len(texts), WIDTH)
+            vectors = torch.zeros(count, WIDTH)
             for weight, layer in zip(self.layers, layers, strict=True):
                 if weight:
-                    mean = torch.zeros_like(vectors).index_add_(0, text, layer[0].float()) / lengths[:, None]
-                    vectors += weight * F.normalize(mean, dim=1)
+                    total = torch.zeros(len(texts), WIDTH).index_add_(0, text, layer[0].float())[:count]
+                    vectors += weight * F.normalize(total / lengths[:count, None], dim=1)
             out[rows] = F.normalize(vectors, dim=1).numpy()
 
         side_by_side(read, _passes([len(ids) for ids in tokens]))

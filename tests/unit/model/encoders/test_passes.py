@@ -2,13 +2,14 @@
 
 import random
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from quickstudy.config import Settings
-from quickstudy.model.encoders.text_minilm import TOKENS, MiniLM, _passes
+from quickstudy.model.encoders.text_minilm import STEP, TOKENS, MiniLM, _passes
 from quickstudy.workers import side_by_side
 
 
@@ -34,6 +35,22 @@ def test_vectors_do_not_depend_on_the_number_of_threads(tiny: Settings) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+def test_passes_have_few_lengths_and_what_fills_them_up_changes_no_vector(tiny: Settings) -> None:
+    encoder = MiniLM(tiny.inputs.text, 384)
+    tokenizer, bert = encoder._sentence_encoder
+    seen: set[int] = set()
+
+    def recorded(**given: Any) -> Any:
+        seen.add(given["input_ids"].shape[1])
+        return bert(**given)
+
+    encoder.__dict__["_sentence_encoder"] = (tokenizer, recorded)
+    texts = ["one", "a few words", *("word " * count for count in range(1, 40))]
+    apart = np.concatenate([encoder.prepare([text]) for text in texts])
+    assert len(seen) <= 5 and all(length % STEP == 0 for length in seen)
+    assert np.allclose(encoder.prepare(texts), apart, atol=1e-5)
 
 
 def test_each_thread_computes_alone_and_a_fault_is_told() -> None:
