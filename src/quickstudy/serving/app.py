@@ -136,7 +136,8 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     ))  # fmt: skip
     async def predict(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Answer queries of a task."""
-        revision, modality = _found(await revisions.newest(tenant, id))
+        with engine.batcher.coming():
+            revision, modality = _found(await revisions.newest(tenant, id))
         queries = await inputs.read_queries(request, modality, settings)
         answered = _found(await engine.answer(id, revision, modality, queries))
         answer = replies.answers(id, answered)

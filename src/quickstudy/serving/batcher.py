@@ -1,12 +1,13 @@
 """Inputs that arrive together are encoded together, on the one thread that computes.
 
-While a batch is encoded the next one gathers. An input waits for others no longer than a few milliseconds, and not at
-all while requests come one by one. Work of many inputs is cut into pieces, between which others get their turn.
+While a batch is encoded the next one gathers, and it waits a little until there are as many as before: callers who were
+answered together ask again together, and in two small batches they would all wait longer. While requests come one by
+one none waits. Work of many inputs is cut into pieces, between which others get their turn.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +20,8 @@ from quickstudy.data.dataset import Modality
 from quickstudy.serving.loaded import Loaded
 from quickstudy.serving.task import encode
 
+LONGEST = 10
+"""Times the wait that a batch waits while requests are known to be on their way."""
 _Result = TypeVar("_Result")
 
 
@@ -44,7 +47,7 @@ class Batcher:
     """Encodes for an event loop.
 
     Args:
-        size: inputs in a batch, at most. wait: seconds that an input waits for others.
+        size: inputs in a batch, at most. wait: seconds that a batch waits for more.
         observe: told the size of each batch.
     """
 
@@ -52,6 +55,7 @@ class Batcher:
         self.size, self.wait, self._observe = size, wait, observe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()
+        self._coming = 0
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,27 +94,38 @@ class Batcher:
             results.append(await done)
         return results
 
+    @contextlib.contextmanager
+    def coming(self) -> Iterator[None]:
+        """While it is certain that inputs are on their way."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
     async def _batches(self) -> None:
         loop = asyncio.get_running_loop()
-        several = False
+        usual = 1
+        """pieces that there were when the last batch was done: its own, and those that waited"""
         while True:
             batch = [await self._waiting.get()]
-            size, until = len(batch[0].inputs), loop.time() + (self.wait if several else 0.0)
+            size = len(batch[0].inputs)
+            soon, latest = loop.time() + self.wait, loop.time() + LONGEST * self.wait
             while size < self.size:
                 if self._waiting.empty():
-                    if loop.time() >= until:
+                    if len(batch) >= usual or loop.time() >= (latest if self._coming else soon):
                         break
                     try:
-                        async with asyncio.timeout_at(until):
+                        async with asyncio.timeout(self.wait):
                             batch.append(await self._waiting.get())
                     except TimeoutError:
-                        break
+                        continue
                 else:
                     batch.append(self._waiting.get_nowait())
                 size += len(batch[-1].inputs)
-            several = len(batch) > 1
             self._observe(size)
             results = await loop.run_in_executor(self._thread, _compute, batch)
+            usual = len(batch) + self._waiting.qsize()
             for piece, result in zip(batch, results, strict=True):
                 if piece.done.done():  # whoever asked has gone
                     continue

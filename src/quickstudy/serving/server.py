@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from quickstudy.config import Serve
 from quickstudy.errors import QuickstudyError
 from quickstudy.serving.access import LOOPBACK
+from quickstudy.serving.protocol import Protocol
 from quickstudy.serving.store import Store
 
 DATABASE = Path(".cache") / "serve.db"
@@ -74,7 +75,7 @@ def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Co
         if path is not None and not path.is_file():
             raise QuickstudyError("there is no such file", where=path, fix=fix)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        app, http=Protocol, log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=settings.grace, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
     try:

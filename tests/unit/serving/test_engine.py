@@ -1,6 +1,7 @@
 """What happens at once: batches, an alias that moves under load, the challenger's shadow, several replicas."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -20,6 +21,7 @@ from quickstudy.serving.engine import Answered, Engine
 from quickstudy.serving.loaded import fast_dtype, folder_source
 from quickstudy.serving.logs import SHADOW, JsonLines
 from quickstudy.serving.metrics import Metrics
+from quickstudy.serving.packing import pack
 from quickstudy.serving.shadow import compare
 from quickstudy.serving.store import Store
 from quickstudy.serving.task import encode
@@ -53,6 +55,33 @@ def test_requests_that_arrive_together_are_encoded_together(make_engine: Callabl
         for one, other in zip(alone, together, strict=True):  # and nobody gets another's answer
             near = [[n["likeness"] for n in reply["answers"][0]["nearest"]] for reply in (one, other)]
             assert near[0] == pytest.approx(near[1], abs=1e-4)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("wait", "is_known_to_come"), [(500, False), (20, True)])
+def test_who_was_answered_before_is_waited_for(
+    make_engine: Callable[..., Engine], wait: float, is_known_to_come: bool
+) -> None:
+    async def work() -> None:
+        engine = make_engine(wait=wait)
+        sizes: list[int] = []
+        async with running(engine):
+            batcher = engine.batcher
+            batcher._observe = sizes.append
+
+            def ask(text: str) -> "asyncio.Future[list[bytes]]":
+                return asyncio.ensure_future(batcher.encode(engine.loaded, "text", [text], pack))
+
+            held = asyncio.create_task(batcher.run(time.sleep, 0.2))
+            first = ask("the first is alone")
+            await asyncio.sleep(0.05)
+            others = [ask(f"the others wait, as {i}") for i in range(3)]
+            await asyncio.gather(held, first)
+            with batcher.coming() if is_known_to_come else contextlib.nullcontext():
+                await asyncio.sleep(0.1)
+            await asyncio.gather(*others, ask("and the first asks again"))
+        assert sizes == [1, 4]
 
     asyncio.run(work())
 
