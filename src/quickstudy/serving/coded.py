@@ -1,6 +1,5 @@
 """Files as they travel in JSON."""
 
-import base64
 import binascii
 
 from quickstudy.errors import QuickstudyError
@@ -14,7 +13,7 @@ def decoded(text: object, where: str) -> bytes:
     """
     try:
         if isinstance(text, str):
-            return base64.b64decode(text, validate=True)
+            return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         pass
     raise QuickstudyError("is not base64", where=where, fix="Encode the bytes of the file")

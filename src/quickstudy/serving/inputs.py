@@ -7,7 +7,7 @@ import asyncio
 import io
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -25,7 +25,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.serving.coded import decoded
 
 FORM = "multipart/form-data"
-LARGE = 1 << 18  # bytes of JSON
+LARGE = 1 << 16  # bytes of a body: others are answered while one is read that has more
 FRAMES = 1 << 16  # read at once
 PLAIN = ("WAV", "WAVEX", "RF64")  # formats that may hold samples as they are
 
@@ -103,6 +103,7 @@ class QueriesBody(Body):
 
 
 _Body = TypeVar("_Body", bound=Body)
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,14 @@ async def read_json(request: Request, kind: type[_Body]) -> _Body:
         QuickstudyError: it is no JSON, or not this.
     """
     data = await request.body()
-    if len(data) > LARGE:  # others are answered meanwhile
-        return await asyncio.to_thread(_parsed, kind, data)
-    return _parsed(kind, data)
+    return await _read(request, lambda: _parsed(kind, data))
+
+
+async def _read(request: Request, work: Callable[[], _Result]) -> _Result:
+    """What comes of a body that has arrived."""
+    if len(await request.body()) > LARGE:
+        return await asyncio.to_thread(work)
+    return work()
 
 
 def _parsed(kind: type[_Body], data: bytes) -> _Body:
@@ -205,7 +211,7 @@ async def read_examples(request: Request, modality: Modality | None, limits: Ser
         name, modality, examples = task.name, task.modality, task.examples
     else:
         examples = (await read_json(request, ExamplesBody)).examples
-    return name, modality, await asyncio.to_thread(given, examples, modality, limits)
+    return name, modality, await _read(request, lambda: given(examples, modality, limits))
 
 
 def given(examples: Sequence[ExampleBody], modality: Modality, limits: Serve) -> Given:
@@ -248,7 +254,7 @@ async def read_queries(request: Request, modality: Modality, limits: Serve) -> l
     def check() -> list[str | bytes]:
         return [checked(one, modality, limits, f"queries.{place}") for place, one in enumerate(queries)]
 
-    return check() if modality == "text" else await asyncio.to_thread(check)
+    return await _read(request, check)
 
 
 def check_count(count: int, most: int, what: str) -> None:

@@ -60,7 +60,8 @@ def _prepare(image: np.ndarray, inputs: ImageInput) -> np.ndarray:
         return np.asarray(colour.resize(size, Image.Resampling.BOX)).transpose(2, 0, 1)
     grey = image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 127:  # dark on light: the background is what touches the border
+    light = np.count_nonzero(border > 127) * 2 - len(border)
+    if light > 0 or (light == 0 and np.median(border) > 127):  # dark on light: the background touches the border
         grey = 255 - grey
     resample = Image.Resampling.BOX if min(grey.shape) >= inputs.size else Image.Resampling.BICUBIC
     small = np.asarray(Image.fromarray(grey).resize(size, resample), dtype=np.float32)
