@@ -1,9 +1,11 @@
 """The service under load, beside `mlflow models serve` with the same model and the bare encoder.
 
     .venv/bin/python benchmarks/serving.py [--model models:/quickstudy@champion] [--clients 32] [--seconds 20]
+        [--peers FOLDER/setfit/bin/python]
 
 Adapting: a 5-way 5-shot task of each modality, from POST /tasks to the answer of its first query; of images also the
-worst that there are of 105 × 105 pixels, noise. Predicting: one text a request, as many clients as asked for, each with
+worst that there are of 105 × 105 pixels, noise. SetFit trains on three of the same tasks of texts, where the Python of
+its environment is given (see intents.py). Predicting: one text a request, as many clients as asked for, each with
 a connection of its own, from a second process on loopback. MLflow's server is stateless, so that each of its requests
 carries the support set too. The bare encoder reads the same texts in full batches, with nothing else running, in
 float32 and in what the service computes in. And how many bytes a task of 20 ways and 5 shots costs in the database.
@@ -224,6 +226,20 @@ def adapting(base: str) -> dict[str, Any]:
     return found
 
 
+def beside_setfit(python: Path, scratch: Path) -> float:
+    """Seconds that SetFit trains on a task of texts, the median of three, on all cores, after one that warms up."""
+    tasks, answers = scratch / "tasks.jsonl", scratch / "answers.jsonl"
+    rows = []
+    for repeat in range(4):
+        examples = support("text", WAY, SHOT, repeat)
+        labels = [int(example["label"].split()[1]) for example in examples]
+        rows.append({"name": str(repeat), "support": [e["input"] for e in examples], "labels": labels, "query": ["?"]})
+    tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [python, Path(__file__).with_name("intents_setfit.py"), tasks, answers, "--threads", str(os.cpu_count())]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return statistics.median(json.loads(line)["wall"] for line in answers.read_text().splitlines()[1:])
+
+
 def bare(folder: Path, queries: list[str], seconds: float, precision: str) -> float:
     """Texts a second that the encoder reads in full batches."""
     command = [sys.executable, "-c", BARE, str(folder), str(seconds), precision]
@@ -253,6 +269,7 @@ def main() -> None:
     parser.add_argument("--model", default="models:/quickstudy@champion")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--peers", type=Path, help="the Python that has SetFit")
     parser.add_argument("--load", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.load:
@@ -290,6 +307,10 @@ def main() -> None:
                 address, chosen.clients, chosen.seconds, [{"queries": [query]} for query in queries]
             )
         result["mlflow models serve"] = beside_mlflow(folder, queries, scratch, chosen)
+        if chosen.peers:
+            seconds = beside_setfit(chosen.peers, scratch)
+            times = 1000 * seconds / result["adapt"]["text"]["POST /tasks ms"]
+            result["SetFit's training"] = {"seconds": round(seconds, 1), "times POST /tasks": round(times)}
     ours, theirs = result["quickstudy serve"], result["mlflow models serve"]
     result["times mlflow"] = round(ours["requests/s"] / theirs["requests/s"], 1)
     result["share of the bare encoder"] = {
