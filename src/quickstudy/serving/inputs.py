@@ -132,9 +132,9 @@ async def read_json(request: Request, kind: type[_Body]) -> _Body:
     return await _read(request, lambda: _parsed(kind, data))
 
 
-async def _read(request: Request, work: Callable[[], _Result]) -> _Result:
-    """What comes of a body that has arrived."""
-    if len(await request.body()) > LARGE:
+async def _read(request: Request, work: Callable[[], _Result], modality: Modality = "text") -> _Result:
+    """What comes of a body that has arrived. A recording is read to its end, which may be far off in few bytes."""
+    if len(await request.body()) > LARGE or modality == "audio":
         return await asyncio.to_thread(work)
     return work()
 
@@ -211,7 +211,7 @@ async def read_examples(request: Request, modality: Modality | None, limits: Ser
         name, modality, examples = task.name, task.modality, task.examples
     else:
         examples = (await read_json(request, ExamplesBody)).examples
-    return name, modality, await _read(request, lambda: given(examples, modality, limits))
+    return name, modality, await _read(request, lambda: given(examples, modality, limits), modality)
 
 
 def given(examples: Sequence[ExampleBody], modality: Modality, limits: Serve) -> Given:
@@ -254,7 +254,7 @@ async def read_queries(request: Request, modality: Modality, limits: Serve) -> l
     def check() -> list[str | bytes]:
         return [checked(one, modality, limits, f"queries.{place}") for place, one in enumerate(queries)]
 
-    return await _read(request, check)
+    return await _read(request, check, modality)
 
 
 def check_count(count: int, most: int, what: str) -> None:

@@ -9,9 +9,9 @@ HEAD = 1 << 16
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's on httptools, in C, which reads and writes a request in a fifth of the time that h11 takes in Python.
+    """uvicorn's on httptools, in C, which lets the service answer 7% more requests than h11, in Python.
 
-    Unlike h11 it sets no bound to what is no body, so that a client could fill the memory with headers; here it is one.
+    Unlike h11 it sets no bound to what is no body, so that a client could fill the memory with headers. Here is one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

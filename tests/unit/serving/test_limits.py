@@ -19,7 +19,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving import server
+from quickstudy.serving import inputs, server
 from quickstudy.serving.store import Store
 from tests.unit.serving.conftest import TICKETS
 from tests.unit.serving.malformed import malformed
@@ -219,6 +219,29 @@ def test_a_recording_is_bounded_by_what_can_be_read(open_client: Callable[..., T
 
 
 # ---- bodies that nobody should send
+
+
+def test_others_are_answered_while_a_recording_is_read(
+    client: TestClient, wav: Callable[..., bytes], tickets: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = []
+
+    def seen(*arguments: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+            beside.append(False)
+        except RuntimeError:
+            beside.append(True)
+        return checked(*arguments)
+
+    checked = inputs.checked
+    monkeypatch.setattr(inputs, "checked", seen)
+    examples = [{"input": coded(wav(i)), "label": str(i % 2)} for i in range(4)]
+    assert len(json.dumps(examples)) < inputs.LARGE
+    assert client.post("/tasks", json={"name": "t", "modality": "audio", "examples": examples}).status_code == 201
+    assert beside == [True] * 4
+    client.post(f"/tasks/{tickets['id']}/predict", json={"queries": ["no need to here"]})
+    assert beside[4:] == [False]
 
 
 def test_mistakes_say_where_they_are(client: TestClient, tickets: dict[str, Any]) -> None:
