@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -29,6 +28,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from serving import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 LIMIT_S = 2.0
@@ -158,9 +159,7 @@ def past(said: str) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def server(environment: dict[str, str]) -> Iterator[str]:
     """Prefect's server on a free port; gives the address of its API."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
