@@ -114,11 +114,11 @@ class Engine:
         self._background: set[asyncio.Task[Any]] = set()
         self._shadowing = 0
         self._tell_model()
+        _forget_garbage()
 
     async def start(self) -> None:
         self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
         await self.batcher.start()
-        _forget_garbage()
         self._spawn(self._follow())
         self._spawn(self._adapt_the_rest(self.loaded))
 
