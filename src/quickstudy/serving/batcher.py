@@ -21,7 +21,7 @@ from quickstudy.serving.loaded import Loaded
 from quickstudy.serving.task import encode
 
 LONGEST = 10
-"""Times the wait that a batch waits while requests are known to be on their way."""
+"""Times as long as for others, at most, a batch waits for requests that are being looked up."""
 _Result = TypeVar("_Result")
 
 
@@ -47,7 +47,7 @@ class Batcher:
     """Encodes for an event loop.
 
     Args:
-        size: inputs in a batch, at most. wait: seconds that a batch waits for more.
+        size: inputs in a batch, at most. wait: seconds that a batch waits for as many requests as there were before.
         observe: told the size of each batch.
     """
 
@@ -96,7 +96,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def coming(self) -> Iterator[None]:
-        """While it is certain that inputs are on their way."""
+        """While a request is looked up that may bring inputs."""
         self._coming += 1
         try:
             yield
@@ -113,10 +113,11 @@ class Batcher:
             soon, latest = loop.time() + self.wait, loop.time() + LONGEST * self.wait
             while size < self.size:
                 if self._waiting.empty():
-                    if len(batch) >= usual or loop.time() >= (latest if self._coming else soon):
+                    now, until = loop.time(), latest if self._coming else soon
+                    if len(batch) >= usual or now >= until:
                         break
                     try:
-                        async with asyncio.timeout(self.wait):
+                        async with asyncio.timeout_at(min(until, now + self.wait)):
                             batch.append(await self._waiting.get())
                     except TimeoutError:
                         continue

@@ -25,7 +25,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.serving.coded import decoded
 
 FORM = "multipart/form-data"
-LARGE = 1 << 16  # bytes of a body: others are answered while one is read that has more
+LARGE = 1 << 16  # bytes of a body
 FRAMES = 1 << 16  # read at once
 PLAIN = ("WAV", "WAVEX", "RF64")  # formats that may hold samples as they are
 
@@ -132,9 +132,10 @@ async def read_json(request: Request, kind: type[_Body]) -> _Body:
     return await _read(request, lambda: _parsed(kind, data))
 
 
-async def _read(request: Request, work: Callable[[], _Result], modality: Modality = "text") -> _Result:
-    """What comes of a body that has arrived. A recording is read to its end, which may be far off in few bytes."""
-    if len(await request.body()) > LARGE or modality == "audio":
+async def _read(request: Request, work: Callable[[], _Result], files: bool = False) -> _Result:
+    """What comes of a body that has arrived; others are answered while a large one is read, or one with files, of which
+    few bytes may unpack to many."""
+    if len(await request.body()) > LARGE or files:
         return await asyncio.to_thread(work)
     return work()
 
@@ -211,7 +212,7 @@ async def read_examples(request: Request, modality: Modality | None, limits: Ser
         name, modality, examples = task.name, task.modality, task.examples
     else:
         examples = (await read_json(request, ExamplesBody)).examples
-    return name, modality, await _read(request, lambda: given(examples, modality, limits), modality)
+    return name, modality, await _read(request, lambda: given(examples, modality, limits), modality != "text")
 
 
 def given(examples: Sequence[ExampleBody], modality: Modality, limits: Serve) -> Given:
@@ -254,7 +255,7 @@ async def read_queries(request: Request, modality: Modality, limits: Serve) -> l
     def check() -> list[str | bytes]:
         return [checked(one, modality, limits, f"queries.{place}") for place, one in enumerate(queries)]
 
-    return await _read(request, check, modality)
+    return await _read(request, check, modality != "text")
 
 
 def check_count(count: int, most: int, what: str) -> None:

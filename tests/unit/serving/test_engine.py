@@ -80,7 +80,9 @@ def test_who_was_answered_before_is_waited_for(
             await asyncio.gather(held, first)
             with batcher.coming() if is_known_to_come else contextlib.nullcontext():
                 await asyncio.sleep(0.1)
-            await asyncio.gather(*others, ask("and the first asks again"))
+                again = ask("and the first asks again")
+                await asyncio.sleep(0)
+            await asyncio.gather(*others, again)
         assert sizes == [1, 4]
 
     asyncio.run(work())

@@ -221,8 +221,8 @@ def test_a_recording_is_bounded_by_what_can_be_read(open_client: Callable[..., T
 # ---- bodies that nobody should send
 
 
-def test_others_are_answered_while_a_recording_is_read(
-    client: TestClient, wav: Callable[..., bytes], tickets: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_others_are_answered_while_files_are_read(
+    client: TestClient, png: Callable[..., bytes], tickets: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside = []
 
@@ -236,9 +236,9 @@ def test_others_are_answered_while_a_recording_is_read(
 
     checked = inputs.checked
     monkeypatch.setattr(inputs, "checked", seen)
-    examples = [{"input": coded(wav(i)), "label": str(i % 2)} for i in range(4)]
+    examples = [{"input": coded(png(i)), "label": str(i % 2)} for i in range(4)]
     assert len(json.dumps(examples)) < inputs.LARGE
-    assert client.post("/tasks", json={"name": "t", "modality": "audio", "examples": examples}).status_code == 201
+    assert client.post("/tasks", json={"name": "t", "modality": "image", "examples": examples}).status_code == 201
     assert beside == [True] * 4
     client.post(f"/tasks/{tickets['id']}/predict", json={"queries": ["no need to here"]})
     assert beside[4:] == [False]

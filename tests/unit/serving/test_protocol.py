@@ -1,6 +1,7 @@
 """What a connection may send that is neither a body nor short."""
 
 import asyncio
+import contextlib
 from itertools import count
 
 import pytest
@@ -9,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from quickstudy.serving.protocol import HEAD, Protocol
+from quickstudy.serving.protocol import HEAD_BYTES, PIPELINED, Protocol
 
 START = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
+LAST = START + b"connection: close\r\n"
 CHUNKED = START + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -42,10 +44,10 @@ def answered(*parts: bytes, then: bytes = b"") -> tuple[bytes, int]:
                     break
         except ConnectionError:
             pass
-        try:
-            said = await asyncio.wait_for(reader.read(1000), 10)
-        except ConnectionError:
-            said = b""
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := await asyncio.wait_for(reader.read(1 << 16), 20):
+                said += piece
         writer.close()
         server.should_exit = True
         await running
@@ -68,17 +70,25 @@ def answered(*parts: bytes, then: bytes = b"") -> tuple[bytes, int]:
 )
 def test_what_is_no_body_is_bounded(start: bytes, then: bytes) -> None:
     _, taken = answered(start, then=then)
-    assert taken * len(then) < 10 * HEAD  # what lies in the sockets' buffers was taken too
+    assert taken * len(then) < 10 * HEAD_BYTES  # what lies in the sockets' buffers was taken too
 
 
 def test_who_sends_too_much_is_told() -> None:
-    said, _ = answered(START, b"x: ", b"a" * 6 * HEAD)
+    said, _ = answered(START, b"x: ", b"a" * 6 * HEAD_BYTES)
     assert said.startswith(b"HTTP/1.1 400 ") and b"More than 64 KB of headers." in said
 
 
+def test_few_requests_may_wait_for_an_answer() -> None:
+    one = START + b"content-length: 1\r\n\r\na"
+    said, _ = answered(*[one] * 10, LAST + b"content-length: 0\r\n\r\n")
+    assert said.count(b"HTTP/1.1 200 ") == 11
+    said, _ = answered(*[one] * (PIPELINED + 5))
+    assert said.endswith(b"Invalid HTTP request received.") and said.count(b"HTTP/1.1 200 ") <= PIPELINED
+
+
 def test_long_headers_and_longer_bodies_pass() -> None:
-    said, _ = answered(START, b"x: ", b"a" * 60_000, b"\r\ncontent-length: 1000000\r\n\r\n", b"b" * 1_000_000)
+    said, _ = answered(LAST, b"x: ", b"a" * 60_000, b"\r\ncontent-length: 1000000\r\n\r\n", b"b" * 1_000_000)
     assert said.startswith(b"HTTP/1.1 200 ") and said.endswith(b"1000000")
     chunks = [b"%x\r\n%s\r\n" % (5, b"chunk")] * 50_000
-    said, _ = answered(CHUNKED, *chunks, b"0\r\n\r\n")
+    said, _ = answered(LAST, b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n")
     assert said.endswith(b"250000")
