@@ -153,7 +153,7 @@ def loaded(address: str, clients: int, seconds: float, bodies: list[dict[str, An
         file.flush()
         command = [sys.executable, __file__, "--load", address, file.name]
         command += ["--clients", str(clients), "--seconds", str(seconds)]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 # ---- servers

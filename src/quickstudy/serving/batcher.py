@@ -105,8 +105,7 @@ class Batcher:
 
     async def _batches(self) -> None:
         loop = asyncio.get_running_loop()
-        usual = 1
-        """pieces that there were when the last batch was done: its own, and those that waited"""
+        usual = 1  # pieces that there were when the last batch was done: its own, and those that waited
         while True:
             batch = [await self._waiting.get()]
             size = len(batch[0].inputs)

@@ -7,7 +7,7 @@ import asyncio
 import io
 import json
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -25,7 +25,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.serving.coded import decoded
 
 FORM = "multipart/form-data"
-LARGE = 1 << 16  # bytes of a body
+LARGE = 1 << 18  # bytes of JSON
 FRAMES = 1 << 16  # read at once
 PLAIN = ("WAV", "WAVEX", "RF64")  # formats that may hold samples as they are
 
@@ -103,7 +103,6 @@ class QueriesBody(Body):
 
 
 _Body = TypeVar("_Body", bound=Body)
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,9 @@ async def read_json(request: Request, kind: type[_Body]) -> _Body:
         QuickstudyError: it is no JSON, or not this.
     """
     data = await request.body()
-    return await _read(request, lambda: _parsed(kind, data))
-
-
-async def _read(request: Request, work: Callable[[], _Result], files: bool = False) -> _Result:
-    """What comes of a body that has arrived; others are answered while a large one is read, or one with files, of which
-    few bytes may unpack to many."""
-    if len(await request.body()) > LARGE or files:
-        return await asyncio.to_thread(work)
-    return work()
+    if len(data) > LARGE:  # others are answered meanwhile
+        return await asyncio.to_thread(_parsed, kind, data)
+    return _parsed(kind, data)
 
 
 def _parsed(kind: type[_Body], data: bytes) -> _Body:
@@ -212,7 +205,7 @@ async def read_examples(request: Request, modality: Modality | None, limits: Ser
         name, modality, examples = task.name, task.modality, task.examples
     else:
         examples = (await read_json(request, ExamplesBody)).examples
-    return name, modality, await _read(request, lambda: given(examples, modality, limits), modality != "text")
+    return name, modality, await asyncio.to_thread(given, examples, modality, limits)
 
 
 def given(examples: Sequence[ExampleBody], modality: Modality, limits: Serve) -> Given:
@@ -255,7 +248,7 @@ async def read_queries(request: Request, modality: Modality, limits: Serve) -> l
     def check() -> list[str | bytes]:
         return [checked(one, modality, limits, f"queries.{place}") for place, one in enumerate(queries)]
 
-    return await _read(request, check, modality != "text")
+    return check() if modality == "text" else await asyncio.to_thread(check)
 
 
 def check_count(count: int, most: int, what: str) -> None:
