@@ -5,8 +5,8 @@
 
 30 of CLINC150's intents are the answers, each with 1 to 5 ways to ask drawn from its training part; 10 draws. Asked are
 all questions of these intents in the test part, and its questions out of scope. Every question goes through
-`quickstudy.serving.chat` itself, with `chat.close` and `chat.false_alarm` of params.yaml. `--split validation` asks val
-and oos_val, tries other numbers too, and writes nothing: by that they were chosen. Vectors are kept in FOLDER.
+`quickstudy.serving.chat.chat` itself, with `chat.close` and `chat.false_alarm` of params.yaml. `--split validation`
+asks val and oos_val, tries other numbers too, and writes nothing: by that they were chosen. Vectors are kept in FOLDER.
 Intervals are 95%, Student's t over the draws.
 """
 
@@ -20,13 +20,13 @@ from open_set import PARTS, PROJECT, Part, arguments, percent, read, trained, ve
 from torch import Tensor
 
 from quickstudy import CHAMPION
-from quickstudy.atomic import write_json
+from quickstudy.adaptation.adapted import AdaptedTask, Task, adapt, answer
+from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.config import load_settings
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.serving.chat import Chat, Entry
-from quickstudy.serving.task import AdaptedTask, Task, adapt, answer
-from quickstudy.serving.taught import Example, Neighbour
-from quickstudy.stats import mean_interval
+from quickstudy.serving.chat.chat import Chat, Entry
+from quickstudy.stats.intervals import mean_interval
+from quickstudy.system.atomic import write_json
 
 INTENTS, PHRASINGS, SEEDS = 30, (1, 5), 10
 CLOSE, ALARMS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (0.05, 0.1, 0.15, 0.2)

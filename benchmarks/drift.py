@@ -25,14 +25,14 @@ from PIL import Image, ImageFilter
 
 from quickstudy.config import Drift, load_settings
 from quickstudy.data.dataset import Dataset, make_table
-from quickstudy.data.importers import import_source
-from quickstudy.drift import Sample, measure
-from quickstudy.environment import find_project
-from quickstudy.model.features import features
+from quickstudy.drift.reference import embed, units_of
+from quickstudy.encoders.features import features
+from quickstudy.ingest.importers import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model
-from quickstudy.reference import embed, units_of
 from quickstudy.registry import resolve
+from quickstudy.stats.two_sample import Sample, measure
+from quickstudy.system.environment import find_project
 
 SPLITS = 20
 POOL = 1200

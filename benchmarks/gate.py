@@ -28,8 +28,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from quickstudy.config import Gate, load_settings
-from quickstudy.gate import answer_of, decide
-from quickstudy.stats import OURS, Cells, estimate
+from quickstudy.evaluation.gate import answer_of, decide
+from quickstudy.stats.intervals import OURS, Cells, estimate
 
 # suite: for 1, 5 and 10 shots the accuracy, the share of the questions that one of the two models alone answers, and
 # the standard deviation over episodes of the difference in negative log likelihood (nats)

@@ -40,7 +40,7 @@ import yaml
 from PIL import Image
 
 from quickstudy.data.dataset import DatasetInfo, Modality, make_table, write_dataset
-from quickstudy.environment import apply_environment
+from quickstudy.system.environment import apply_environment
 
 REPOSITORY = Path(__file__).parents[1]
 CLASSES, GROUPS, STAYS = 100, 20, 20_000

@@ -28,20 +28,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from quickstudy.adaptation.state import adapt
 from quickstudy.baselines import score_episodes
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
-from quickstudy.data.importers import import_source
-from quickstudy.model.encoders import make_encoder
-from quickstudy.model.features import features
+from quickstudy.encoders import make_encoder
+from quickstudy.encoders.features import features
+from quickstudy.ingest.importers import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
-from quickstudy.model.task_state import adapt
-from quickstudy.stats import mean_interval, paired_interval
-from quickstudy.tasks.episodes import Pool, Suite, training_pools
+from quickstudy.stats.intervals import mean_interval, paired_interval
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze
 from quickstudy.tasks.splits import row_splits
+from quickstudy.tasks.suites import Pool, Suite, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent

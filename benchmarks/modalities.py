@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy.atomic import write_json
 from quickstudy.cli.stages import CACHE, prepare_training, read_arrays, read_datasets
 from quickstudy.comparison.grid import freeze_all
 from quickstudy.config import Evaluate, changed, load_settings
-from quickstudy.data.starter import STARTER
-from quickstudy.evaluation import Subject, evaluate
-from quickstudy.stats import paired_interval, stratified_interval
+from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.starter import STARTER
+from quickstudy.stats.intervals import paired_interval, stratified_interval
+from quickstudy.system.atomic import write_json
 from quickstudy.training import meta_train
 
 MODALITIES = ("image", "audio", "text")

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from quickstudy.atomic import write_json
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
-from quickstudy.data.importers import import_source
-from quickstudy.model.features import features
+from quickstudy.encoders.features import features
+from quickstudy.ingest.importers import import_source
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.stats import mean_interval
-from quickstudy.tasks.episodes import Pool, Suite, test_suites, training_pools
+from quickstudy.stats.intervals import mean_interval
+from quickstudy.system.atomic import write_json
 from quickstudy.tasks.frozen import freeze
 from quickstudy.tasks.splits import row_splits
+from quickstudy.tasks.suites import Pool, Suite, test_suites, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent

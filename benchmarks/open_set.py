@@ -5,9 +5,9 @@
 
 CLINC150, all 150 intents, 10 examples each drawn from its training part, several draws; the questions are those of its
 test part and of its out-of-scope test. Methods are compared on vectors of the frozen sentence encoder, its last layer
-(minilm) and several (minilm-layers). With `--model` the service's own code answers too, `quickstudy.serving.task` with
-that model: which class, how likely, and how unknown a query is. Nothing has seen any of CLINC150. `--split validation`
-asks val and oos_val instead, and writes nothing: by that things were chosen. Vectors are kept in FOLDER.
+(minilm) and several (minilm-layers). With `--model` the service's own code answers too, `quickstudy.adaptation.adapted`
+with that model: which class, how likely, and how unknown a query is. Nothing has seen any of CLINC150. `--split
+validation` asks val and oos_val instead, and writes nothing: by that things were chosen. Vectors are kept in FOLDER.
 Intervals are 95%, Student's t over the draws, which share their questions.
 """
 
@@ -26,15 +26,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy import registry
-from quickstudy.atomic import draft, write_json
+from quickstudy.adaptation.adapted import Task, adapt, answer, encode
 from quickstudy.card.calibration import calibration_error, reliability
 from quickstudy.config import load_settings
-from quickstudy.environment import apply_environment
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.serving.loaded import folder_source
+from quickstudy.serving.engine.loaded import folder_source
 from quickstudy.serving.openset import fit, least_squares, unknown
-from quickstudy.serving.task import Task, adapt, answer, encode
-from quickstudy.stats import mean_interval
+from quickstudy.stats.intervals import mean_interval
+from quickstudy.system.atomic import draft, write_json
+from quickstudy.system.environment import apply_environment
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHOTS, SEEDS = 10, 10

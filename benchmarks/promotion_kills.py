@@ -29,8 +29,8 @@ from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
 from quickstudy import registry
-from quickstudy.ledger import Move
 from quickstudy.registry import promotions, store
+from quickstudy.registry.ledger import Move
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -159,7 +159,7 @@ def fill(root: Path, versions: int) -> None:
     """A store with many versions, each registered, every third promoted, written as MLflow writes them."""
     import sqlite3
 
-    from quickstudy import ledger
+    from quickstudy.registry import ledger
 
     make_store(root)
     with sqlite3.connect(root / "mlruns/mlflow.db") as database:

@@ -85,10 +85,10 @@ BARE = """
 import json, sys, time
 from pathlib import Path
 import torch
-from quickstudy.environment import apply_environment
+from quickstudy.system.environment import apply_environment
 apply_environment()
 from quickstudy.model.store import load_model
-from quickstudy.serving.task import encode
+from quickstudy.adaptation.adapted import encode
 
 model, texts = load_model(Path(sys.argv[1])), json.load(sys.stdin)
 model.encoder("text").front_dtype = getattr(torch, sys.argv[3])
@@ -280,11 +280,11 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(chosen.load[0], chosen.clients, chosen.seconds, bodies))))
         return
 
-    from quickstudy.environment import apply_environment
+    from quickstudy.system.environment import apply_environment
 
     apply_environment(REPOSITORY)
     from quickstudy import registry
-    from quickstudy.serving.loaded import fast_dtype
+    from quickstudy.serving.engine.loaded import fast_dtype
 
     folder = registry.resolve(chosen.model, REPOSITORY)
     queries = texts(640, seed=7)
@@ -335,7 +335,7 @@ def beside_mlflow(folder: Path, queries: list[str], scratch: Path, chosen: argpa
     import mlflow.pyfunc
 
     saved, port = scratch / "mlflow", free_port()
-    mlflow.pyfunc.save_model(saved, loader_module="quickstudy.serving.pyfunc", data_path=str(folder))
+    mlflow.pyfunc.save_model(saved, loader_module="quickstudy.adaptation.pyfunc", data_path=str(folder))
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--port", str(port)]
     with served([*command, "--env-manager", "local"], f"{base}/ping", scratch):

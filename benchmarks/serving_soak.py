@@ -53,7 +53,7 @@ def versions(project: Path, model: str) -> dict[str, Path]:
     from quickstudy import registry
     from quickstudy.model.store import load_model, save_model
     from quickstudy.registry import store
-    from quickstudy.serving.digests import file_digests
+    from quickstudy.system.digests import file_digests
 
     original = load_model(registry.resolve(model, serving.REPOSITORY))
     registry.prepare(project)
@@ -196,9 +196,9 @@ def stale(answers: list[Line], happened: Line) -> Line:
 
 def wrong(answers: list[Line], folders: dict[str, Path], false_alarm: float) -> Line:
     """Answers that are not what the version they name makes of the acknowledged examples."""
+    from quickstudy.adaptation.adapted import Answers, Task, adapt, answer, encode
     from quickstudy.model.store import load_model, weights_digest
-    from quickstudy.serving.packing import pack, unpack
-    from quickstudy.serving.task import Answers, Task, adapt, answer, encode
+    from quickstudy.serving.engine.packing import pack, unpack
 
     sentences = serving.texts(soak_clients.POOL, soak_clients.SEED)
     models = {version: load_model(folder) for version, folder in folders.items()}
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--model", default="models:/quickstudy@champion")
     chosen = parser.parse_args()
 
-    from quickstudy.environment import apply_environment
+    from quickstudy.system.environment import apply_environment
 
     project = chosen.folder.resolve() / "project"
     project.mkdir(parents=True)

@@ -36,10 +36,10 @@ Make = Callable[[Any, int], str]
 
 def writer(model: Path) -> tuple[Make, str]:
     """Writes the n-th task into a store as the service does, and gives its id; and the model's digest."""
+    from quickstudy.adaptation.adapted import encode
     from quickstudy.model.store import load_model, weights_digest
-    from quickstudy.serving.packing import pack
-    from quickstudy.serving.store import LOCAL, Store
-    from quickstudy.serving.task import encode
+    from quickstudy.serving.engine.packing import pack
+    from quickstudy.serving.engine.store import LOCAL, Store
 
     sentences, digest = serving.texts(POOL, seed=11), weights_digest(model)
     packed, labels = pack(encode(load_model(model), "text", sentences)), [f"class {i}" for i in range(WAY)]
@@ -54,7 +54,7 @@ def writer(model: Path) -> tuple[Make, str]:
 
 def fill(url: str, make: Make, count: int) -> tuple[list[str], float]:
     """Bring a database to so many tasks: their ids, and seconds that one of the new ones took."""
-    from quickstudy.serving.store import LOCAL, Store
+    from quickstudy.serving.engine.store import LOCAL, Store
 
     store = Store(url)
     ids: list[str] = []
@@ -125,7 +125,7 @@ def store_steps(
     urls: Sequence[str], services: Sequence[Service], make: Make, digest: str, repeats: int
 ) -> Iterator[Step]:
     """Without the model and HTTP, which take most of the time."""
-    from quickstudy.serving.store import Store
+    from quickstudy.serving.engine.store import Store
 
     stores = [Store(url) for url in urls]
 
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--model", default="models:/quickstudy@champion")
     chosen = parser.parse_args()
 
-    from quickstudy.environment import apply_environment
+    from quickstudy.system.environment import apply_environment
 
     apply_environment(serving.REPOSITORY)
     from quickstudy import registry

@@ -23,17 +23,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quickstudy.atomic import write_json
 from quickstudy.config import Evaluate, Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset, read_dataset
-from quickstudy.data.importers import import_source
-from quickstudy.evaluation import Subject, evaluate
-from quickstudy.model.features import features
+from quickstudy.encoders.features import features
+from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.ingest.importers import import_source
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.stats import paired_interval, stratified_interval
-from quickstudy.tasks.episodes import Pool, Suite, training_pools
+from quickstudy.stats.intervals import paired_interval, stratified_interval
+from quickstudy.system.atomic import write_json
 from quickstudy.tasks.frozen import freeze
 from quickstudy.tasks.splits import row_splits
+from quickstudy.tasks.suites import Pool, Suite, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -28,9 +28,9 @@ In all of them the vectors that reach the head have the length √τ, as ours al
 
 "allowed" is what this machine's convolutions allow: the time that the step's convolutions take alone, one after the
 other, each in its faster layout and at the faster of two batch sizes, divided by the time of the step. "malloc" is the
-gain that the settings of the allocator bring (quickstudy.environment), which ours has, and a peer in its own process
-has not; the last ratio is the one in which the peer has them too. Memory is the peak of the process, and in brackets
-what it has before the first step.
+gain that the settings of the allocator bring (quickstudy.system.environment), which ours has, and a peer in its own
+process has not; the last ratio is the one in which the peer has them too. Memory is the peak of the process, and in
+brackets what it has before the first step.
 """
 
 import argparse
@@ -95,10 +95,10 @@ def targets(shot: int, device: str) -> Tensor:
 
 def ours(workload: str, device: str) -> Step:
     from quickstudy.config import load_settings
-    from quickstudy.model.encoders.blocks import ConvBlock, ConvBlocks, Modulation
-    from quickstudy.model.encoders.image import ImageEncoder
-    from quickstudy.model.learners.anil import Anil
-    from quickstudy.model.learners.maml import Maml
+    from quickstudy.encoders.blocks import ConvBlock, ConvBlocks, Modulation
+    from quickstudy.encoders.image import ImageEncoder
+    from quickstudy.learners.anil import Anil
+    from quickstudy.learners.maml import Maml
     from quickstudy.model.metamodel import MetaModel, TaskBatch
 
     class Conv4(ImageEncoder):
@@ -413,7 +413,7 @@ def work(who: str, workload: str, device: str) -> None:
 
 class Worker:
     def __init__(self, python: str, who: str, workload: str, device: str, malloc: bool):
-        from quickstudy.environment import DEFAULTS, MALLOC
+        from quickstudy.system.environment import DEFAULTS, MALLOC
 
         kept = {name: value for name, value in os.environ.items() if name not in MALLOC and name != "GOMP_SPINCOUNT"}
         own = {"GOMP_SPINCOUNT": DEFAULTS["GOMP_SPINCOUNT"]} if who in ("ours", "convolutions") else {}
@@ -449,7 +449,7 @@ class Worker:
 
 
 def _malloc() -> dict[str, str]:
-    from quickstudy import environment
+    from quickstudy.system import environment
 
     return environment._malloc()
 

@@ -21,10 +21,10 @@ from prefect.states import StateType
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
-from flows import recovery, steps
+from flows import process, recovery
 from quickstudy.config import Settings, load_settings
-from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.environment import find_project
 
 POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 """Work pool → how many runs it may have at once, when it is made; a pool that is there keeps its own."""
@@ -157,7 +157,7 @@ def main() -> int:
             with get_client(sync_client=True) as client:
                 recovery.free_places(client)
 
-    return steps.main(run)
+    return process.main(run)
 
 
 if __name__ == "__main__":

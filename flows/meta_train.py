@@ -13,10 +13,10 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import notice, steps, telling
-from quickstudy import versions
-from quickstudy.atomic import write_bytes
+from flows import notice, process, telling
 from quickstudy.config import load_settings
+from quickstudy.system.atomic import write_bytes
+from quickstudy.versions import dvc
 
 STAGE = "meta_train"
 
@@ -25,18 +25,18 @@ STAGE = "meta_train"
     name="inputs",
     task_run_name="inputs",
     cache_policy=NO_CACHE,
-    retries=steps.RETRIES,
-    retry_delay_seconds=steps.BACKOFF,
-    retry_condition_fn=steps.a_retry_can_help,
+    retries=process.RETRIES,
+    retry_delay_seconds=process.BACKOFF,
+    retry_condition_fn=process.a_retry_can_help,
 )
 def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
     """The data, and what the stages before have made."""
     with telling.step(None, "inputs") as done:
         listen = telling.listener("inputs")
-        versions.set_data(root, data)
-        steps.bring_data(root, data, listen)
+        dvc.set_data(root, data)
+        process.bring_data(root, data, listen)
         for stage in stages:
-            versions.pull_outputs(root, stage, listen)
+            dvc.pull_outputs(root, stage, listen)
         done["note"] = f"data version {data[:8]}"
 
 
@@ -44,14 +44,14 @@ def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
     name="outputs",
     task_run_name="outputs",
     cache_policy=NO_CACHE,
-    retries=steps.RETRIES,
-    retry_delay_seconds=steps.BACKOFF,
-    retry_condition_fn=steps.a_retry_can_help,
+    retries=process.RETRIES,
+    retry_delay_seconds=process.BACKOFF,
+    retry_condition_fn=process.a_retry_can_help,
 )
 def send(root: Path) -> None:
     """What was trained, into the DVC remote."""
     with telling.step(None, "outputs"):
-        versions.push_outputs(root, [STAGE], telling.listener("outputs"))
+        dvc.push_outputs(root, [STAGE], telling.listener("outputs"))
 
 
 @flow(name="meta-train", persist_result=False)
@@ -66,17 +66,17 @@ def meta_train(lock: str, data: str, project: str | None = None) -> None:
     Raises:
         QuickstudyError: the inputs are not to be had here, or what the stage tells the user.
     """
-    root = steps.project_of(project)
+    root = process.project_of(project)
     limits = load_settings(root / "params.yaml").runs
-    with steps.only_run(root), notice.of_run(root), alone_on_the_gpu():
+    with process.only_run(root), notice.of_run(root), alone_on_the_gpu():
         write_bytes(root / "dvc.lock", lock.encode())
-        stages = {stage.name: stage for stage in versions.stages(root)}
+        stages = {stage.name: stage for stage in dvc.stages(root)}
         fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[STAGE].after, data)
-        train = steps.bring_up_to_date.with_options(
+        train = process.bring_up_to_date.with_options(
             name=STAGE, task_run_name=STAGE, timeout_seconds=limits.limit(STAGE)
         )
         train(root, stages[STAGE], return_state=True).result()
-        if versions.has_remote(root):
+        if dvc.has_remote(root):
             send.with_options(timeout_seconds=limits.limit("outputs"))(root, return_state=True).result()
 
 

@@ -11,10 +11,10 @@ import sys
 
 from prefect import flow
 
-from flows import notice, steps
+from flows import notice, process
 from quickstudy import registry
 from quickstudy.config import load_settings
-from quickstudy.ledger import Entry
+from quickstudy.registry.ledger import Entry
 
 
 @flow(name="promote", persist_result=False)
@@ -42,22 +42,22 @@ def promote(
     Raises:
         QuickstudyError: nothing was moved; says why.
     """
-    root = steps.project_of(project)
+    root = process.project_of(project)
     policy = load_settings(root / "params.yaml").gate
     with notice.of_run(root):
-        plan = steps.choose(root, "promote", str(version), against)
+        plan = process.choose(root, "promote", str(version), against)
         if approve:
             registry.approved(plan, reason)
-        verdict = steps.ask_gate(root, plan, must_compare=not (approve or ask))
+        verdict = process.ask_gate(root, plan, must_compare=not (approve or ask))
         if ask:
-            decision = steps.ask_person(plan, verdict, policy.deadline)
+            decision = process.ask_person(plan, verdict, policy.deadline)
             if not decision.promote:
                 return None
             reason = f"{decision.reason} ({decision.name})"
             registry.approved(plan, decision.reason)
         elif not approve and verdict["answer"] != "PROMOTE":
             return None
-        return steps.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
+        return process.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
 
 
 @flow(name="rollback", persist_result=False)
@@ -67,11 +67,11 @@ def rollback(reason: str = "", against: int | None = None, project: str | None =
     Raises:
         QuickstudyError: nothing was moved; says why.
     """
-    root = steps.project_of(project)
+    root = process.project_of(project)
     with notice.of_run(root):
-        plan = steps.choose(root, "rollback", "previous", against)
+        plan = process.choose(root, "rollback", "previous", against)
         registry.approved(plan, reason)
-        return steps.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
+        return process.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--ask", action="store_true")
     asked = parser.parse_args(arguments)
     if asked.verb == "promote":
-        return steps.main(lambda: promote(asked.version, asked.reason, asked.approve, asked.ask, asked.against))
-    return steps.main(lambda: rollback(asked.reason, asked.against))
+        return process.main(lambda: promote(asked.version, asked.reason, asked.approve, asked.ask, asked.against))
+    return process.main(lambda: rollback(asked.reason, asked.against))
 
 
 if __name__ == "__main__":

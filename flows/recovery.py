@@ -2,9 +2,9 @@
 
     python -m flows.recovery       # mark those of this clone and name them, as `quickstudy worker` does
 
-A run of a deployment holds the lock of its workspace (quickstudy.workspaces) for as long as its process lives. So a
-workspace that nobody holds, and whose run Prefect believes to be at work, is that of a dead one. Runs of machines that
-are gone altogether have no heartbeat; an automation marks those (flows/deploy.py).
+A run of a deployment holds the lock of its workspace (quickstudy.runs.workspaces) for as long as its process lives. So
+a workspace that nobody holds, and whose run Prefect believes to be at work, is that of a dead one. Runs of machines
+that are gone altogether have no heartbeat; an automation marks those (flows/deploy.py).
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from flows import steps
-from quickstudy import workspaces
-from quickstudy.environment import find_project
+from flows import process
+from quickstudy.runs import workspaces
+from quickstudy.system.environment import find_project
 
 RETRAIN = "retrain/retrain"
 WATCH = "watch/watch"
@@ -173,7 +173,7 @@ def main() -> int:
             for name in bury(client, find_project()):
                 print(f"run {name} has crashed", flush=True)
 
-    return steps.main(run)
+    return process.main(run)
 
 
 if __name__ == "__main__":

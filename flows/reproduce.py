@@ -15,11 +15,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows import notice, steps, telling
-from quickstudy import reproduce as rebuild
-from quickstudy import versions
+from flows import notice, process, telling
 from quickstudy.cli.display import COUNT
 from quickstudy.config import load_settings
+from quickstudy.lineage import verdict as rebuild
+from quickstudy.versions import dvc
 
 
 # A rebuild starts from nothing: no step is taken from what an earlier one has left. How long it takes is not what the
@@ -49,7 +49,7 @@ def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
     cache_policy=NO_CACHE,
     retries=1,
     retry_delay_seconds=10,
-    retry_condition_fn=steps.a_retry_can_help,
+    retry_condition_fn=process.a_retry_can_help,
 )
 def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
     """Its data."""
@@ -61,7 +61,7 @@ def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
 
 
 @task(cache_policy=NO_CACHE)
-def build(project: Path, recipe: rebuild.Recipe, stage: versions.Stage) -> str | None:
+def build(project: Path, recipe: rebuild.Recipe, stage: dvc.Stage) -> str | None:
     """A stage of its dvc.yaml, run anew. How it failed, where it did."""
     with telling.step(None, stage.name) as done:
         failure = rebuild.build(project, recipe, stage, telling.listener(stage.name))
@@ -102,7 +102,7 @@ def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
         QuickstudyError: it cannot be rebuilt; says why.
         versions.StageFailed: a stage was killed.
     """
-    root, started = steps.project_of(project), time.monotonic()
+    root, started = process.project_of(project), time.monotonic()
     with rebuild.alone(root), notice.of_run(root):
         read_state = read(root, uri, return_state=True)
         recipe = read_state.result()
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
     parser.add_argument("uri", help="a version, an alias or a run")
     asked = parser.parse_args(arguments)
-    return steps.main(lambda: reproduce(asked.uri))
+    return process.main(lambda: reproduce(asked.uri))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ from uuid import UUID
 from prefect import flow, get_run_logger, runtime
 from prefect.client.orchestration import get_client
 
-from flows import notice, recovery, steps, telling
-from quickstudy import registry, versions, workspaces
+from flows import notice, process, recovery, telling
+from quickstudy import registry
 from quickstudy.config import Settings, load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import Registration
+from quickstudy.runs import workspaces
+from quickstudy.versions import dvc
 
 TRAINING = "meta_train"
 
@@ -47,7 +49,7 @@ def retrain(
         QuickstudyError: what the user has to mend, in one line.
         versions.StageFailed: a stage ended by a bug or a signal.
     """
-    root = steps.project_of(project)
+    root = process.project_of(project)
     settings = load_settings(root / "params.yaml")
     limit = settings.runs.limit
     deployed = bool(runtime.deployment.id)
@@ -60,24 +62,24 @@ def retrain(
         if missed:
             get_run_logger().info("does the work of %d other runs too, whose time on the schedule had come", missed)
     alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
-    with steps.only_run(root), alone, notice.of_run(root):
+    with process.only_run(root), alone, notice.of_run(root):
         if data:
-            state = steps.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
+            state = process.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
         else:
-            state = steps.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
+            state = process.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
         state.result()
-        stages = versions.stages(root)
-        if deployed and not versions.stale(root):  # one look instead of one a stage: the common end of a trigger
+        stages = dvc.stages(root)
+        if deployed and not dvc.stale(root):  # one look instead of one a stage: the common end of a trigger
             get_run_logger().info("every stage is up to date")
             stages = ()
         for stage in stages:
             elsewhere = stage.name == TRAINING and train_on == "gpu"
-            step = (steps.train_elsewhere if elsewhere else steps.bring_up_to_date).with_options(
+            step = (process.train_elsewhere if elsewhere else process.bring_up_to_date).with_options(
                 name=stage.name, task_run_name=stage.name, timeout_seconds=limit(stage.name)
             )
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
-        register = steps.register.with_options(timeout_seconds=limit("register"))
+        register = process.register.with_options(timeout_seconds=limit("register"))
         with workspaces.until_sent(root):
             registration: Registration = register(root, return_state=True, wait_for=[state]).result()
         if deployed and registration.logged:
@@ -85,9 +87,9 @@ def retrain(
         automatic = settings.gate.promotion == "automatic"
         plan = registry.unjudged(root, automatic)
         if plan is not None:
-            verdict = steps.ask_gate.with_options(timeout_seconds=limit("gate"))(root, plan, must_compare=False)
+            verdict = process.ask_gate.with_options(timeout_seconds=limit("gate"))(root, plan, must_compare=False)
             if verdict["answer"] == "PROMOTE" and automatic:
-                steps.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
+                process.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
     return registration
 
 
@@ -116,15 +118,15 @@ def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
 def known_data(root: Path) -> str | None:
     """The version of the data that the worker's clone has, where it can be had; its data/ is where new data arrives."""
     home = os.environ.get(workspaces.HOME)
-    version = versions.data_hash(Path(home)) if home else None
-    if not version or versions.in_cache(root, version):
+    version = dvc.data_hash(Path(home)) if home else None
+    if not version or dvc.in_cache(root, version):
         return version
-    if not versions.has_remote(root):
+    if not dvc.has_remote(root):
         return None
-    versions.set_data(root, version)
+    dvc.set_data(root, version)
     try:
-        return version if versions.in_remote(root) else None
-    except versions.RemoteFailed:
+        return version if dvc.in_remote(root) else None
+    except dvc.RemoteFailed:
         return version  # bringing it is tried again, and says so
 
 
@@ -133,10 +135,10 @@ def keep(root: Path, settings: Settings, registration: Registration) -> None:
     if not settings.runs.branch:
         return
     name = f"runs/{datetime.now(UTC):%Y-%m-%d-%H%M%S}-version-{registration.version}"
-    files = {path: (root / path).read_bytes() for path in versions.WRITTEN_BY_RUNS if (root / path).exists()}
+    files = {path: (root / path).read_bytes() for path in dvc.WRITTEN_BY_RUNS if (root / path).exists()}
     files["metrics.json"] = json.dumps(registry.stage_metrics(root), indent=1).encode()
     with telling.step(None, "branch") as done:
-        versions.commit_files(
+        dvc.commit_files(
             root, name, files, f"Version {registration.version} of the model: data, lock and metrics",
             push=settings.runs.push,
         )  # fmt: skip
@@ -144,7 +146,7 @@ def keep(root: Path, settings: Settings, registration: Registration) -> None:
 
 
 def main() -> int:
-    return steps.main(retrain)
+    return process.main(retrain)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from quickstudy import versions
-from quickstudy.durations import record_duration
+from quickstudy.runs.durations import record_duration
+from quickstudy.versions import dvc
 
 DONE: list[dict[str, Any]] = []
 """What the steps of this process have told when they ended; the run's summary (flows/notice.py) is made of it."""
@@ -36,7 +36,7 @@ def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
     try:
         yield done
     except BaseException as failure:
-        if isinstance(failure, versions.StageFailed):
+        if isinstance(failure, dvc.StageFailed):
             tell(step=name, line=str(failure))
         note = str(failure) or type(failure).__name__
         DONE.append({"step": name, "outcome": "failed", "seconds": time.monotonic() - start, "note": note})

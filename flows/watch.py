@@ -20,10 +20,12 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
-from flows import notice, recovery, steps, telling
-from quickstudy import registry, versions, watching
+from flows import notice, process, recovery, telling
+from quickstudy import registry
 from quickstudy.config import Settings, load_settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs import watching
+from quickstudy.versions import dvc
 
 TAKE = ("quickstudy", "data", "take", "--json")
 DRIFT = ("quickstudy", "drift", "--json")
@@ -42,7 +44,7 @@ def watch(project: str | None = None) -> str | None:
     Raises:
         QuickstudyError: the data cannot be used; says why.
     """
-    root = steps.project_of(project)
+    root = process.project_of(project)
     settings = load_settings(root / "params.yaml")
     with notice.of_run(root, always=False), get_client(sync_client=True) as client:
         for name in recovery.bury(client, root):
@@ -65,7 +67,7 @@ def take_deliveries(root: Path) -> list[dict[str, Any]]:
     """What is in the inbox into the datasets; what is bad, aside."""
     path = root / ".cache" / "taken.json"
     with telling.step(None, "inbox") as done:
-        steps.call(root, "inbox", [*TAKE, str(path)], telling.listener("inbox"))
+        process.call(root, "inbox", [*TAKE, str(path)], telling.listener("inbox"))
         deliveries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         counts = {what: [d for d in deliveries if d["outcome"] == what] for what in ("taken", "rejected", "waiting")}
         if not counts["taken"] and not counts["rejected"]:
@@ -91,8 +93,8 @@ def _name(delivery: dict[str, Any]) -> str:
 def look(root: Path, now: str) -> str | None:
     """Give data/ a version; None where it does not look like ``now`` any more, or another DVC command holds it."""
     try:
-        version = versions.add_data(root)
-    except versions.Busy as busy:
+        version = dvc.add_data(root)
+    except dvc.Busy as busy:
         get_run_logger().info("%s; the next look comes", busy)
         return None
     return version if watching.signature(root / "data") == now else None
@@ -112,8 +114,8 @@ def start(root: Path, settings: Settings, version: str) -> str | None:
     """Let the data be had from elsewhere, ask what the policy says, and start the retraining."""
     with telling.step(None, "start") as done:
         listen = telling.listener("start")
-        if versions.has_remote(root):
-            versions.push_data(root, listen)
+        if dvc.has_remote(root):
+            dvc.push_data(root, listen)
         emit_event("quickstudy.data.changed", resource={"prefect.resource.id": f"quickstudy.data.{version[:32]}"})
         why = f"data version {version[:8]}"
         if settings.watch.retrain == "never":
@@ -121,7 +123,7 @@ def start(root: Path, settings: Settings, version: str) -> str | None:
             return None
         if settings.watch.retrain == "drift" and registry.aliases(root).get("champion"):
             path = root / ".cache" / "drift.json"
-            code = steps.call(root, "drift", [*DRIFT, str(path)], listen, (0, 3))
+            code = process.call(root, "drift", [*DRIFT, str(path)], listen, (0, 3))
             if code == 0:
                 done.update(outcome="up to date", note=f"{why} has not drifted; the schedule takes it")
                 return None
@@ -149,7 +151,7 @@ def _tag(version: str) -> str:
 
 
 def main() -> int:
-    return steps.main(watch)
+    return process.main(watch)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from quickstudy.config import Settings
-from quickstudy.environment import apply_environment
+from quickstudy.system.environment import apply_environment
 from tests.toy.project import REPOSITORY, make_project, run_git
 
 # Nothing of the developer's own stores is touched.

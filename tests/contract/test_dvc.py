@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quickstudy import versions
 from quickstudy.errors import QuickstudyError
+from quickstudy.versions import dvc
 
 
 def bring_up_to_date(root: Path) -> list[str]:
-    return [versions.repro(root, stage.name, print) for stage in versions.stages(root)]
+    return [dvc.repro(root, stage.name, print) for stage in dvc.stages(root)]
 
 
 def change(root: Path, old: str, new: str) -> None:
@@ -29,29 +29,29 @@ def change(root: Path, old: str, new: str) -> None:
 
 
 def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> None:
-    version = versions.add_data(project)
+    version = dvc.add_data(project)
     bring_up_to_date(project)
-    assert versions.stale(project) == {}
+    assert dvc.stale(project) == {}
     whole = (project / "dvc.lock").read_bytes()
     for rest in (b"", whole[: len(whole) // 2].rstrip(b"\n")):
         (project / "dvc.lock").write_bytes(rest)
         (project / "data.dvc").write_bytes(b"")
-        assert versions.data_hash(project) == version
-        assert versions.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
+        assert dvc.data_hash(project) == version
+        assert dvc.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
         (project / ".dvc/tmp/rwlock").write_bytes(rest[:20])
         assert bring_up_to_date(project) == ["up to date"] * 4
 
     (project / "dvc.lock").write_bytes(b"")
     with (project / ".dvc/tmp/lock").open("ab") as other:  # a DVC that is writing it at this moment
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert versions.data_hash(project) == version and (project / "dvc.lock").read_bytes() == b""
+        assert dvc.data_hash(project) == version and (project / "dvc.lock").read_bytes() == b""
     (project / "dvc.lock").write_text("<<<<<<< ours\n")  # not DVC's doing: somebody has to look at it
     with pytest.raises(QuickstudyError):
-        versions.stale(project)
+        dvc.stale(project)
 
 
 def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: Path) -> None:
-    versions.add_data(project)
+    dvc.add_data(project)
     bring_up_to_date(project)
     listed = project / ".dvc/tmp/rwlock"
     with subprocess.Popen(["sleep", "600"]) as stranger:
@@ -61,7 +61,7 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
             listed.write_text(json.dumps({"write": {str(project / "tasks"): entry}, "read": {str(project): [entry]}}))
             began = time.time()
             os.utime(listed, (began, began))
-            with pytest.raises(versions.Busy):  # as far as anybody can tell that is a DVC at work
+            with pytest.raises(dvc.Busy):  # as far as anybody can tell that is a DVC at work
                 bring_up_to_date(project)
             os.utime(listed, (began - 60, began - 60))  # before that process began: the machine has started again
             assert "ran" in bring_up_to_date(project)
@@ -70,84 +70,84 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
 
 
 def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
-    assert versions.stale(project) == {
+    assert dvc.stale(project) == {
         "data": ("no version yet",),
         "tasks": ("never ran", "data changed"),
         "meta_train": ("never ran", "after tasks"),
         "evaluate": ("never ran", "after meta_train"),
         "card": ("never ran", "after evaluate"),
     }
-    version = versions.add_data(project)
-    assert version == versions.data_hash(project) and version.endswith(".dir") and len(version) == 36
-    assert versions.committed_data_hash(project) is None
+    version = dvc.add_data(project)
+    assert version == dvc.data_hash(project) and version.endswith(".dir") and len(version) == 36
+    assert dvc.committed_data_hash(project) is None
     assert bring_up_to_date(project) == ["ran"] * 4
-    assert versions.stale(project) == {}
+    assert dvc.stale(project) == {}
     assert bring_up_to_date(project) == ["up to date"] * 4
-    assert set(versions.lock_hashes(project)) > {"build/model", "build/tasks/tasks.json"}
-    assert versions.code_state(project).changed == ()  # what a run writes is ignored or does not count
+    assert set(dvc.lock_hashes(project)) > {"build/model", "build/tasks/tasks.json"}
+    assert dvc.code_state(project).changed == ()  # what a run writes is ignored or does not count
 
     change(project, "count: 600", "count: 300")
-    assert versions.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
-    assert versions.code_state(project).changed == ("params.yaml",)
-    assert "+  count: 300" in versions.patch(project)
+    assert dvc.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
+    assert dvc.code_state(project).changed == ("params.yaml",)
+    assert "+  count: 300" in dvc.patch(project)
     change(project, "count: 300", "count: 600")
 
     (project / "data/three.txt").write_text("three\n")
-    found = versions.stale(project)
+    found = dvc.stale(project)
     assert found["data"] == ("data/ differs from data.dvc",) and found["tasks"] == ("data changed",)
-    assert versions.data_hash(project) == version  # looking changed nothing
-    newer = versions.add_data(project)
-    assert newer != version and "data" not in versions.stale(project)
+    assert dvc.data_hash(project) == version  # looking changed nothing
+    newer = dvc.add_data(project)
+    assert newer != version and "data" not in dvc.stale(project)
     (project / "data/three.txt").unlink()
-    assert versions.add_data(project) == version  # the same files are the same version
-    assert versions.in_cache(project, newer) and not versions.in_cache(project, "0" * 32 + ".dir")
+    assert dvc.add_data(project) == version  # the same files are the same version
+    assert dvc.in_cache(project, newer) and not dvc.in_cache(project, "0" * 32 + ".dir")
 
     (project / "data/three.txt").write_text("three\n")  # a run that is cut off after its first stage
-    versions.add_data(project)
-    assert versions.repro(project, "tasks", print) == "ran"
-    assert versions.stale(project) == {
+    dvc.add_data(project)
+    assert dvc.repro(project, "tasks", print) == "ran"
+    assert dvc.stale(project) == {
         "meta_train": ("build/tasks/tasks.json changed",),
         "evaluate": ("after meta_train",),
         "card": ("after evaluate",),
     }
     (project / "data/three.txt").unlink()
-    assert versions.add_data(project) == version
-    assert versions.repro(project, "tasks", print) == "restored"
+    assert dvc.add_data(project) == version
+    assert dvc.repro(project, "tasks", print) == "restored"
 
     shutil.rmtree(project / "build/card")
     (project / "build/tasks/tasks.json").write_text("mine\n")
-    assert versions.stale(project) == {
+    assert dvc.stale(project) == {
         "tasks": ("build/tasks/tasks.json was changed by hand",),
         "meta_train": ("after tasks",),
         "evaluate": ("after meta_train",),
         "card": ("build/card is missing", "after evaluate"),
     }
     shutil.rmtree(project / "data")
-    assert versions.stale(project)["data"] == ("data/ is missing",)
-    versions.checkout_data(project)
+    assert dvc.stale(project)["data"] == ("data/ is missing",)
+    dvc.checkout_data(project)
     assert (project / "data/two.txt").read_text() == "two\n"
 
 
 def test_a_mistake_of_the_users_in_a_stage_is_one_line_and_leaves_the_former_outputs(project: Path) -> None:
-    versions.add_data(project)
+    dvc.add_data(project)
     bring_up_to_date(project)
     before = (project / "build/tasks/tasks.json").read_bytes()
     lock = (project / "dvc.lock").read_bytes()
     (project / "data/bad").touch()
-    versions.add_data(project)
+    dvc.add_data(project)
     lines: list[str] = []
     with pytest.raises(QuickstudyError, match=r"^data/bad: one class only\. Add a second one$"):
-        versions.repro(project, "tasks", lines.append)
+        dvc.repro(project, "tasks", lines.append)
     assert (project / "build/tasks/tasks.json").read_bytes() == before
     assert (project / "dvc.lock").read_bytes() == lock
 
 
 def test_a_bug_in_a_stage_is_no_mistake_of_the_users(project: Path) -> None:
     (project / "data/bug").touch()
-    versions.add_data(project)
+    dvc.add_data(project)
     lines: list[str] = []
-    with pytest.raises(versions.StageFailed, match="stage tasks failed: AssertionError") as failure:
-        versions.repro(project, "tasks", lines.append)
+    with pytest.raises(dvc.StageFailed, match="stage tasks failed: AssertionError") as failure:
+        dvc.repro(project, "tasks", lines.append)
     assert not failure.value.killed
     assert lines[0].startswith("Traceback") and not any("failed to reproduce" in line for line in lines)
 
@@ -163,8 +163,8 @@ def started(root: Path) -> int:
 @pytest.fixture
 def training(project: Path) -> Callable[[], "subprocess.Popen[str]"]:
     """Start a training that lasts a minute in another process."""
-    versions.add_data(project)
-    versions.repro(project, "tasks", print)
+    dvc.add_data(project)
+    dvc.repro(project, "tasks", print)
     (project / "slow").touch()
     code = "from pathlib import Path; from quickstudy import versions; versions.repro(Path('.'), 'meta_train', print)"
 
@@ -180,8 +180,8 @@ def test_a_busy_workspace_says_who_is_at_work(project: Path, training: Callable[
     process = training()
     started(project)
     try:
-        with pytest.raises(versions.Busy, match=r"another DVC command is at work here \(PID \d+\).*Wait"):
-            versions.stale(project)
+        with pytest.raises(dvc.Busy, match=r"another DVC command is at work here \(PID \d+\).*Wait"):
+            dvc.stale(project)
     finally:
         process.terminate()
         process.communicate()
@@ -196,51 +196,51 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
     assert "StageFailed: stage meta_train failed: killed by signal 9" in text
     (project / "slow").unlink()
     lines: list[str] = []
-    assert versions.repro(project, "meta_train", lines.append) == "ran"
+    assert dvc.repro(project, "meta_train", lines.append) == "ran"
     assert lines == ["meta-train: 1 of 3", "meta-train: 2 of 3", "meta-train: 3 of 3"]
 
 
 def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:
-    versions.add_data(project)
+    dvc.add_data(project)
     stages = yaml.safe_load((project / "dvc.yaml").read_text())
     stages["stages"]["tasks"]["cmd"] = "kill -9 $$"
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages))
-    with pytest.raises(versions.StageFailed) as failure:
-        versions.repro(project, "tasks", print)
+    with pytest.raises(dvc.StageFailed) as failure:
+        dvc.repro(project, "tasks", print)
     assert failure.value.killed
 
 
 def test_without_git_one_line_says_so(project: Path) -> None:
     shutil.rmtree(project / ".git")
-    for ask in (versions.stale, versions.add_data, versions.code_state):
+    for ask in (dvc.stale, dvc.add_data, dvc.code_state):
         with pytest.raises(QuickstudyError, match="no git repository"):
             ask(project)
 
 
 def test_data_comes_from_a_remote_where_one_is_configured(project: Path, tmp_path: Path) -> None:
-    assert not versions.has_remote(project)
-    version = versions.add_data(project)
+    assert not dvc.has_remote(project)
+    version = dvc.add_data(project)
     for arguments in (["remote", "add", "--default", "store", str(tmp_path / "store")], ["push", "--quiet"]):
         subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=project, check=True, capture_output=True)
-    assert versions.has_remote(project)
+    assert dvc.has_remote(project)
     shutil.rmtree(project / "data")
     shutil.rmtree(project / ".dvc/cache")
-    versions.pull_data(project, print)
+    dvc.pull_data(project, print)
     assert (project / "data/one.txt").read_text() == "one\n"
-    assert versions.data_hash(project) == version and "data" not in versions.stale(project)
+    assert dvc.data_hash(project) == version and "data" not in dvc.stale(project)
 
     shutil.rmtree(project / "data")
     shutil.rmtree(project / ".dvc/cache")
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(versions.RemoteFailed, match="the DVC remote did not give the data"):
-        versions.pull_data(project, print)
+    with pytest.raises(dvc.RemoteFailed, match="the DVC remote did not give the data"):
+        dvc.pull_data(project, print)
 
 
 def test_a_command_that_is_killed_is_run_once_more(tmp_path: Path) -> None:
     def killed(times: int) -> int:
         script = f'echo x >> tries; [ "$(wc -l < tries)" -gt {times} ] || kill -9 $$'
         (tmp_path / "tries").unlink(missing_ok=True)
-        return versions._run(["sh", "-c", script], tmp_path).returncode
+        return dvc._run(["sh", "-c", script], tmp_path).returncode
 
     assert killed(1) == 0
     assert killed(2) == -9

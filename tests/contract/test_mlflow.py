@@ -18,7 +18,7 @@ import pytest
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Move
+from quickstudy.registry.ledger import Move
 
 REPOSITORY = Path(__file__).parents[2]
 

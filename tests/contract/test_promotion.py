@@ -15,8 +15,8 @@ import pytest
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Move
 from quickstudy.registry import promotions
+from quickstudy.registry.ledger import Move
 
 
 def client(root: Path) -> Any:

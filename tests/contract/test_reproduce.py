@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import registry, reproduce, versions
+from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
-from quickstudy.reproduce import Verdict
+from quickstudy.lineage import verdict
+from quickstudy.lineage.verdict import Verdict
+from quickstudy.versions import dvc as versions
 
 REPOSITORY = Path(__file__).parents[2]
 TOY = REPOSITORY / "tests/toy"
@@ -70,20 +72,20 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 def rebuild(root: Path, uri: str = "1") -> Verdict:
     """What the flow does."""
-    with reproduce.alone(root):
-        recipe = reproduce.read(root, uri)
-        project, source = reproduce.prepare(root, recipe)
-        reproduce.check_code(project, recipe)
-        reproduce.fetch_data(project, recipe, source, lambda line: None)
+    with verdict.alone(root):
+        recipe = verdict.read(root, uri)
+        project, source = verdict.prepare(root, recipe)
+        verdict.check_code(project, recipe)
+        verdict.fetch_data(project, recipe, source, lambda line: None)
         failure = None
-        for stage in reproduce.needed(project):
-            failure = failure or reproduce.build(project, recipe, stage, lambda line: None)
-        return reproduce.judge(root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure)
+        for stage in verdict.needed(project):
+            failure = failure or verdict.build(project, recipe, stage, lambda line: None)
+        return verdict.judge(root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure)
 
 
 def refused(root: Path, match: str, uri: str = "1") -> None:
-    with pytest.raises(QuickstudyError, match=match) as error, reproduce.alone(root):
-        reproduce.prepare(root, reproduce.read(root, uri))
+    with pytest.raises(QuickstudyError, match=match) as error, verdict.alone(root):
+        verdict.prepare(root, verdict.read(root, uri))
     assert "\n" not in str(error.value)
 
 
@@ -105,13 +107,13 @@ def test_a_version_is_built_again_bit_for_bit_and_nothing_else_changes(root: Pat
     assert found.rebuilt_weights == found.recorded_weights and found.uri == "models:/quickstudy/1"
     assert working_copy(root) == before and git(root, "count-objects", "-v") == objects
     assert git(root, "worktree", "list").count("\n") == 1
-    assert reproduce.read_verdict(root, found.run_id) == found
+    assert verdict.read_verdict(root, found.run_id) == found
     kept = root / found.folder / "build/model/model.safetensors"
     assert kept.read_bytes() == (root / "build/model/model.safetensors").read_bytes()
     # By the same run and by its alias it is the same model.
     run = registry.version(root, "1").run_id
     for uri in (f"runs:/{run}", "champion", "models:/quickstudy@champion", "models:/quickstudy/1"):
-        assert reproduce.read(root, uri).uri == "models:/quickstudy/1"
+        assert verdict.read(root, uri).uri == "models:/quickstudy/1"
 
 
 def test_a_clone_rebuilds_from_the_store_of_another(
@@ -158,7 +160,7 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
     assert found.answer == "IDENTICAL", found
     assert found.notes == ("not kept, and read by no stage: huge.zip",)
     assert working_copy(root) == before
-    record = reproduce.read(root, "2").record
+    record = verdict.read(root, "2").record
     patch = Path(record.place.removeprefix("file://").replace("%20", " ")) / "changes.patch"
     patch.unlink()
     refused(root, r"models:/quickstudy/2: cannot be rebuilt: its working copy was changed and no patch was kept", "2")
@@ -200,7 +202,7 @@ def test_what_is_gone_is_told_before_any_work(root: Path, tmp_path: Path) -> Non
     refused(root, r"params.yaml of its commit is not what was recorded \(seed: 7 recorded, 0 there\)")
     (folder / "params.yaml").unlink()
     (folder / "dvc.lock").write_text("stages: {}\n")
-    assert reproduce.read(root, "1").notes == ("dvc.lock beside its run was changed since, and is not looked at",)
+    assert verdict.read(root, "1").notes == ("dvc.lock beside its run was changed since, and is not looked at",)
     listing = json.loads((folder / "lineage.json").read_text())
     (folder / "lineage.json").write_text(json.dumps({**listing, "git_commit": "0" * 40}))
     refused(root, r"says another git_commit than the run itself; commit 0000000000 is not in this repository")
@@ -208,7 +210,7 @@ def test_what_is_gone_is_told_before_any_work(root: Path, tmp_path: Path) -> Non
     refused(root, "runs:/0123: there is no such run", "runs:/0123")
     (folder / "lineage.json").unlink()
     refused(root, "models:/quickstudy/1: cannot be rebuilt: lineage.json is not beside its run")
-    assert not list((root / reproduce.FOLDER).glob("*/worktree"))
+    assert not list((root / verdict.FOLDER).glob("*/worktree"))
 
     from mlflow import MlflowClient
 
@@ -266,10 +268,10 @@ def test_a_kill_in_the_middle_leaves_the_working_copy_and_the_next_run_is_clean(
     before = working_copy(root)
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(REPOSITORY)], cwd=root)
     started = time.monotonic()
-    while not (found := list((root / reproduce.FOLDER).glob("*/worktree/data/one.txt"))):
+    while not (found := list((root / verdict.FOLDER).glob("*/worktree/data/one.txt"))):
         assert process.poll() is None and time.monotonic() - started < 60
         time.sleep(0.01)
-    with pytest.raises(QuickstudyError, match="another rebuild is at work here"), reproduce.alone(root):
+    with pytest.raises(QuickstudyError, match="another rebuild is at work here"), verdict.alone(root):
         pass
     process.kill()
     process.wait()

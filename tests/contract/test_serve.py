@@ -130,7 +130,7 @@ def register(root: Path, seed: int) -> None:
 
     saved = root / f"mlruns/version-{seed}"
     save_small(root / f"model-{seed}", seed)
-    mlflow.pyfunc.save_model(saved, loader_module="quickstudy.serving.pyfunc", data_path=str(root / f"model-{seed}"))
+    mlflow.pyfunc.save_model(saved, loader_module="quickstudy.adaptation.pyfunc", data_path=str(root / f"model-{seed}"))
     client = MlflowClient(registry.tracking_uri(root), registry.tracking_uri(root))
     with contextlib.suppress(MlflowException):
         client.create_registered_model(registry.NAME)

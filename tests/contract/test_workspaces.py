@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import registry, versions, workspaces
+from quickstudy import registry
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs import workspaces
+from quickstudy.versions import dvc
 from tests.toy.project import run_git
 
 
@@ -44,7 +46,7 @@ def test_a_workspace_is_a_commit_and_keeps_what_was_built_there(clone: Path, git
     assert "somebody edits" not in (tree / "stage.py").read_text()
     assert os.environ[workspaces.LOCKED] == str(tree)
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(tree / "src")
-    assert versions.cache_folder(tree) == versions.cache_folder(clone)
+    assert dvc.cache_folder(tree) == dvc.cache_folder(clone)
     assert (tree / ".dvc/config.local").stat().st_mode & 0o077 == 0  # it may hold a remote's password
     (tree / "build").mkdir()
     (tree / "build/model").write_text("built")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import registry, versions
+from quickstudy import registry
+from quickstudy.versions import dvc
 
 pytestmark = pytest.mark.usefixtures("prefect", "served")
 
@@ -16,9 +17,9 @@ def test_rebuild_a_version_and_look_at_its_lineage(
     with_flows: Path, answer: Callable[..., tuple[int, str, str]]
 ) -> None:
     root = with_flows
-    versions.add_data(root)
+    dvc.add_data(root)
     for stage in ("tasks", "meta_train"):
-        versions.repro(root, stage, lambda line: None)
+        dvc.repro(root, stage, lambda line: None)
     registry.register(root)
 
     code, _, err = answer(root, "reproduce", "7")
@@ -58,7 +59,7 @@ def test_rebuild_a_version_and_look_at_its_lineage(
     code, out, _ = answer(root, "lineage", "2", "--json")
     chain = json.loads(out)
     assert chain["code"]["git_dirty"] and "stage.py" in chain["code"]["git_changed"]
-    assert chain["data"]["version"] == versions.data_hash(root) and chain["version"]["aliases"] == ["challenger"]
+    assert chain["data"]["version"] == dvc.data_hash(root) and chain["version"]["aliases"] == ["challenger"]
     assert chain["promotions"]["moves"][0]["moves"] == [{"alias": "challenger", "origin": None, "target": 2}]
     shutil.rmtree(root / ".git")
     code, _, err = answer(root, "lineage", "runs:/0")

@@ -22,9 +22,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.states import Failed
 
-from flows import retrain, steps
-from quickstudy import registry, versions
+from flows import process, retrain
+from quickstudy import registry
 from quickstudy.errors import QuickstudyError
+from quickstudy.versions import dvc
 
 pytestmark = pytest.mark.usefixtures("prefect", "no_starter", "served")
 
@@ -46,7 +47,7 @@ def last_run() -> tuple[Any, list[Any], list[Any]]:
 
 @flow
 def version_data(root: Path) -> str:
-    return steps.version_data(root, return_state=True).result()
+    return process.version_data(root, return_state=True).result()
 
 
 def test_everything_runs_once_and_is_then_up_to_date(
@@ -105,14 +106,17 @@ def test_a_stage_that_was_killed_gets_another_try_and_a_bug_does_not(
     assert {task.name: task.run_count for task in tasks} == {step: 2 if step == "tasks" else 1 for step in STEPS}
 
     (project / "data/bug").touch()
-    with pytest.raises(versions.StageFailed, match="AssertionError"):
+    with pytest.raises(dvc.StageFailed, match="AssertionError"):
         retrain.retrain(str(project))
     _, tasks, _ = last_run()
     assert (tasks[-1].name, tasks[-1].run_count) == ("tasks", 1)
 
 
 def test_two_flows_do_not_share_a_project(project: Path) -> None:
-    with steps.only_run(project), pytest.raises(QuickstudyError, match=r"another run is at work here \(process \d+\)"):
+    with (
+        process.only_run(project),
+        pytest.raises(QuickstudyError, match=r"another run is at work here \(process \d+\)"),
+    ):
         retrain.retrain(str(project))
     assert not (project / "data.dvc").exists()
 
@@ -122,7 +126,7 @@ def test_missing_data_is_built_once_and_then_comes_from_the_cache(
 ) -> None:
     monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
     script = 'mkdir -p data; echo built >> times; echo "build words: 1 of 1"; cp times data/starter'
-    monkeypatch.setattr(steps, "STARTER", ("sh", "-c", script))
+    monkeypatch.setattr(process, "STARTER", ("sh", "-c", script))
 
     def note() -> str:
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -166,7 +170,7 @@ def test_data_follows_data_dvc_when_git_changes_it(project: Path) -> None:
 def test_a_new_version_of_the_data_names_what_was_imported() -> None:
     old, new = "a" * 32, "b" * 32
     for built in (True, False):
-        note = steps._about(new, old, old, built, ["tickets"])
+        note = process._about(new, old, old, built, ["tickets"])
         assert note == "version bbbbbbbb is new (beside the starter data: tickets); the committed one is aaaaaaaa"
 
 
@@ -233,13 +237,13 @@ def test_a_comparison_that_is_impossible_does_not_fail_the_run(
     [
         (QuickstudyError("no space left on the disk", where="/gpu"), True),  # of another machine, by its run's message
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), True),
-        (versions.Busy("another DVC command is at work here"), True),
+        (dvc.Busy("another DVC command is at work here"), True),
         (registry.Moving("root@gpu has been moving aliases for 2 s"), True),
-        (versions.StageFailed("meta_train", "was killed", killed=True), True),
-        (versions.StageFailed("meta_train", "ValueError: 3", killed=False), False),
+        (dvc.StageFailed("meta_train", "was killed", killed=True), True),
+        (dvc.StageFailed("meta_train", "ValueError: 3", killed=False), False),
         (QuickstudyError("train.steps = -1 is not positive"), False),
     ],
 )
 def test_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
     failed: Any = Failed(data=error)
-    assert steps.a_retry_can_help(steps.register, None, failed) is again  # type: ignore[arg-type]
+    assert process.a_retry_can_help(process.register, None, failed) is again  # type: ignore[arg-type]

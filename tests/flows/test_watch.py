@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 
-from flows import steps, watch
+from flows import process, watch
 from quickstudy import registry
 from quickstudy.config import load_settings
 
@@ -57,7 +57,7 @@ def test_the_policy_says_what_new_data_starts(
         assert drift in fine
         return drift
 
-    monkeypatch.setattr(steps, "call", call)
+    monkeypatch.setattr(process, "call", call)
     monkeypatch.setattr(registry, "aliases", lambda _: {"champion": champion} if champion else {})
     version = next(VERSIONS)
     got = flow(watch.start, name="start")(project, load_settings(project / "params.yaml"), version)

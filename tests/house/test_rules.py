@@ -19,10 +19,10 @@ NO_DEPENDENCY = {
     "quickstudy",
     "quickstudy.config",
     "quickstudy.errors",
-    "quickstudy.cli.progress",
-    "quickstudy.atomic",
-    "quickstudy.workers",
-    "quickstudy.processes",
+    "quickstudy.system.progress",
+    "quickstudy.system.atomic",
+    "quickstudy.system.workers",
+    "quickstudy.system.processes",
 }
 
 

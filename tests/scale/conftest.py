@@ -1,7 +1,7 @@
 """Servers of a team's size, thrown away afterwards: PostgreSQL, Prefect's and MLflow's servers on it, sshd.
 
-Each runs under a keeper (quickstudy.processes), so that it ends with the tests, however those end, and listens on
-loopback alone. What is not installed skips its tests; `.ci/run` installs it.
+Each runs under a keeper (quickstudy.system.processes), so that it ends with the tests, however those end, and listens
+on loopback alone. What is not installed skips its tests; `.ci/run` installs it.
 """
 
 import getpass
@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from quickstudy import processes
+from quickstudy.system import processes
 from tests.toy.postgresql import make_cluster
 from tests.toy.project import add_flows
 

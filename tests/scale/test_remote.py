@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import versions
+from quickstudy.versions import dvc as versions
 from tests.scale.conftest import SSH
 
 STAGES = ("tasks", "meta_train", "evaluate", "card")

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving.store import Store
+from quickstudy.serving.engine.store import Store
 from tests.scale.conftest import Team
 
 

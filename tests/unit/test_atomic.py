@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quickstudy.atomic import draft, write_json
+from quickstudy.system.atomic import draft, write_json
 
 
 def test_a_file_appears_at_the_end_and_the_old_one_stays_until_then(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from PIL import Image
 from scipy.stats import t as student
 
 from quickstudy.card import write_card
-from quickstudy.card.evidence import read_evidence
 from quickstudy.card.failures import confusions, episodes_to_look_at
 from quickstudy.card.figures import _apart, adaptation
 from quickstudy.card.page import html_page
@@ -28,10 +27,11 @@ from quickstudy.card.text import FIGURES, markdown
 from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import write_evaluation
-from quickstudy.gate import Contender, Evidence, judge
-from quickstudy.tasks.episodes import Episodes
+from quickstudy.evaluation.answers import write_evaluation
+from quickstudy.evaluation.gate import Contender, Evidence, judge
+from quickstudy.report.evidence import read_evidence
 from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
+from quickstudy.tasks.suites import Episodes
 from quickstudy.training import Look, write_curve
 
 EVERY = (("letters", "image", "classes"), ("words", "audio", "domain"), ("talk", "text", "dataset"))

@@ -11,7 +11,6 @@ from matplotlib import style
 from scipy.stats import ttest_rel
 
 import quickstudy.comparison.timing
-from quickstudy.card.style import STYLE
 from quickstudy.comparison.grid import Cell, Change, freeze_all, grid, learners, validation_suites
 from quickstudy.comparison.page import headings, markdown, sentence, texts
 from quickstudy.comparison.picture import png, tradeoff
@@ -20,6 +19,7 @@ from quickstudy.comparison.timing import time_adaptation
 from quickstudy.config import Model, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.report.style import STYLE
 from quickstudy.tasks.frozen import FrozenEpisodes
 from quickstudy.tasks.splits import row_splits
 

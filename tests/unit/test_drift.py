@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import binom
 
 from quickstudy.config import Drift
-from quickstudy.drift import EXAMPLE, Sample, gaussian_kernel, holm, measure, mmd_test, witness_auc
+from quickstudy.stats.two_sample import EXAMPLE, Sample, gaussian_kernel, holm, measure, mmd_test, witness_auc
 
 POLICY = Drift(significance=0.05, auc=0.75, examples=1000, fewest=8, permutations=99)
 TRIALS = 500

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from quickstudy.durations import FILE, read_durations, record_duration
+from quickstudy.runs.durations import FILE, read_durations, record_duration
 
 
 def test_the_last_duration_of_each_step_is_remembered(tmp_path: Path) -> None:

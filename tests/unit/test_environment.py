@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy.environment import apply_environment, find_project
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.environment import apply_environment, find_project
 
 
 def test_the_project_is_the_nearest_folder_upwards_with_both_files(tmp_path: Path) -> None:

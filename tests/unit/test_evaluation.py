@@ -14,14 +14,14 @@ from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
+from quickstudy.adaptation.state import adapt, predict
 from quickstudy.config import Episodes, Evaluate, Settings
-from quickstudy.evaluation import METHODS, Subject, evaluate, summarise, train_from_scratch, write_evaluation
-from quickstudy.model.encoders import make_encoder
+from quickstudy.encoders import make_encoder
+from quickstudy.evaluation.answers import METHODS, Subject, evaluate, summarise, train_from_scratch, write_evaluation
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.task_state import adapt, predict
-from quickstudy.stats import OURS
-from quickstudy.tasks.episodes import Pool, Suite
+from quickstudy.stats.intervals import OURS
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze
+from quickstudy.tasks.suites import Pool, Suite
 
 SEED = 3
 

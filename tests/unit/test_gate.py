@@ -11,7 +11,7 @@ import pytest
 
 from quickstudy.config import Gate, Settings
 from quickstudy.errors import QuickstudyError
-from quickstudy.gate import Contender, Evidence, Rule, answer_of, decide, gains, judge, judge_until_settled
+from quickstudy.evaluation.gate import Contender, Evidence, Rule, answer_of, decide, gains, judge, judge_until_settled
 
 SUITES = {"letters": ["letters"], "phrases": ["phrases/one", "phrases/two"], "signs": ["signs"],
           "sounds": ["sounds", "sounds@new"]}  # fmt: skip

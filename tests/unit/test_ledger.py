@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from quickstudy import ledger
-from quickstudy.ledger import Entry, Move
+from quickstudy.registry import ledger
+from quickstudy.registry.ledger import Entry, Move
 
 WHEN = {"when": "2026-03-03T10:00:00+00:00", "who": "ada@lab"}
 

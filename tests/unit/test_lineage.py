@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from quickstudy import lineage
+from quickstudy.versions import lineage
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import processes
+from quickstudy.system import processes
 
 
 def wait_until(condition, seconds: float = 20) -> bool:

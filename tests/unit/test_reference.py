@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Dataset
+from quickstudy.drift.reference import FILE, Known, content_digests, read_reference, remember, units_of, write_reference
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
-from quickstudy.reference import FILE, Known, content_digests, read_reference, remember, units_of, write_reference
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import torch
 from quickstudy.config import Episodes, Reproduce, Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import Subject, evaluate
+from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.lineage.verdict import Gap, _equivalent, compare
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
-from quickstudy.reproduce import Gap, _equivalent, compare
-from quickstudy.stats import mean_interval
-from quickstudy.tasks.episodes import Pool, Suite
+from quickstudy.stats.intervals import mean_interval
 from quickstudy.tasks.frozen import freeze, write_episodes
+from quickstudy.tasks.suites import Pool, Suite
 
 POLICY = Reproduce(bound=0.02, dataset_bound=0.05, episodes=40)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm, sem, t, ttest_1samp, ttest_ind, ttest_rel
 
-from quickstudy.stats import (
+from quickstudy.stats.intervals import (
     OURS,
     beaten_by,
     estimate,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from quickstudy.config import PerModality, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.episodes import Pool
+from quickstudy.tasks.suites import Pool
 from quickstudy.training import (
     Engine,
     Look,
@@ -353,7 +353,7 @@ import json, sys, torch
 from pathlib import Path
 from quickstudy.config import Settings
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.episodes import Pool
+from quickstudy.tasks.suites import Pool
 from quickstudy.training import Engine, Source, meta_train
 from safetensors.torch import load_file, save_file
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import versions
 from quickstudy.errors import QuickstudyError
+from quickstudy.versions import dvc
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ def test_stages_come_after_those_that_they_depend_on(tmp_path: Path) -> None:
         "  second: {cmd: b, deps: [build/one], outs: [build/two], params: [seed]}\n"
         "  first: {cmd: a, outs: [build/one, build/model], plots: [{curve.csv: {x: step}}]}\n"
     )
-    first, second, last = versions.stages(tmp_path)
+    first, second, last = dvc.stages(tmp_path)
     assert (first.name, second.name, last.name) == ("first", "second", "last")
     assert first.outs == ("build/one", "build/model", "curve.csv")
     assert second.params == ("seed",) and second.after == ("first",)
@@ -24,7 +24,7 @@ def test_stages_come_after_those_that_they_depend_on(tmp_path: Path) -> None:
 
 def test_a_path_that_only_begins_alike_is_no_dependency(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: a, outs: [build/model]}, b: {cmd: b, deps: [build/model2]}}")
-    assert [stage.after for stage in versions.stages(tmp_path)] == [(), ()]
+    assert [stage.after for stage in dvc.stages(tmp_path)] == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,21 @@ def test_a_path_that_only_begins_alike_is_no_dependency(tmp_path: Path) -> None:
 def test_a_broken_dvc_yaml_is_told(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dvc.yaml").write_text(content)
     with pytest.raises(QuickstudyError, match=rf"dvc\.yaml: .*{message}"):
-        versions.stages(tmp_path)
+        dvc.stages(tmp_path)
 
 
 def test_the_real_pipeline_is_the_four_stages_in_order() -> None:
-    assert [stage.name for stage in versions.stages(REPOSITORY)] == ["tasks", "meta_train", "evaluate", "card"]
+    assert [stage.name for stage in dvc.stages(REPOSITORY)] == ["tasks", "meta_train", "evaluate", "card"]
 
 
 def test_the_data_version_is_read_from_data_dvc(tmp_path: Path) -> None:
-    assert versions.data_hash(tmp_path) is None
+    assert dvc.data_hash(tmp_path) is None
     (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n")
-    assert versions.data_hash(tmp_path) == "0123.dir"
+    assert dvc.data_hash(tmp_path) == "0123.dir"
     (tmp_path / "data.dvc").write_text("<<<<<<< HEAD\n")
     with pytest.raises(QuickstudyError, match=r"data\.dvc: is not a DVC file"):
-        versions.data_hash(tmp_path)
+        dvc.data_hash(tmp_path)
 
 
 def test_flatten_keeps_lists_and_joins_names() -> None:
-    assert versions.flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}
+    assert dvc.flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}

@@ -6,10 +6,10 @@ A pure function of its inputs: the same files give the same bytes.
 from pathlib import Path
 
 from quickstudy.card import figures
-from quickstudy.card.evidence import read_evidence
 from quickstudy.card.failures import episodes_to_look_at
 from quickstudy.card.page import html_page
 from quickstudy.card.text import markdown
+from quickstudy.report.evidence import read_evidence
 
 LARGEST = 1_000_000  # bytes of the page, with its figures
 DPI = (144, 110, 84, 64, 48)  # the first that the page stays below it with

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from quickstudy.card.evidence import Evidence, truth
 from quickstudy.data.dataset import MODALITIES
-from quickstudy.stats import mean_interval
+from quickstudy.report.evidence import Evidence, truth
+from quickstudy.stats.intervals import mean_interval
 
 BINS = 10
 

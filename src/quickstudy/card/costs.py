@@ -2,9 +2,9 @@
 
 import math
 
-from quickstudy.card.evidence import Evidence
 from quickstudy.card.separately import TASKS, mean_difference, paired_with_scratch
-from quickstudy.card.words import counts, difference, duration, examples, listed, marked, percent, plain, rows
+from quickstudy.report.evidence import Evidence
+from quickstudy.report.words import counts, difference, duration, examples, listed, marked, percent, plain, rows
 
 
 def cost(evidence: Evidence) -> list[str]:

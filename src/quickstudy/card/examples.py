@@ -11,8 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from quickstudy.card.failures import Episode
-from quickstudy.card.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
 from quickstudy.data.media import decode_image
+from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
 
 MOST_CLASSES, MOST_TAUGHT, MOST_ASKED = 10, 2, 5  # shown of an episode
 PIXELS = 64  # a side of an image, at most
@@ -113,7 +113,7 @@ def _ear(audio: Mapping[str, Any]) -> Any:
     from torch import Tensor
 
     from quickstudy.config import AudioInput
-    from quickstudy.model.encoders.audio import AudioEncoder
+    from quickstudy.encoders.audio import AudioEncoder
 
     class Front(AudioEncoder):
         """The frozen front and no network."""

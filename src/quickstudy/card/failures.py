@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quickstudy.card.evidence import Evidence, truth
 from quickstudy.data.dataset import MODALITIES, read_dataset
+from quickstudy.report.evidence import Evidence, truth
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from quickstudy.card.calibration import calibrations
-from quickstudy.card.evidence import FAMILIES, SHORT, Evidence
 from quickstudy.card.examples import draw_episodes
 from quickstudy.card.failures import Episode
 from quickstudy.card.separately import paired_with_scratch
-from quickstudy.card.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
-from quickstudy.card.words import duration
 from quickstudy.data.dataset import MODALITIES
-from quickstudy.stats import OURS
+from quickstudy.report.evidence import FAMILIES, SHORT, Evidence
+from quickstudy.report.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
+from quickstudy.report.words import duration
+from quickstudy.stats.intervals import OURS
 
 
 def draw(evidence: Evidence, shown: Sequence[Sequence[Episode]], narrow: bool, dpi: int) -> dict[str, bytes]:

@@ -8,8 +8,8 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.token import Token
 
-from quickstudy.card.evidence import SHORT
-from quickstudy.stats import OURS
+from quickstudy.report.evidence import SHORT
+from quickstudy.stats.intervals import OURS
 
 CSS = """
 :root { color-scheme: light; }

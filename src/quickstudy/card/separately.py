@@ -4,8 +4,8 @@ import math
 
 import pandas as pd
 
-from quickstudy.card.evidence import Evidence
-from quickstudy.stats import OURS, mean_interval, paired_interval
+from quickstudy.report.evidence import Evidence
+from quickstudy.stats.intervals import OURS, mean_interval, paired_interval
 
 TASKS = 100
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from quickstudy.card import costs, weak
 from quickstudy.card.calibration import Calibration, calibrations
-from quickstudy.card.evidence import LONG, SHORT, Evidence
 from quickstudy.card.failures import Episode
 from quickstudy.card.verdict import champion_summary, gates_word
-from quickstudy.card.words import counts, duration, examples, interval, listed, percent, plain, rows, sentence, shots
-from quickstudy.stats import OURS
+from quickstudy.report.evidence import LONG, SHORT, Evidence
+from quickstudy.report.words import counts, duration, examples, interval, listed, percent, plain, rows, sentence, shots
+from quickstudy.stats.intervals import OURS
 
 NOVELTIES = {
     "classes": ("New classes", "The kind of data is known from meta-training; these classes are not."),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quickstudy.card.evidence import Evidence
-from quickstudy.card.words import difference, marked, plain, rows, shots, signed
 from quickstudy.errors import QuickstudyError
-from quickstudy.stats import OURS, mean_interval, paired_interval
+from quickstudy.report.evidence import Evidence
+from quickstudy.report.words import difference, marked, plain, rows, shots, signed
+from quickstudy.stats.intervals import OURS, mean_interval, paired_interval
 
 UNITS = {"points": (100, 2, " points"), "nats": (1, 3, " nats")}
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from quickstudy.card.calibration import BINS, Calibration
-from quickstudy.card.evidence import Evidence
 from quickstudy.card.examples import shown_classes, shown_queries
 from quickstudy.card.failures import Confusion, Episode, confusions
-from quickstudy.card.words import listed, percent, plain, rows, shots
-from quickstudy.stats import OURS
+from quickstudy.report.evidence import Evidence
+from quickstudy.report.words import listed, percent, plain, rows, shots
+from quickstudy.stats.intervals import OURS
 
 MOST_LETTERS = 180  # of a text that is shown
 ASKED = 2  # texts a class that are shown

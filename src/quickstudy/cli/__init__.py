@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import typer
 
-from quickstudy.environment import apply_environment
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.environment import apply_environment
 
 app = typer.Typer(
     name="quickstudy",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy import CHAMPION
-from quickstudy.atomic import draft
 from quickstudy.cli.tasks import PANEL, ModelOption
+from quickstudy.system.atomic import draft
 
 if TYPE_CHECKING:
-    from quickstudy.serving.chat import Entry
+    from quickstudy.serving.chat.chat import Entry
 
 
 def register(app: typer.Typer) -> None:
@@ -56,8 +56,8 @@ def chat(
     """
     from quickstudy.client import Quickstudy
     from quickstudy.config import load_settings
-    from quickstudy.environment import find_project
-    from quickstudy.serving.chat import Chat
+    from quickstudy.serving.chat.chat import Chat
+    from quickstudy.system.environment import find_project
 
     settings = load_settings(find_project() / "params.yaml")
     entries, taught = _read_faq(faq), _read_learned(learned)
@@ -96,8 +96,8 @@ def _lines() -> Iterator[str]:
 
 
 def _read_faq(path: Path) -> "list[Entry]":
-    from quickstudy.data.importers import import_source
-    from quickstudy.serving.chat import Entry
+    from quickstudy.ingest.importers import import_source
+    from quickstudy.serving.chat.chat import Entry
 
     _, table = import_source(path, "faq", "text", content="question", label="answer", group="none")
     pairs = zip(table.column("text").to_pylist(), table.column("label").to_pylist(), strict=True)
@@ -105,9 +105,9 @@ def _read_faq(path: Path) -> "list[Entry]":
 
 
 def _read_learned(path: Path | None) -> "list[Entry]":
-    from quickstudy.data.importers import read_queries
     from quickstudy.errors import QuickstudyError
-    from quickstudy.serving.chat import Entry
+    from quickstudy.ingest.importers import read_queries
+    from quickstudy.serving.chat.chat import Entry
 
     if path is not None and path.suffix != ".jsonl":
         raise QuickstudyError("what is taught is kept as JSON Lines", where=path, fix="Name it .jsonl")

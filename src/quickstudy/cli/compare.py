@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.atomic import draft, write_bytes, write_json
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import draft, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,10 +69,10 @@ def compare(
 
     [dim]quickstudy compare --learner adapt --learner protonet --set model.width=32 --seeds 3[/dim]
     """
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.cli.stages import read_datasets
     from quickstudy.comparison.grid import freeze_all, grid
     from quickstudy.config import changed, load_settings
+    from quickstudy.system.progress import showing_progress
 
     base = load_settings()
     if out.exists() and not out.is_dir():  # told before the training, not after it
@@ -178,7 +178,7 @@ def _judge(
 
     from quickstudy.cli.stages import read_arrays
     from quickstudy.config import Evaluate
-    from quickstudy.evaluation import Subject, evaluate
+    from quickstudy.evaluation.answers import Subject, evaluate
     from quickstudy.model.store import load_model
 
     try:
@@ -228,7 +228,7 @@ def _judgement_key(blocks: "Sequence[FrozenEpisodes]", data: str) -> str:
 @cache
 def _judging_code() -> bytes:
     """Read once: what is edited later does not run in this process."""
-    from quickstudy import evaluation
+    from quickstudy.evaluation import answers as evaluation
 
     return Path(evaluation.__file__).read_bytes()
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.atomic import write_json
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quickstudy.config import Settings
-    from quickstudy.data.checks import Finding
     from quickstudy.data.dataset import Dataset, DatasetInfo
+    from quickstudy.ingest.checks import Finding
 
 ROOT = Path("data")
 CACHE = Path(".cache/checks")
@@ -54,8 +54,8 @@ def build(
 ) -> None:
     """Build the starter data: glyphs, digits, words, apidocs and phrasebook. Nothing is downloaded."""
     _settings()
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.starter import build_starter
+    from quickstudy.starter import build_starter
+    from quickstudy.system.progress import showing_progress
 
     with showing_progress() as progress:
         built = build_starter(ROOT, names=names or None, force=force, progress=progress)
@@ -144,11 +144,11 @@ def import_(
     [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
     """
     settings = _settings()
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.additions import create
     from quickstudy.data.dataset import Dataset
-    from quickstudy.data.importers import check_name, import_source
-    from quickstudy.data.lock import locked
+    from quickstudy.ingest.additions import create
+    from quickstudy.ingest.importers import check_name, import_source
+    from quickstudy.system.locks import locked
+    from quickstudy.system.progress import showing_progress
 
     check_name(name)
     notes: list[str] = []
@@ -231,9 +231,9 @@ def add(
     [dim]Where data arrives by itself: quickstudy data take[/dim]
     """
     settings = _settings()
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.additions import commit, prepare
-    from quickstudy.data.lock import locked
+    from quickstudy.ingest.additions import commit, prepare
+    from quickstudy.system.locks import locked
+    from quickstudy.system.progress import showing_progress
 
     folder = _existing(name)
     notes: list[str] = []
@@ -281,8 +281,8 @@ def take(
     Exit code 0 whatever became of the deliveries; --json says it.
     """
     settings = _settings()
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.inbox import take
+    from quickstudy.ingest.inbox import take
+    from quickstudy.system.progress import showing_progress
 
     with showing_progress() as progress:
         outcomes = take(ROOT, settings, _split_of(settings), cache=CACHE, progress=progress)
@@ -361,9 +361,9 @@ def check(
     Exit code 2 where something is fatal, which `quickstudy run` refuses; else 0.
     """
     settings = _settings()
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.data.checks import check_datasets
     from quickstudy.data.dataset import dataset_names
+    from quickstudy.ingest.checks import check_datasets
+    from quickstudy.system.progress import showing_progress
 
     names = dataset_names(ROOT)
     if name is not None:

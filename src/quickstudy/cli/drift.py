@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy import CHAMPION
-from quickstudy.atomic import write_json
 from quickstudy.cli.stages import DATA
 from quickstudy.cli.tasks import JsonOption, ModalityOption, ModelOption, PatternOption
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset
-    from quickstudy.drift import Distance
+    from quickstudy.drift.reference import Known
     from quickstudy.model.metamodel import MetaModel
-    from quickstudy.reference import Known
+    from quickstudy.stats.two_sample import Distance
 
 PANEL = "Use the model"
 DRIFT = 3
@@ -72,13 +72,13 @@ def drift(
     [dim]quickstudy drift today.zip --name tickets --json drift.json[/dim]
     """
     from quickstudy.config import load_settings
-    from quickstudy.environment import find_project
+    from quickstudy.system.environment import find_project
 
     root = find_project()  # a mistake is told before torch and MLflow are loaded
     settings = load_settings(root / "params.yaml")
 
+    from quickstudy.drift.reference import read_reference
     from quickstudy.model.store import load_model, weights_digest
-    from quickstudy.reference import read_reference
     from quickstudy.registry import resolve
 
     folder = resolve(model, root)
@@ -191,8 +191,8 @@ def judge(
     Raises:
         QuickstudyError: the model makes of an example what is no vector.
     """
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.drift import holm
+    from quickstudy.stats.two_sample import holm
+    from quickstudy.system.progress import showing_progress
 
     found = []
     with showing_progress() as progress:
@@ -221,9 +221,9 @@ def _compare(
     import numpy as np
 
     from quickstudy.data.dataset import Dataset
-    from quickstudy.drift import Sample, measure
-    from quickstudy.model.features import features
-    from quickstudy.reference import embed, units_of
+    from quickstudy.drift.reference import embed, units_of
+    from quickstudy.encoders.features import features
+    from quickstudy.stats.two_sample import Sample, measure
 
     policy, dataset = settings.drift, batch.dataset
     rows = batch.rows
@@ -277,7 +277,7 @@ def _arrived(dataset: "Dataset", known: "Mapping[str, Known]", everything: bool)
     """Of a dataset in data/ what was not there when the model was trained."""
     import numpy as np
 
-    from quickstudy.reference import content_digests
+    from quickstudy.drift.reference import content_digests
 
     one = known.get(dataset.name)
     if one is None:
@@ -295,9 +295,9 @@ def _brought(
     """Files of the user's, which need not be imported."""
     import numpy as np
 
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.data.dataset import MODALITIES, Dataset, DatasetInfo, make_table
-    from quickstudy.data.importers import import_source, read_queries
+    from quickstudy.ingest.importers import import_source, read_queries
+    from quickstudy.system.progress import showing_progress
 
     if modality is not None and modality not in MODALITIES:
         raise QuickstudyError(f"{modality!r} is no modality", where="--modality", fix=f"Known: {', '.join(MODALITIES)}")

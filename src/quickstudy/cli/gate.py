@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from quickstudy.config import Settings
-    from quickstudy.gate import Verdict
+    from quickstudy.evaluation.gate import Verdict
 
 GATE = Path(".cache") / "gate"
 CODES = {"PROMOTE": 0, "HOLD": 3, "REJECT": 4}
@@ -48,8 +48,8 @@ def gate(
 
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.config import load_settings
+    from quickstudy.system.progress import showing_progress
 
     root = project()
     os.chdir(root)
@@ -74,7 +74,7 @@ def show_verdict(console: Any, verdict: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from quickstudy.gate import Rule
+    from quickstudy.evaluation.gate import Rule
 
     tones = {"passed": "green", "open": "yellow", "failed": "red", "PROMOTE": "green", "HOLD": "yellow"}
     console.print(Text(verdict["answer"], style=f"bold {tones.get(verdict['answer'], 'red')}"))
@@ -107,21 +107,23 @@ def judge_versions(
     import pandas as pd
     import torch
 
-    from quickstudy import contenders, registry, versions
-    from quickstudy.atomic import draft, write_json
+    from quickstudy import registry
     from quickstudy.card import write_card
     from quickstudy.cli.stages import CARD, EVALUATE, MODEL, TASKS, read_arrays, read_datasets
-    from quickstudy.evaluation import Subject
-    from quickstudy.gate import Evidence, check_kind, judge_until_settled
-    from quickstudy.lineage import file_hash
+    from quickstudy.evaluation import contenders
+    from quickstudy.evaluation.answers import Subject
+    from quickstudy.evaluation.gate import Evidence, check_kind, judge_until_settled
     from quickstudy.model.store import load_model, weights_digest
+    from quickstudy.system.atomic import draft, write_json
     from quickstudy.tasks.frozen import read_episodes
+    from quickstudy.versions import dvc
+    from quickstudy.versions.lineage import file_hash
 
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     _are_todays(root)
     splits, episodes = _splits(TASKS / "splits.yaml"), file_hash(TASKS / "episodes.parquet")
-    data = versions.data_hash(root)
+    data = dvc.data_hash(root)
     assert episodes is not None and data is not None
     numbers = (challenger,) if champion is None else (challenger, champion)
     folders = [registry.resolve(f"models:/{registry.NAME}/{number}", root) for number in numbers]
@@ -196,9 +198,9 @@ def judge_versions(
 
 def _are_todays(root: Path) -> None:
     """Check that the episodes and the baselines' answers are of today's data and settings."""
-    from quickstudy import versions
+    from quickstudy.versions import dvc
 
-    stale = versions.stale(root)
+    stale = dvc.stale(root)
     for step in ("data", "tasks", "evaluate"):
         if step in stale:
             raise QuickstudyError(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from quickstudy.environment import apply_environment, find_project
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.environment import apply_environment, find_project
 
 if TYPE_CHECKING:
     from quickstudy.cli.display import Display
@@ -26,14 +26,15 @@ def run() -> None:
     model. What is done is skipped."""
     from rich.console import Console
 
-    from quickstudy import registry, versions
+    from quickstudy import registry
     from quickstudy.cli.summary import accuracy_table, next_steps, step_times
     from quickstudy.config import load_settings
+    from quickstudy.versions import dvc
 
     root = project()
     console = Console()
     start = time.monotonic()
-    stale, registration = versions.stale(root), registry.registered(root)
+    stale, registration = dvc.stale(root), registry.registered(root)
     automatic = load_settings(root / "params.yaml").gate.promotion == "automatic"
     if not stale and registration is not None and registry.unjudged(root, automatic) is None:
         _print_versions(console, root, registration.version, registration.aliases)
@@ -55,7 +56,7 @@ def run() -> None:
         console.print(f"Gate   {verdict['answer']}{moved}. {verdict['sentence']}", highlight=False, soft_wrap=True)
     console.print(f"Times  {step_times(display.seconds, time.monotonic() - start)}", highlight=False)
     console.print("\nNext:", style="bold")
-    console.print(next_steps(uncommitted=versions.committed_data_hash(root) != versions.data_hash(root)))
+    console.print(next_steps(uncommitted=dvc.committed_data_hash(root) != dvc.data_hash(root)))
 
 
 def drive(root: Path, command: list[str], log_name: str) -> "Display":
@@ -67,8 +68,8 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
     """
     from rich.console import Console
 
-    from quickstudy import processes
     from quickstudy.cli.display import Display
+    from quickstudy.system import processes
 
     log_path = root / ".cache" / log_name
     log_path.parent.mkdir(exist_ok=True)
@@ -106,12 +107,13 @@ def plan() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from quickstudy import registry, versions
+    from quickstudy import registry
     from quickstudy.cli.summary import duration
-    from quickstudy.durations import read_durations
+    from quickstudy.runs.durations import read_durations
+    from quickstudy.versions import dvc
 
     root = project()
-    stale, took = versions.stale(root), read_durations(root)
+    stale, took = dvc.stale(root), read_durations(root)
     if not stale and registry.registered(root) is None:
         stale["register"] = ("this model and its evaluation are not registered yet",)
     elif stale:
@@ -119,7 +121,7 @@ def plan() -> None:
     table = Table(box=None, padding=(0, 1))
     for heading in ("step", "", "why", "last took"):
         table.add_column(heading, justify="right" if heading == "last took" else "left")
-    for step in ("data", *(stage.name for stage in versions.stages(root)), "register"):
+    for step in ("data", *(stage.name for stage in dvc.stages(root)), "register"):
         time_text = duration(took[step]) if step in took else "–"
         if step in stale:
             table.add_row(step, Text("stale", style="yellow"), Text("; ".join(stale[step])), time_text)
@@ -148,10 +150,11 @@ def project() -> Path:
 def _print_versions(console: object, root: Path, version: int | None, aliases: tuple[str, ...]) -> None:
     from rich.console import Console
 
-    from quickstudy import registry, versions
+    from quickstudy import registry
+    from quickstudy.versions import dvc
 
     assert isinstance(console, Console)
-    data = versions.data_hash(root)
+    data = dvc.data_hash(root)
     names = "".join(f" @{alias}" for alias in aliases)
     console.print(f"Data   version {data or 'none'}", highlight=False, soft_wrap=True)
     console.print(f"Model  models:/{registry.NAME}/{version}{names}", highlight=False, soft_wrap=True)

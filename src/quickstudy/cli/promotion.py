@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Ledger, Verb
+from quickstudy.registry.ledger import Ledger, Verb
 
 LAST = 50
 """How many moves `history` shows."""

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from quickstudy.reproduce import Recipe, Source, Verdict
+    from quickstudy.lineage.verdict import Recipe, Source, Verdict
 
 Uri = Annotated[
     str,
@@ -49,8 +49,8 @@ def reproduce(
 
     from rich.console import Console
 
-    from quickstudy import reproduce as rebuild
     from quickstudy.cli.pipeline import drive, project
+    from quickstudy.lineage import verdict as rebuild
 
     root = project()
     console = Console(stderr=as_json)
@@ -93,8 +93,8 @@ def lineage(
     from rich.text import Text
     from rich.tree import Tree
 
-    from quickstudy.chain.links import chain
     from quickstudy.cli.pipeline import project
+    from quickstudy.lineage.links import chain
 
     root = project()
     links = chain(root, uri)
@@ -103,7 +103,7 @@ def lineage(
     )
     name = str(last.get("uri") or f"runs:/{last['run_id']}")
     if picture is not None:
-        from quickstudy.chain.picture import write_picture
+        from quickstudy.lineage.picture import write_picture
 
         write_picture(links, picture, f"Lineage of {name}")
     if as_json:

@@ -12,8 +12,8 @@ from quickstudy.cli.tasks import ModelOption
 from quickstudy.errors import QuickstudyError
 
 if TYPE_CHECKING:
-    from quickstudy.serving.loaded import Source
-    from quickstudy.serving.store import Store
+    from quickstudy.serving.engine.loaded import Source
+    from quickstudy.serving.engine.store import Store
 
 app = typer.Typer(
     help="Serve the model over HTTP: teach a task in one call, ask in the next.", invoke_without_command=True,
@@ -57,11 +57,11 @@ def serve(
         return
     from quickstudy.cli.pipeline import project
     from quickstudy.config import load_settings
-    from quickstudy.serving import logs, server
-    from quickstudy.serving.app import make_app
-    from quickstudy.serving.engine import Engine
-    from quickstudy.serving.metrics import Metrics
-    from quickstudy.serving.shadow import compare
+    from quickstudy.serving.engine.engine import Engine
+    from quickstudy.serving.engine.shadow import compare
+    from quickstudy.serving.http import logs, server
+    from quickstudy.serving.http.app import make_app
+    from quickstudy.serving.http.metrics import Metrics
 
     root = project()
     params = load_settings(root / "params.yaml")
@@ -120,7 +120,7 @@ def remove_key(
 def _store(database: str | None) -> "Store":
     from quickstudy.cli.pipeline import project
     from quickstudy.config import load_settings
-    from quickstudy.serving.server import open_store
+    from quickstudy.serving.http.server import open_store
 
     root = project()
     return open_store(load_settings(root / "params.yaml").serve, root, database)
@@ -129,7 +129,7 @@ def _store(database: str | None) -> "Store":
 def _source(uri: str, root: Path) -> "Source":
     """What a model's address stands for. An alias is looked up again and again; all others stay what they are."""
     from quickstudy import registry
-    from quickstudy.serving.loaded import Source, folder_source
+    from quickstudy.serving.engine.loaded import Source, folder_source
 
     alias = uri.removeprefix(f"models:/{registry.NAME}@")
     if alias == uri:

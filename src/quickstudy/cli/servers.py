@@ -139,7 +139,7 @@ def worker(
     from rich.console import Console
 
     from quickstudy.cli.pipeline import project
-    from quickstudy.environment import serving
+    from quickstudy.system.environment import serving
 
     root = project()
     served = serving(root) or {}
@@ -166,7 +166,7 @@ def ui() -> None:
     from rich.console import Console
 
     from quickstudy.cli.pipeline import project
-    from quickstudy.environment import serving
+    from quickstudy.system.environment import serving
 
     root = project()
     console = Console()
@@ -205,7 +205,7 @@ class Services:
 
     def supervise(self, console: "Console", look: Callable[[], object] = lambda: None) -> None:
         """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
-        from quickstudy import processes
+        from quickstudy.system import processes
 
         while True:
             for service in self.all:
@@ -226,7 +226,7 @@ class Services:
             time.sleep(0.5)
 
     def _start(self, service: Service) -> None:
-        from quickstudy import processes
+        from quickstudy.system import processes
 
         service.started = time.monotonic()
         service.process = processes.start(
@@ -235,7 +235,7 @@ class Services:
 
     def stop(self) -> None:
         """Stop all: first the workers and their runs, which still tell the servers so, then those."""
-        from quickstudy import processes
+        from quickstudy.system import processes
 
         for servers in (False, True):
             going = [
@@ -258,7 +258,7 @@ class _Undertaker:
 
     def __call__(self) -> bool:
         """Whether there were any. Of a run that has ended in order, its workspace forgets the name, no more."""
-        from quickstudy import workspaces
+        from quickstudy.runs import workspaces
 
         left, now = set(workspaces.abandoned(self.root)), time.monotonic()
         if not left or (left == self.seen and now - self.at < AGAIN):
@@ -289,7 +289,7 @@ class _Watcher:
         died just now ("runs")."""
 
     def __call__(self) -> None:
-        from quickstudy import watching
+        from quickstudy.runs import watching
 
         now = time.monotonic()
         if now - self.looked < self.settings.every:
@@ -334,7 +334,7 @@ def _services(log_path: Path) -> Iterator[Services]:
 @contextlib.contextmanager
 def _only_up(root: Path) -> Iterator[IO[str]]:
     """The file in which `up` says what it serves, held for as long as it does."""
-    from quickstudy.environment import UP
+    from quickstudy.system.environment import UP
 
     path = root / UP
     path.parent.mkdir(exist_ok=True)
@@ -383,8 +383,8 @@ def _start_servers(
 
 
 def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
-    from quickstudy import workspaces
-    from quickstudy.environment import DEFAULTS
+    from quickstudy.runs import workspaces
+    from quickstudy.system.environment import DEFAULTS
 
     name = f"{socket.gethostname()}-{pool}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from quickstudy.atomic import write_json
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import write_json
 
 if TYPE_CHECKING:
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset
+    from quickstudy.drift.reference import Known
     from quickstudy.model.metamodel import MetaModel
-    from quickstudy.reference import Known
     from quickstudy.training import Source
 
 DATA, CACHE = Path("data"), Path(".cache")
@@ -42,12 +42,12 @@ def tasks() -> None:
     import numpy as np
     import yaml
 
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.config import load_settings
-    from quickstudy.data.checks import check_datasets
-    from quickstudy.tasks.episodes import test_suites
+    from quickstudy.ingest.checks import check_datasets
+    from quickstudy.system.progress import showing_progress
     from quickstudy.tasks.frozen import freeze, write_episodes
     from quickstudy.tasks.splits import meta_split, row_splits
+    from quickstudy.tasks.suites import test_suites
 
     settings = load_settings()
     datasets = open_datasets()
@@ -105,9 +105,9 @@ def meta_train() -> None:
         return
     import json
 
-    from quickstudy.cli.progress import showing_progress
+    from quickstudy.drift.reference import write_reference
     from quickstudy.model.store import save_model, weights_digest
-    from quickstudy.reference import write_reference
+    from quickstudy.system.progress import showing_progress
     from quickstudy.training import Engine, meta_train, write_curve
     from quickstudy.training.cost import Meter
 
@@ -162,7 +162,7 @@ def _in_processes(count: int, threads: int) -> None:
     import os
     import sys
 
-    from quickstudy.processes import stream
+    from quickstudy.system.processes import stream
 
     lines: list[str] = []
 
@@ -186,10 +186,10 @@ def _in_processes(count: int, threads: int) -> None:
 
 def evaluate_stage() -> None:
     """Judge the model on the frozen episodes, beside the baselines. build/model, build/tasks → build/evaluate"""
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.config import load_settings
-    from quickstudy.evaluation import Subject, beaten_by, evaluate, summarise, write_evaluation
+    from quickstudy.evaluation.answers import Subject, beaten_by, evaluate, summarise, write_evaluation
     from quickstudy.model.store import load_model
+    from quickstudy.system.progress import showing_progress
     from quickstudy.tasks.frozen import read_episodes
 
     settings = load_settings()
@@ -246,7 +246,7 @@ def prepare_training(settings: "Settings", datasets: "dict[str, Dataset]", progr
     import torch
 
     from quickstudy.model.metamodel import MetaModel
-    from quickstudy.tasks.episodes import training_pools
+    from quickstudy.tasks.suites import training_pools
     from quickstudy.training import Source
 
     pools = {
@@ -280,7 +280,7 @@ def remembered(
     """What a trained model remembers of each dataset, to tell drift by; ``learned`` is what it was trained on."""
     import numpy as np
 
-    from quickstudy.reference import remember
+    from quickstudy.drift.reference import remember
 
     known = []
     for name, dataset in datasets.items():
@@ -318,7 +318,7 @@ def read_arrays(datasets: "dict[str, Dataset]", model: "MetaModel", progress: An
     """By dataset: its memory-mapped array and the digest of what it was computed from."""
     from functools import partial
 
-    from quickstudy.model.features import features
+    from quickstudy.encoders.features import features
 
     found = {}
     for name, dataset in datasets.items():

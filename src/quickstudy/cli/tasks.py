@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy import CHAMPION
-from quickstudy.atomic import write_bytes, write_json
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import write_bytes, write_json
 
 if TYPE_CHECKING:
+    from quickstudy.adaptation.state import TaskState
     from quickstudy.data.dataset import Dataset
     from quickstudy.model.metamodel import MetaModel
-    from quickstudy.model.task_state import TaskState
 
 STATES = Path("adapted")
 PANEL = "Use the model"
@@ -53,10 +53,10 @@ def adapt(
     [dim]quickstudy adapt photos/ --task defects --shots 5[/dim]
     """
 
+    from quickstudy.adaptation.state import adapt as adapt_task
     from quickstudy.config import load_settings
-    from quickstudy.data.importers import check_name
-    from quickstudy.environment import find_project
-    from quickstudy.model.task_state import adapt as adapt_task
+    from quickstudy.ingest.importers import check_name
+    from quickstudy.system.environment import find_project
 
     check_name(task)
     alarm = load_settings(find_project() / "params.yaml").serve.false_alarm
@@ -106,9 +106,9 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from quickstudy.data.importers import read_queries
-    from quickstudy.serving.batch import asker
-    from quickstudy.stats import mean_interval
+    from quickstudy.adaptation.table import asker
+    from quickstudy.ingest.importers import read_queries
+    from quickstudy.stats.intervals import mean_interval
 
     if out is None and (keep or skip_bad):
         raise QuickstudyError("--keep and --skip-bad are about the rows of --out FILE", fix="Say --out too")
@@ -160,9 +160,9 @@ def _predict_table(
     skip_bad: bool,
     json: Path | None,
 ) -> None:
-    from quickstudy.cli.progress import showing_progress
-    from quickstudy.serving.batch import asker, predict_table
-    from quickstudy.stats import share_interval
+    from quickstudy.adaptation.table import asker, predict_table
+    from quickstudy.stats.intervals import share_interval
+    from quickstudy.system.progress import showing_progress
 
     ask = asker(_loaded_for(state, task, model), state)
     with showing_progress() as progress:
@@ -183,7 +183,7 @@ def _predict_table(
 
 
 def _adapted(task: str) -> "TaskState":
-    from quickstudy.model.task_state import TaskState
+    from quickstudy.adaptation.state import TaskState
 
     path = STATES / f"{task}.safetensors"
     if not path.exists():
@@ -238,14 +238,14 @@ def evaluate(
         from quickstudy.cli.stages import evaluate_stage
 
         return evaluate_stage()
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.config import Episodes, Evaluate, load_settings
     from quickstudy.data.dataset import read_dataset
-    from quickstudy.evaluation import Subject, summarise
-    from quickstudy.evaluation import evaluate as judge
-    from quickstudy.model.features import features
-    from quickstudy.tasks.episodes import Pool, Suite, test_suites
+    from quickstudy.encoders.features import features
+    from quickstudy.evaluation.answers import Subject, summarise
+    from quickstudy.evaluation.answers import evaluate as judge
+    from quickstudy.system.progress import showing_progress
     from quickstudy.tasks.frozen import freeze
+    from quickstudy.tasks.suites import Pool, Suite, test_suites
 
     folder = Path("data") / source
     if (folder / "dataset.yaml").exists():
@@ -303,18 +303,18 @@ def evaluate(
 
 
 def _load(uri: str) -> "tuple[MetaModel, str]":
-    from quickstudy.environment import find_project
     from quickstudy.model.store import load_model, weights_digest
     from quickstudy.registry import resolve
+    from quickstudy.system.environment import find_project
 
     folder = resolve(uri, find_project(Path.cwd()))
     return load_model(folder), weights_digest(folder)
 
 
 def _read(source: Path, modality: Any, pattern: str | None) -> "Dataset":
-    from quickstudy.cli.progress import showing_progress
     from quickstudy.data.dataset import Dataset
-    from quickstudy.data.importers import import_source
+    from quickstudy.ingest.importers import import_source
+    from quickstudy.system.progress import showing_progress
 
     with showing_progress() as progress:
         info, table = import_source(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quickstudy import CHAMPION
+from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.client.examples import Examples, is_one, read_examples
-from quickstudy.serving.taught import Example, Neighbour
 
 if TYPE_CHECKING:
     from quickstudy.data.dataset import Modality
@@ -126,7 +126,7 @@ class Quickstudy(ABC):
         Raises:
             QuickstudyError: there is no such model; says which there are.
         """
-        from quickstudy.environment import apply_environment
+        from quickstudy.system.environment import apply_environment
 
         apply_environment()  # before torch and MLflow are imported
         from quickstudy.client.local import LocalQuickstudy

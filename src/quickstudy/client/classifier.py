@@ -21,8 +21,8 @@ from quickstudy.client import Quickstudy
 from quickstudy.client.examples import Examples, is_one, read_examples
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.learners import VectorLearner
-from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.learners import VectorLearner
+from quickstudy.learners.protonet import ProtoNet
 from quickstudy.model.metamodel import TAU
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from quickstudy.atomic import write_bytes
+from quickstudy.adaptation import adapted as serving
+from quickstudy.adaptation.state import FALSE_ALARM, Support, TaskState
 from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
-from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
-from quickstudy.model.task_state import FALSE_ALARM, Support, TaskState
 from quickstudy.registry import resolve
-from quickstudy.serving import task as serving
+from quickstudy.system.atomic import write_bytes
+from quickstudy.system.environment import find_project
 
 
 class LocalQuickstudy(Quickstudy):

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from quickstudy.atomic import write_json
 from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import write_json
 
 TRIES = 4
 PAUSE = 0.25  # seconds before the second try, doubled for each further one

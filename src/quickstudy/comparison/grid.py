@@ -9,8 +9,8 @@ import yaml
 from quickstudy.config import Model, Settings, changed
 from quickstudy.data.dataset import Dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.tasks.episodes import Suite, test_suites, training_pools
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze
+from quickstudy.tasks.suites import Suite, test_suites, training_pools
 
 LEARNER = "model.learner"
 VARIABLE = ("inputs", "model", "train")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from quickstudy.card.words import duration, interval, plain
 from quickstudy.comparison.grid import LEARNER, Cell
 from quickstudy.comparison.table import Recommendation
 from quickstudy.config import Settings
+from quickstudy.report.words import duration, interval, plain
 
 PICTURE = "compare.png"
 

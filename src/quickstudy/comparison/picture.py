@@ -17,9 +17,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox, IdentityTransform
 
-from quickstudy.card.style import BLUE, GREEN, HALO, MUTED, STYLE, WIDE
-from quickstudy.card.words import duration
 from quickstudy.comparison.table import Recommendation
+from quickstudy.report.style import BLUE, GREEN, HALO, MUTED, STYLE, WIDE
+from quickstudy.report.words import duration
 
 LARGEST = 320.0  # square points, of the marker of the longest training
 SMALLEST = 14.0

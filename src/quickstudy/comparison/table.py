@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from quickstudy.comparison.grid import Cell
-from quickstudy.stats import paired_interval, stratified_interval
+from quickstudy.stats.intervals import paired_interval, stratified_interval
 
 KEYS = ["modality", "suite", "shot"]
 """What names a stratum: episodes that are drawn alike."""

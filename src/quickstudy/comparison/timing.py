@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from quickstudy.adaptation.state import adapt
 from quickstudy.data.dataset import Dataset
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.task_state import adapt
 from quickstudy.tasks.frozen import FrozenEpisodes
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.atomic import draft
+from quickstudy.system.atomic import draft
 
 FILE = "examples.parquet"
 MEMORY = Path(".cache") / "contents"

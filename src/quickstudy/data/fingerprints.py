@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from quickstudy.atomic import draft
 from quickstudy.data.contents import digest, remember
 from quickstudy.data.dataset import Dataset
 from quickstudy.data.media import decode_image, read_audio
 from quickstudy.errors import QuickstudyError
-from quickstudy.workers import in_order, workers
+from quickstudy.system.atomic import draft
+from quickstudy.system.workers import in_order, workers
 
 VERSION = 2  # of what is kept below; older cached ones are not read
 # How far apart two unit vectors may lie for the examples to count as nearly the same. Measured: JPEG at quality 75

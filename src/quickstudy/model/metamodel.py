@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
-from quickstudy.model.encoders import Encoder, make_encoder
-from quickstudy.model.learners import State, VectorLearner, make_learner
+from quickstudy.encoders import Encoder, make_encoder
+from quickstudy.learners import State, VectorLearner, make_learner
 
 CHUNK = 64  # rows
 TAU = 10.0  # at the start

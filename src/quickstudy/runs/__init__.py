@@ -14,10 +14,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from quickstudy.environment import find_project
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs.database import Database, path_of
 from quickstudy.runs.server import Server
+from quickstudy.system.environment import find_project
 
 SUMMARY = "run"
 """The key of the artifact in which a run says what it did."""

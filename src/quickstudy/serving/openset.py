@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.kernel import RIDGE, SHARPNESS, gaussian
+from quickstudy.learners.kernel import RIDGE, SHARPNESS, gaussian
 
 FEWEST = 4  # examples that can be left out; fewer say nothing of a rate
 

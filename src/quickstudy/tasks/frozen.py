@@ -11,7 +11,7 @@ import torch
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.tasks.episodes import Episodes, Novelty, Suite, sample
+from quickstudy.tasks.suites import Episodes, Novelty, Suite, sample
 
 BLOCK = 50  # episodes drawn at once: bounds the memory of the random keys
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from quickstudy.config import Train
 from quickstudy.data.dataset import Modality
 from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.episodes import Pool, sample
+from quickstudy.tasks.suites import Pool, sample
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from quickstudy.atomic import draft
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.system.atomic import draft
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from quickstudy.config import Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.learners import VectorLearner
+from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.training.batches import Source
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from quickstudy.config import Settings, Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.learners import WeightLearner
+from quickstudy.learners import WeightLearner
 from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.episodes import sample
+from quickstudy.tasks.suites import sample
 from quickstudy.training.batches import Source, draw_tasks, gather
 from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
 from quickstudy.training.cost import Cost, added

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from quickstudy.chain.links import Link
-from quickstudy.chain.picture import COLUMNS, FACTS, draw, write_picture
 from quickstudy.errors import QuickstudyError
+from quickstudy.lineage.links import Link
+from quickstudy.lineage.picture import COLUMNS, FACTS, draw, write_picture
 
 
 def links(facts: int = 3) -> list[Link]:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from rich.console import Console
 
-import quickstudy.evaluation
+import quickstudy.evaluation.answers
 import quickstudy.model.metamodel
 from quickstudy.cli.compare import _shown
 from quickstudy.data.dataset import Dataset, write_dataset
@@ -64,13 +64,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[FrozenEpisodes]]]:
     """What `evaluate` was asked: the learner and the episodes."""
     calls: list[tuple[str, list[FrozenEpisodes]]] = []
-    real = quickstudy.evaluation.evaluate
+    real = quickstudy.evaluation.answers.evaluate
 
     def spy(model, subjects, frozen, *rest):
         calls.append((model.shape.learner, list(frozen)))
         return real(model, subjects, frozen, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
     return calls
 
 
@@ -160,16 +160,16 @@ def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged,
 
 
 def test_judging_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch) -> None:
-    spy = quickstudy.evaluation.evaluate
+    spy = quickstudy.evaluation.answers.evaluate
 
     def stop(model, subjects, *rest):
         if "sounds" in subjects:
             raise KeyboardInterrupt
         return spy(model, subjects, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation, "evaluate", stop)
+    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", stop)
     assert run(*BOTH)[0] == 130 and len(judged) == 1
-    monkeypatch.setattr(quickstudy.evaluation, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
     assert run(*BOTH)[0] == 0 and len(steps) == 2 * 6
     assert [frozen[0].suite for _, frozen in judged] == ["pictures", "sounds", "pictures", "sounds"]
 

@@ -348,14 +348,14 @@ def test_ctrl_c(run, workspace, pictures, tickets, monkeypatch, moment):
         return original(*arguments, **options)
 
     where = {
-        "reading": "quickstudy.data.importers.rows.verify",
+        "reading": "quickstudy.ingest.importers.rows.verify",
         "checking": "quickstudy.data.fingerprints.image_vector",
         "writing": "quickstudy.data.dataset.yaml.safe_dump",
         "renaming": "quickstudy.data.dataset.os.replace",
     }[moment]
     original = dataset_module.os.replace
     if moment == "reading":
-        from quickstudy.data.importers.rows import verify as original
+        from quickstudy.ingest.importers.rows import verify as original
     monkeypatch.setattr(where, pressed)
     code, out, err = run("data", "import", pictures, "--name", "there", "--replace")
     assert calls

@@ -14,10 +14,10 @@ from PIL import Image
 from quickstudy.cli.stages import read_datasets, remembered
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Dataset, make_table, write_dataset
+from quickstudy.drift.reference import FILE, write_reference
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
-from quickstudy.reference import FILE, write_reference
-from quickstudy.tasks.episodes import training_pools
+from quickstudy.tasks.suites import training_pools
 from quickstudy.training import Source
 
 Run = Callable[..., tuple[int, str, str]]
@@ -230,8 +230,8 @@ def test_mistakes(run: Run, write, wav, toys, tiny: Settings) -> None:
 
 
 def test_a_model_that_makes_no_vectors_is_one_line(run: Run, write, tiny: Settings) -> None:
+    from quickstudy.drift.reference import read_reference
     from quickstudy.model.store import load_model
-    from quickstudy.reference import read_reference
 
     later = folder_of(write, range(100, 106), range(4))
     known = list(read_reference(Path("model")).values())

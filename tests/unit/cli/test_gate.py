@@ -12,13 +12,15 @@ import pytest
 import torch
 import yaml
 
-from quickstudy import contenders, registry, versions
+from quickstudy import registry
 from quickstudy.cli import stages
 from quickstudy.config import Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
+from quickstudy.evaluation import contenders
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
+from quickstudy.versions import dvc
 
 Run = Callable[..., tuple[int, str, str]]
 PINS = {"group 0": "train", "group 1": "test", "group 2": "validation"}
@@ -52,8 +54,8 @@ def two(run: Run, workspace: Path, tiny_params: dict[str, Any], toys, monkeypatc
 
     monkeypatch.setattr(registry, "version", version)
     monkeypatch.setattr(registry, "resolve", lambda uri, root: root / "versions" / uri.rpartition("/")[2])
-    monkeypatch.setattr(versions, "stale", lambda root: {})
-    monkeypatch.setattr(versions, "data_hash", lambda root: "d" * 32)
+    monkeypatch.setattr(dvc, "stale", lambda root: {})
+    monkeypatch.setattr(dvc, "data_hash", lambda root: "d" * 32)
     return workspace
 
 
@@ -135,7 +137,7 @@ def test_until_settled_is_the_same_evidence_step_by_step(run: Run, two: Path) ->
 def test_the_models_take_turns_when_they_are_timed(
     two: Path, tiny_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from quickstudy.evaluation import Subject
+    from quickstudy.evaluation.answers import Subject
     from quickstudy.tasks.frozen import read_episodes
 
     frozen = read_episodes(Path("build/tasks/episodes.parquet"))
@@ -173,7 +175,7 @@ def test_what_cannot_be_compared_is_one_line(
     assert "version 1: not comparable: the champion is from before a change of format" in refused()
     (two / "versions/1/lineage.json").write_text("{}")
     assert "version 1: does not say what it is or was trained on" in refused()
-    monkeypatch.setattr(versions, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
+    monkeypatch.setattr(dvc, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
     assert "its evidence would be older than what is here now (data: data/ differs from data.dvc)" in refused()
     assert "quickstudy run" in refused()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import watching, workspaces
 from quickstudy.cli import servers
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs import watching, workspaces
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 

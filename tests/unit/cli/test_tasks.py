@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from quickstudy import Quickstudy
+from quickstudy.adaptation.state import TaskState
 from quickstudy.config import Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
-from quickstudy.model.task_state import TaskState
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -192,7 +192,7 @@ def test_evaluate_on_a_dataset_uses_its_meta_test_alone(run: Run, toys, monkeypa
     pins = {"group 0": "test", "group 1": "train", "group 2": "validation"}
     write_dataset(Path("data"), *_parts(toys("image", classes=9, each=6, meta_split=pins)))
     judged: list = []
-    import quickstudy.evaluation as evaluation
+    import quickstudy.evaluation.answers as evaluation
 
     real = evaluation.evaluate
 

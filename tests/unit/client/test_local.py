@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from quickstudy import Quickstudy
+from quickstudy.adaptation.state import adapt, predict
 from quickstudy.client import Task
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model, weights_digest
-from quickstudy.model.task_state import adapt, predict
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from quickstudy import Quickstudy
 from quickstudy.client import remote
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving.app import make_app
-from quickstudy.serving.engine import Engine
-from quickstudy.serving.loaded import Source
-from quickstudy.serving.metrics import Metrics
-from quickstudy.serving.store import Store
+from quickstudy.serving.engine.engine import Engine
+from quickstudy.serving.engine.loaded import Source
+from quickstudy.serving.engine.store import Store
+from quickstudy.serving.http.app import make_app
+from quickstudy.serving.http.metrics import Metrics
 from tests.unit.serving.conftest import listening
 
 Fault = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from quickstudy.config import load_settings
-from quickstudy.data import additions, fingerprints
-from quickstudy.data.additions import RefusedError, commit, prepare
+from quickstudy.data import fingerprints
 from quickstudy.data.dataset import PLACES, Dataset, DatasetInfo, Reading, read_dataset, write_dataset
-from quickstudy.data.importers import import_source
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest import additions
+from quickstudy.ingest.additions import RefusedError, commit, prepare
+from quickstudy.ingest.importers import import_source
 from quickstudy.tasks.splits import meta_split
 
 ROOT, CACHE = Path("data"), Path(".cache/checks")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from quickstudy.config import load_settings
-from quickstudy.data.checks import check_datasets
 from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
+from quickstudy.ingest.checks import check_datasets
 
 SETTINGS = load_settings(Path(__file__).parents[3] / "params.yaml").model_copy()
 SETTINGS = SETTINGS.model_copy(

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from quickstudy.config import Settings, load_settings
-from quickstudy.data.checks import check_datasets
 from quickstudy.data.contents import digests_of
 from quickstudy.data.dataset import PLACES, Dataset, by_code, read_dataset, write_dataset
-from quickstudy.model.encoders.image_conv4 import Conv4
-from quickstudy.model.features import features
+from quickstudy.encoders.features import features
+from quickstudy.encoders.image_conv4 import Conv4
+from quickstudy.ingest.checks import check_datasets
 from quickstudy.tasks.splits import meta_split
 
 REPOSITORY = Path(__file__).parents[3]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from quickstudy.config import Settings, changed, load_settings
-from quickstudy.data import inbox as inbox_module
 from quickstudy.data.dataset import read_dataset, write_dataset
-from quickstudy.data.importers import import_source
-from quickstudy.data.inbox import Outcome, take
+from quickstudy.ingest import inbox as inbox_module
+from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.inbox import Outcome, take
 from quickstudy.tasks.splits import meta_split
 
 ROOT, CACHE, INBOX = Path("data"), Path(".cache/checks"), Path("inbox")
@@ -126,7 +126,7 @@ def test_nothing_there_is_told_at_once_and_needs_no_heavy_package(workspace):
 import sys
 from pathlib import Path
 from quickstudy.config import changed, load_settings
-from quickstudy.data.inbox import take
+from quickstudy.ingest.inbox import take
 settings = changed(load_settings(), "watch.quiet", float(sys.argv[1]))
 print(take(Path("data"), settings, None, cache=Path(".cache")))
 print(sorted({"numpy", "pyarrow", "torch", "scipy"} & set(sys.modules)))
@@ -189,7 +189,7 @@ def test_what_came_during_the_wait_waits(tickets, monkeypatch):
 def test_a_change_while_it_is_read_counts_for_nothing(tickets, monkeypatch):
     path = tickets / "a.csv"
     path.write_text(lines(16, 2)[:-9])  # a line cut short
-    from quickstudy.data import additions
+    from quickstudy.ingest import additions
 
     original = additions.read_more
 
@@ -210,7 +210,7 @@ def test_a_folder_that_grows_while_it_is_taken_stays(workspace, write, png, monk
                                        "photos"))  # fmt: skip
     (workspace / "inbox/photos").mkdir(parents=True)
     folder = write({"1.png": png(7000)}, "workspace/inbox/photos/a")
-    from quickstudy.data import additions
+    from quickstudy.ingest import additions
 
     original = additions.commit
 
@@ -388,7 +388,7 @@ import os, signal, sys
 from pathlib import Path
 from quickstudy.config import changed, load_settings
 from quickstudy.data import additions
-from quickstudy.data.inbox import take
+from quickstudy.ingest.inbox import take
 settings = changed(load_settings(), "watch.quiet", 0)
 left = 0
 def step(event, arguments):  # every file that is opened to be written, renamed or removed, and every folder made

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from quickstudy.data.dataset import read_dataset
-from quickstudy.data.starter import STARTER, build_starter
 from quickstudy.errors import QuickstudyError
+from quickstudy.starter import STARTER, build_starter
 
 # Builds a part of every dataset on the cores it is told and prints a digest of each.
 PART = """
@@ -18,7 +18,7 @@ import hashlib, json, os, sys
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
-    from quickstudy.data.starter import apidocs, digits, glyphs, phrasebook, words
+    from quickstudy.starter import apidocs, digits, glyphs, phrasebook, words
 
     parts = {
         "glyphs": glyphs.build(limit=1),
@@ -88,7 +88,7 @@ def test_what_is_there_stays_and_what_is_missing_is_built(tmp_path: Path) -> Non
 
 
 def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quickstudy.data.starter import phrasebook
+    from quickstudy.starter import phrasebook
 
     def fail(progress: object) -> None:
         raise KeyboardInterrupt

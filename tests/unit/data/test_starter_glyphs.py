@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from quickstudy.data.media import decode_image
-from quickstudy.data.starter import glyphs
+from quickstudy.starter import glyphs
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from quickstudy.data.dataset import DatasetInfo
 from quickstudy.data.media import decode_image
-from quickstudy.data.starter import apidocs, digits, phrasebook
+from quickstudy.starter import apidocs, digits, phrasebook
 
 Part = tuple[DatasetInfo, pa.Table]
 

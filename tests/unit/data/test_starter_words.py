@@ -7,7 +7,7 @@ import pytest
 from quickstudy.config import Splits
 from quickstudy.data.dataset import DatasetInfo
 from quickstudy.data.media import decode_audio
-from quickstudy.data.starter import words
+from quickstudy.starter import words
 from quickstudy.tasks.splits import domain_is_held_out
 
 NUMBERS = (

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from quickstudy.config import AudioInput, ImageInput, Settings
+from quickstudy.encoders import make_encoder
+from quickstudy.encoders.audio import SILENCE
+from quickstudy.encoders.audio_cnn import SpectrogramCnn
+from quickstudy.encoders.image_conv4 import Conv4
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.encoders import make_encoder
-from quickstudy.model.encoders.audio import SILENCE
-from quickstudy.model.encoders.audio_cnn import SpectrogramCnn
-from quickstudy.model.encoders.image_conv4 import Conv4
 
 
 def picture(pixels: np.ndarray) -> bytes:

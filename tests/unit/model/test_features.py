@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from quickstudy.config import ImageInput, Settings
+from quickstudy.encoders.features import CHUNK, features
+from quickstudy.encoders.image_conv4 import Conv4
+from quickstudy.encoders.text_tokens import TokenEncoder
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.encoders.image_conv4 import Conv4
-from quickstudy.model.encoders.text_tokens import TokenEncoder
-from quickstudy.model.features import CHUNK, features
 
 
 class Counting(Conv4):
@@ -99,7 +99,7 @@ class Lengths(TokenEncoder):
 
 
 def test_texts_are_prepared_and_written_part_by_part(toys, tiny: Settings, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("quickstudy.model.features.TEXTS", 20)
+    monkeypatch.setattr("quickstudy.encoders.features.TEXTS", 20)
     dataset, encoder = toys("text", classes=6, each=8), Lengths(tiny.inputs.text, "words", "cnn", 4, 16, 1)
     encoder.seen = []
     kept, _ = features(dataset, encoder, tmp_path)

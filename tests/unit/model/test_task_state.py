@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from quickstudy.adaptation.state import TaskState, adapt, predict
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.model.task_state import TaskState, adapt, predict
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from starlette.types import ASGIApp
 from quickstudy.config import Serve, Settings
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
-from quickstudy.serving import server
-from quickstudy.serving.app import make_app
-from quickstudy.serving.engine import Engine
-from quickstudy.serving.loaded import Source
-from quickstudy.serving.metrics import Metrics
-from quickstudy.serving.store import Store
+from quickstudy.serving.engine.engine import Engine
+from quickstudy.serving.engine.loaded import Source
+from quickstudy.serving.engine.store import Store
+from quickstudy.serving.http import server
+from quickstudy.serving.http.app import make_app
+from quickstudy.serving.http.metrics import Metrics
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Nothing but the page is to be fetched, and a container has neither a sandbox nor a graphics card.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from quickstudy.serving.task import Task, adapt, answer, encode
+from quickstudy.adaptation.adapted import Task, adapt, answer, encode
 from tests.unit.serving.conftest import TICKETS
 
 
@@ -159,7 +159,7 @@ def test_the_examples_of_the_schema_are_accepted(client: TestClient) -> None:
 
 
 def test_what_is_kept_of_a_vector_is_small_and_near(make_engine) -> None:
-    from quickstudy.serving.packing import pack, unpack
+    from quickstudy.serving.engine.packing import pack, unpack
 
     vectors = encode(make_engine().loaded.model, "text", [one["input"] for one in TICKETS])
     packed = pack(vectors)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quickstudy.adaptation import table as batch
+from quickstudy.adaptation.table import Said, Summary, predict_table
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving import batch
-from quickstudy.serving.batch import Said, Summary, predict_table
 
 
 def ask(texts: Sequence[str]) -> Said:
@@ -129,7 +129,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from tests.unit.serving.test_batch import ask
-from quickstudy.serving.batch import predict_table
+from quickstudy.adaptation.table import predict_table
 print(predict_table(Path(sys.argv[1]), Path(sys.argv[2]), ask, "text").rows)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

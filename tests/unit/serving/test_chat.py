@@ -12,7 +12,7 @@ from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
-from quickstudy.serving.chat import Chat, Entry, Reply
+from quickstudy.serving.chat.chat import Chat, Entry, Reply
 
 
 @dataclass

@@ -13,18 +13,18 @@ import httpx
 import pytest
 import torch
 
+from quickstudy.adaptation.adapted import encode
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
-from quickstudy.serving.engine import Answered, Engine
-from quickstudy.serving.loaded import fast_dtype, folder_source
-from quickstudy.serving.logs import SHADOW, JsonLines
-from quickstudy.serving.metrics import Metrics
-from quickstudy.serving.packing import pack
-from quickstudy.serving.shadow import compare
-from quickstudy.serving.store import Store
-from quickstudy.serving.task import encode
+from quickstudy.serving.engine.engine import Answered, Engine
+from quickstudy.serving.engine.loaded import fast_dtype, folder_source
+from quickstudy.serving.engine.packing import pack
+from quickstudy.serving.engine.shadow import compare
+from quickstudy.serving.engine.store import Store
+from quickstudy.serving.http.logs import SHADOW, JsonLines
+from quickstudy.serving.http.metrics import Metrics
 from tests.unit.serving.conftest import TICKETS, running, until
 
 BODY = {"name": "tickets", "modality": "text", "examples": TICKETS}

@@ -2,10 +2,10 @@
 
 import torch
 
+from quickstudy.adaptation.adapted import Task, adapt, answer
+from quickstudy.adaptation.held_out import held_out
 from quickstudy.config import Settings
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.serving.held_out import held_out
-from quickstudy.serving.task import Task, adapt, answer
 
 
 def test_it_is_what_adapting_without_each_example_gives(tiny: Settings) -> None:

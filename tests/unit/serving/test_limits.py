@@ -19,8 +19,8 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving import inputs, server
-from quickstudy.serving.store import Store
+from quickstudy.serving.engine.store import Store
+from quickstudy.serving.http import inputs, server
 from tests.unit.serving.conftest import TICKETS
 from tests.unit.serving.malformed import malformed
 

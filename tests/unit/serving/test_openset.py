@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.kernel import RIDGE, SHARPNESS, gaussian
+from quickstudy.learners.kernel import RIDGE, SHARPNESS, gaussian
 from quickstudy.serving import openset
 from quickstudy.serving.openset import fit, least_squares, unknown
 

@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from quickstudy.config import Chat
-from quickstudy.serving.app import make_app
-from quickstudy.serving.engine import Engine
-from quickstudy.serving.pages import ASSETS
+from quickstudy.serving.engine.engine import Engine
+from quickstudy.serving.http.app import make_app
+from quickstudy.serving.http.pages import ASSETS
 from tests.unit.serving.conftest import TICKETS, listening, opened
 
 NAMESPACE = "http://www.w3.org/2000/svg"  # a word of SVG, which nobody fetches

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from quickstudy.serving.protocol import HEAD_BYTES, PIPELINED, Protocol
+from quickstudy.serving.http.protocol import HEAD_BYTES, PIPELINED, Protocol
 
 START = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 LAST = START + b"connection: close\r\n"

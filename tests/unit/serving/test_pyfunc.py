@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from quickstudy.adaptation.pyfunc import EpisodeModel, _load_pyfunc, example
+from quickstudy.adaptation.state import adapt, predict
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
-from quickstudy.model.task_state import adapt, predict
-from quickstudy.serving.digests import DIGESTS, file_digests
-from quickstudy.serving.pyfunc import EpisodeModel, _load_pyfunc, example
+from quickstudy.system.digests import DIGESTS, file_digests
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
-from quickstudy.serving.revisions import Revisions
-from quickstudy.serving.store import Store, Unavailable
+from quickstudy.serving.engine.revisions import Revisions
+from quickstudy.serving.engine.store import Store, Unavailable
 
 
 class Counted(Store):

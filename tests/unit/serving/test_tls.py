@@ -15,9 +15,9 @@ from fastapi import FastAPI
 
 from quickstudy.config import Serve
 from quickstudy.errors import QuickstudyError
-from quickstudy.serving import server
-from quickstudy.serving.app import make_app
-from quickstudy.serving.engine import Engine
+from quickstudy.serving.engine.engine import Engine
+from quickstudy.serving.http import server
+from quickstudy.serving.http.app import make_app
 from tests.unit.serving.conftest import listening
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from quickstudy.tasks.episodes import MANY, Pool, sample
+from quickstudy.tasks.suites import MANY, Pool, sample
 
 
 def whole(dataset) -> Pool:

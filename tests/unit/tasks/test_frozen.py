@@ -9,8 +9,8 @@ import torch
 
 from quickstudy.config import Episodes
 from quickstudy.tasks import frozen as frozen_module
-from quickstudy.tasks.episodes import Pool, Suite
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze, read_episodes, write_episodes
+from quickstudy.tasks.suites import Pool, Suite
 
 SETTINGS = Episodes(count=70, shots=(1, 3), query=2, way=4, ways={"narrow": 2})
 

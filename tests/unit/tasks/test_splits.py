@@ -5,9 +5,9 @@ import pytest
 
 from quickstudy.config import Splits
 from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
-from quickstudy.tasks.episodes import test_suites as suites_of
-from quickstudy.tasks.episodes import training_pools
 from quickstudy.tasks.splits import domain_is_held_out, meta_split, row_splits
+from quickstudy.tasks.suites import test_suites as suites_of
+from quickstudy.tasks.suites import training_pools
 
 INFO = DatasetInfo(name="words", modality="audio", domain="voice")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quickstudy.model.encoders.blocks import ConvBlock, ConvBlocks, channels_last, statistics_of_patches
+from quickstudy.encoders.blocks import ConvBlock, ConvBlocks, channels_last, statistics_of_patches
 
 
 def made_blocks(inside: int, training: bool) -> ConvBlocks:

@@ -11,14 +11,14 @@ import yaml
 
 from quickstudy.config import Encoders, Episodes, Evaluate, Settings, load_settings
 from quickstudy.data.dataset import MODALITIES
+from quickstudy.encoders import make_encoder
+from quickstudy.encoders.features import features
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import Subject, evaluate, train_from_scratch
-from quickstudy.model.encoders import make_encoder
-from quickstudy.model.features import features
+from quickstudy.evaluation.answers import Subject, evaluate, train_from_scratch
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
-from quickstudy.tasks.episodes import Pool, Suite
 from quickstudy.tasks.frozen import freeze
+from quickstudy.tasks.suites import Pool, Suite
 from quickstudy.training import Source, meta_train, optimiser
 
 ALL = [(m, name) for m in MODALITIES for name in Encoders.known(m)]
@@ -130,7 +130,7 @@ def test_the_baseline_sees_the_encoder_before_meta_training(tiny: Settings, toys
         seen[features.shape] = features
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.evaluation.score_episodes", score)
+    monkeypatch.setattr("quickstudy.evaluation.answers.score_episodes", score)
     only = Evaluate(baselines=True, scratch_episodes=1, scratch_steps=1, timed_episodes=1)
     with joblib.parallel_config("threading"):
         evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, only, seed=7)

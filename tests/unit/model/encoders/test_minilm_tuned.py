@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import Model, Settings
-from quickstudy.model.encoders import Encoder, make_encoder
+from quickstudy.encoders import Encoder, make_encoder
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.training import meta_loss, optimiser
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from quickstudy.config import Settings
-from quickstudy.model.encoders.text_minilm import STEP, TOKENS, MiniLM, _passes
-from quickstudy.workers import side_by_side
+from quickstudy.encoders.text_minilm import STEP, TOKENS, MiniLM, _passes
+from quickstudy.system.workers import side_by_side
 
 
 def test_every_text_is_in_one_pass_in_order_and_passes_are_alike() -> None:

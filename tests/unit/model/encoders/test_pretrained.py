@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from quickstudy.config import Encoders, Settings
 from quickstudy.data.media import decode_audio, decode_image
+from quickstudy.encoders import make_encoder
+from quickstudy.encoders.encoder import Encoder
+from quickstudy.encoders.features import features
+from quickstudy.encoders.pretrained import backbone
+from quickstudy.encoders.text_minilm import encoder_folder, read_bert, read_tokenizer
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import Subject, evaluate
-from quickstudy.model.encoders import make_encoder
-from quickstudy.model.encoders.encoder import Encoder
-from quickstudy.model.encoders.pretrained import backbone
-from quickstudy.model.encoders.text_minilm import encoder_folder, read_bert, read_tokenizer
-from quickstudy.model.features import features
+from quickstudy.evaluation.answers import Subject, evaluate
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
-from quickstudy.tasks.episodes import Pool, Suite
 from quickstudy.tasks.frozen import freeze
+from quickstudy.tasks.suites import Pool, Suite
 from quickstudy.training import Source, meta_train
 
 LEARNERS = ("protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext")
@@ -253,7 +253,7 @@ def test_it_is_judged_beside_its_own_vectors(tiny: Settings, made, toys, monkeyp
         seen.append(features)
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.evaluation.score_episodes", score)
+    monkeypatch.setattr("quickstudy.evaluation.answers.score_episodes", score)
     with joblib.parallel_config("threading"):
         rows = evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, tiny.evaluate, seed=0)
     asked = np.unique(np.concatenate([e.flatten() for b in frozen for e in (b.episodes.support, b.episodes.query)]))

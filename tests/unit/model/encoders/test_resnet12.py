@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import Settings
-from quickstudy.model.encoders.image_resnet12 import ResidualBlock, ResNet12
+from quickstudy.encoders.image_resnet12 import ResidualBlock, ResNet12
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quickstudy.model.encoders.sequences import Convolutions, Recurrent, Summary, Transformer, pool, positions
+from quickstudy.encoders.sequences import Convolutions, Recurrent, Summary, Transformer, pool, positions
 
 INSIDE, HIDDEN, HEADS = 6, 5, 2
 LENGTHS = (7, 1, 4, 7, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quickstudy.config import Settings, TextInput
-from quickstudy.model.encoders.text_tokens import PADDING, TokenEncoder, words
+from quickstudy.encoders.text_tokens import PADDING, TokenEncoder, words
 
 INPUTS = TextInput(encoder="all-MiniLM-L6-v2", max_tokens=8, max_bytes=12, word_buckets=1000)
 NETWORKS = ("cnn", "gru", "lstm", "transformer")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.adapt import AdaptLearner
+from quickstudy.learners.adapt import AdaptLearner
 from tests.unit.model.learners.tasks import TASKS, D, task
 
 

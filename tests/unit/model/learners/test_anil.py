@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.anil import Anil
-from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.learners.anil import Anil
+from quickstudy.learners.protonet import ProtoNet
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 
 

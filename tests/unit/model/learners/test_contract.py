@@ -8,13 +8,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.adapt import AdaptLearner
-from quickstudy.model.learners.anil import Anil
-from quickstudy.model.learners.incontext import InContextLearner
-from quickstudy.model.learners.kernel import KernelRidge
-from quickstudy.model.learners.learner import VectorLearner
-from quickstudy.model.learners.protonet import ProtoNet
-from quickstudy.model.learners.ridge import Ridge
+from quickstudy.learners.adapt import AdaptLearner
+from quickstudy.learners.anil import Anil
+from quickstudy.learners.incontext import InContextLearner
+from quickstudy.learners.kernel import KernelRidge
+from quickstudy.learners.learner import VectorLearner
+from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.ridge import Ridge
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 
 # Each with its α away from 0, so that g has its say.

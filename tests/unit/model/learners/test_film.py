@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quickstudy.adaptation.state import TaskState, adapt, predict
 from quickstudy.config import ImageInput, Settings
 from quickstudy.data.dataset import MODALITIES
+from quickstudy.encoders.blocks import Modulated
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.encoders.blocks import Modulated
 from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.model.task_state import TaskState, adapt, predict
-from quickstudy.tasks.episodes import Pool
+from quickstudy.tasks.suites import Pool
 from quickstudy.training import Source, learning_rate, meta_loss, meta_train, optimiser
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.config import Settings
-from quickstudy.model.learners.incontext import LAYERS, InContextLearner
-from quickstudy.model.learners.protonet import ProtoNet
+from quickstudy.learners.incontext import LAYERS, InContextLearner
+from quickstudy.learners.protonet import ProtoNet
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.episodes import Pool
+from quickstudy.tasks.suites import Pool
 from quickstudy.training import Source, meta_train
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from quickstudy.adaptation.state import TaskState, adapt, predict
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
-from quickstudy.model.encoders import make_encoder
-from quickstudy.model.encoders.blocks import ConvBlock
-from quickstudy.model.encoders.encoder import Encoder
-from quickstudy.model.learners import WeightLearner
-from quickstudy.model.learners.maml import Maml
-from quickstudy.model.learners.reptile import Reptile
+from quickstudy.encoders import make_encoder
+from quickstudy.encoders.blocks import ConvBlock
+from quickstudy.encoders.encoder import Encoder
+from quickstudy.learners import WeightLearner
+from quickstudy.learners.maml import Maml
+from quickstudy.learners.reptile import Reptile
 from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.model.task_state import TaskState, adapt, predict
-from quickstudy.tasks.episodes import Pool
+from quickstudy.tasks.suites import Pool
 from quickstudy.training import Source, meta_loss, meta_train, optimiser
 
 ENCODERS: list[tuple[Modality, str]] = [

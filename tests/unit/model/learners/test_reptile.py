@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
-from quickstudy.model.learners.reptile import Reptile
+from quickstudy.learners.reptile import Reptile
 from tests.unit.model.learners.test_maml import (
     ENCODERS,
     STEPS,

@@ -9,8 +9,8 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.model.learners.protonet import ProtoNet
-from quickstudy.model.learners.ridge import FLOOR, Ridge
+from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.ridge import FLOOR, Ridge
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 
 

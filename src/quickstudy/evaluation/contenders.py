@@ -1,0 +1,99 @@
+"""Champion and challenger answer today's frozen episodes: the evidence that the gate is given."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from quickstudy.config import Evaluate
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluation.answers import Progress, Subject, adapt_ms, evaluate
+from quickstudy.evaluation.gate import Contender
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.tasks.frozen import FrozenEpisodes
+
+NOT_ANSWERED = pd.DataFrame({name: [] for name in ("suite", "dataset", "shot", "episode", "accuracy")})
+
+
+def contender(name: str, folder: Path, data_digest: str, episodes_digest: str) -> Contender:
+    """A saved model before it has answered.
+
+    Args:
+        name: as the verdict calls it.
+        folder: of the model; its weights are not read.
+        data_digest, episodes_digest: what it is about to answer on.
+
+    Raises:
+        QuickstudyError: the folder does not say what the model is or was trained on.
+    """
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+        return Contender(
+            name=name, episodes=NOT_ANSWERED, trained_on=lineage["trained_on"], modalities=config["modalities"],
+            format=config["format"], mebibytes=(folder / "model.safetensors").stat().st_size / 2**20,
+            data_digest=data_digest, episodes_digest=episodes_digest,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise QuickstudyError(
+            f"does not say what it is or was trained on ({type(error).__name__}: {error})", where=name,
+            fix="A model without that proves nothing: train one, or decide by hand, with the reason",
+        ) from None  # fmt: skip
+
+
+def answers(
+    model: MetaModel,
+    subjects: Mapping[str, Subject],
+    frozen: Sequence[FrozenEpisodes],
+    start: int,
+    stop: int,
+    progress: Progress = lambda done, total: None,
+) -> pd.DataFrame:
+    """What a model answers to the episodes ``start`` to ``stop`` of each cell, as `evaluate` returns it, untimed."""
+    alone = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=0)
+    chosen = [block.part(start, stop) for block in frozen if block.count > start]
+    if not chosen:
+        return NOT_ANSWERED
+    found = evaluate(model, subjects, chosen, alone, 0, progress)
+    return found.assign(episode=found["episode"] + start)
+
+
+@torch.inference_mode()
+def time_together(
+    models: Sequence[MetaModel],
+    subjects: Mapping[str, Subject],
+    frozen: Sequence[FrozenEpisodes],
+    timed: int,
+    progress: Progress = lambda done, total: None,
+) -> pd.DataFrame:
+    """Milliseconds from the files of a task's support set to its state. The models take turns, and who begins changes,
+    so that a machine that slows down slows all of them.
+
+    Returns:
+        columns suite, shot, episode (the first ``timed`` of each cell) and, of each model, its place in ``models``.
+    """
+    rows = []
+    total, done = sum(min(timed, block.count) for block in frozen), 0
+    for block in frozen:
+        for episode in range(min(timed, block.count)):
+            row: dict[str | int, object] = {"suite": block.suite, "shot": block.episodes.shot, "episode": episode}
+            for place in np.roll(np.arange(len(models)), episode).tolist():
+                row[place] = adapt_ms(models[place], subjects[block.dataset], block, episode)
+            rows.append(row)
+            done += 1
+            progress(done, total)
+    return pd.DataFrame(rows, columns=["suite", "shot", "episode", *range(len(models))])
+
+
+def with_times(contender: Contender, times: pd.DataFrame, place: int) -> Contender:
+    """The contender with the times of `time_together` at its episodes; the other episodes have none."""
+    bare = contender.episodes.drop(columns="adapt_ms", errors="ignore")
+    own = times[["suite", "shot", "episode", place]].rename(columns={place: "adapt_ms"})
+    found = bare.merge(own, how="left", on=["suite", "shot", "episode"])
+    return replace(contender, episodes=found.assign(adapt_ms=found["adapt_ms"].astype(float).fillna(math.nan)))

@@ -1,0 +1,228 @@
+"""Examples as single files: the path says the class, and where it wants the group and the domain.
+
+CLASS/file                    one class a folder
+GROUP/CLASS/file              classes in groups; the class is then called GROUP/CLASS
+{class}_{speaker}_{}          a pattern, for anything else
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.archives import Files
+from quickstudy.ingest.importers.rows import Rows, Wanted
+
+SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "text": frozenset({".txt"})}
+# Folders by these names hold a publisher's split of the examples of every class, and are no groups.
+SPLIT_FOLDERS = frozenset({"train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval"})
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a path says."""
+
+    label: str
+    group: str | None
+    domain: str | None
+
+
+def media_paths(files: Files, modality: str) -> list[str]:
+    """The files whose suffix fits the modality."""
+    return [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES[modality]]
+
+
+def read_folder(files: Files, paths: list[str], modality: str, wanted: Wanted) -> Rows:
+    """Read the files of a folder or .zip, each one an example.
+
+    Raises:
+        QuickstudyError: for the layout. What is wrong with single files is in ``Rows.bad``.
+    """
+    rows = Rows(modality)
+    naming = _by_pattern(wanted, rows) if wanted.pattern is not None else _by_levels(files, paths, wanted, rows)
+    for done, path in enumerate(paths):
+        try:
+            named = naming(path)
+            content = files.read(path)
+            text = _text(content) if modality == "text" else None
+            rows.check_content(content if text is None else text)
+        except QuickstudyError as error:
+            if error.where not in (None, files.place(path)):
+                raise  # about the whole source, not about this file
+            rows.refuse(files.place(path), error)
+        else:
+            rows.add(content if text is None else text, named.label, path, path)
+            if named.group is not None:
+                rows.groups.append(named.group)
+            if named.domain is not None:
+                rows.domains.append(named.domain)
+        wanted.progress(done + 1, len(paths))
+    return rows
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise QuickstudyError(f"not UTF-8 (byte {content[error.start]:#04x} at {error.start})") from None
+
+
+# Folder levels
+
+
+def common_top(paths: list[str]) -> int:
+    """How many leading folders all paths share, leaving each at least one folder of its own."""
+    shortest = min(path.count("/") for path in paths)
+    top = 0
+    while top < shortest - 1 and len({path.split("/")[top] for path in paths}) == 1:
+        top += 1
+    return top
+
+
+def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
+    depths = {path.count("/"): path for path in reversed(paths)}
+    if not wanted.labelled and (0 in depths or len(depths) > 1):
+        return lambda path: Named("", None, None)
+    fix = "Arrange them as CLASS/file or GROUP/CLASS/file, or say how the names are made by --pattern"
+    if 0 in depths:
+        raise QuickstudyError("the file is in no class folder", where=files.place(depths[0]), fix=fix)
+    if len(depths) > 1:
+        one, other = (depths[depth] for depth in sorted(depths)[:2])
+        raise QuickstudyError(f"{one} and {other} are not equally deep in folders", where=files.source, fix=fix)
+    if wanted.levels is not None:
+        skip, depth = _skipped(files, paths, min(depths), wanted.levels), wanted.levels
+    else:
+        skip, depth = _top(paths, min(depths), wanted)
+    domain = _level(wanted.domain, depth, "--domain")
+    left = [level for level in range(depth) if level != domain]
+    if not left:
+        raise QuickstudyError("no folder level is left for the class", where=f"--domain {wanted.domain}")
+    group = left[0] if wanted.group is None and len(left) > 1 else None
+    if wanted.group is not None and not _names_no_level(wanted.group):
+        group = _level(wanted.group, depth, "--group")
+        if group == domain:
+            raise QuickstudyError("group and domain are the same folder level", where=f"--group {group}")
+    # GROUP/CLASS: equal names in two alphabets are two classes. Were the group inside the class (CLASS/GROUP/file)
+    # the class would be the same in all of them.
+    label = [level for level in left if level != group or level == left[0]]
+    rows.group_word, rows.group_rule = "folder", None if group is None else str(group)
+    rows.domain_word, rows.domain_rule = (None, None) if domain is None else ("folder", str(domain))
+    rows.levels = depth
+
+    def name(path: str) -> Named:
+        parts = path.split("/")[skip:]
+        return Named(
+            "/".join(parts[level] for level in label),
+            None if group is None else parts[group],
+            None if domain is None else parts[domain],
+        )
+
+    return name
+
+
+def _top(paths: list[str], deep: int, wanted: Wanted) -> tuple[int, int]:
+    """How many leading folders say nothing, and how many are left."""
+    skip = common_top(paths)
+    first = {path.split("/")[skip] for path in paths}
+    depth = deep - skip
+    if depth > 1 and len(first) > 1 and _are_splits(first):
+        wanted.note(f"joined {', '.join(sorted(first))}: classes, not examples, are held out here (see --split)")
+        skip, depth = skip + 1, depth - 1
+    return skip, depth
+
+
+def _skipped(files: Files, paths: list[str], deep: int, levels: int) -> int:
+    """How many leading folders say nothing, where it is known how many do say something."""
+    kind = {1: "CLASS/file", 2: "GROUP/CLASS/file"}.get(levels, f"{levels} folders and then the file")
+    skip = deep - levels
+    for level in range(skip):
+        names = {path.split("/")[level] for path in paths}
+        if len(names) > 1 and not _are_splits(names):
+            what = f"has {deep} levels of folders and not {levels}, for example {paths[0]}"
+            raise QuickstudyError(what, where=files.source, fix=f"Arrange them as the dataset was read: {kind}")
+    if skip < 0:
+        what = f"the files are in {deep} folders and not in {levels}, for example {paths[0]}"
+        raise QuickstudyError(what, where=files.source, fix=f"Arrange them as the dataset was read: {kind}")
+    return skip
+
+
+def _are_splits(names: set[str]) -> bool:
+    return {name.lower() for name in names} <= SPLIT_FOLDERS
+
+
+def _names_no_level(group: str) -> bool:
+    return group in ("class", "none") or group.endswith(".json")
+
+
+def _level(value: str | None, depth: int, option: str) -> int | None:
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) >= depth:
+        known = ", ".join(map(str, range(depth)))
+        what = f"no folder level {value!r}"
+        raise QuickstudyError(what, where=option, fix=f"The folders above the files are levels {known} from the top")
+    return int(value)
+
+
+# Patterns
+
+_FIELD = re.compile(r"\{([a-z_]*)(?::([1-9][0-9]?))?\}")
+_EXAMPLE = "An example: --pattern '{class}_{speaker}_{}' --domain speaker"
+
+
+def compile_pattern(pattern: str) -> tuple[re.Pattern[str], int]:
+    """A pattern as a regular expression for the end of a path without its suffix, and how many names it takes.
+
+    ``{class}`` is a field, ``{}`` one that is not kept, ``{speaker:8}`` one of eight characters; every field else
+    is as short as can be and none contains a slash. A pattern with slashes names folders too.
+
+    Raises:
+        QuickstudyError: braces that are no field, a field twice, no ``{class}``.
+    """
+    suffix = PurePosixPath(pattern).suffix
+    bare = pattern.removesuffix(suffix) if suffix.lower() in frozenset().union(*SUFFIXES.values()) else pattern
+    names = [match[1] for match in _FIELD.finditer(bare) if match[1]]
+    if "{" in _FIELD.sub("", bare) or "}" in _FIELD.sub("", bare):
+        what = "a brace that is no field such as {class}, {speaker:8} or {}"
+        raise QuickstudyError(what, where=f"--pattern {pattern!r}", fix=_EXAMPLE)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise QuickstudyError(f"the field {twice[0]!r} twice", where=f"--pattern {pattern!r}", fix=_EXAMPLE)
+    if "class" not in names:
+        raise QuickstudyError("no field {class}", where=f"--pattern {pattern!r}", fix=_EXAMPLE)
+    expression, at = "", 0
+    for match in _FIELD.finditer(bare):
+        expression += re.escape(bare[at : match.start()])
+        body = f"[^/]{{{match[2]}}}" if match[2] else "[^/]+?"
+        expression += f"(?P<{match[1]}>{body})" if match[1] else f"(?:{body})"
+        at = match.end()
+    return re.compile(expression + re.escape(bare[at:]) + r"\Z"), bare.count("/") + 1
+
+
+def _by_pattern(wanted: Wanted, rows: Rows):
+    assert wanted.pattern is not None
+    expression, depth = compile_pattern(wanted.pattern)
+    fields = set(expression.groupindex)
+    group = _pattern_field(wanted.group, fields, "group")
+    domain = _pattern_field(wanted.domain, fields, "domain")
+    rows.group_word, rows.group_rule = group or "group", group
+    rows.domain_word = rows.domain_rule = domain
+
+    def name(path: str) -> Named:
+        stem = path.removesuffix(PurePosixPath(path).suffix)
+        match = expression.match("/".join(stem.split("/")[-depth:]))
+        if match is None:
+            raise QuickstudyError(f"the name does not fit --pattern {wanted.pattern!r}")
+        return Named(match["class"], match[group] if group else None, match[domain] if domain else None)
+
+    return name
+
+
+def _pattern_field(value: str | None, fields: set[str], default: str) -> str | None:
+    if value is None or (default == "group" and _names_no_level(value)):
+        return default if value is None and default in fields else None
+    if value not in fields:
+        where = f"--{default} {value}"
+        raise QuickstudyError("no such field", where=where, fix=f"The pattern has {', '.join(sorted(fields))}")
+    return value

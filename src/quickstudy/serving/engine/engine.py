@@ -1,0 +1,358 @@
+"""The model that answers, the tasks that it has adapted to, and how the next model takes over.
+
+A replica keeps adapted tasks at hand, and before each use asks the database for the task's revision: what another
+replica changed is seen at once. When the alias moves the new model is loaded beside the old one, the tasks at hand are
+adapted again from their stored examples, and only then does it take over; a request keeps the model that it began with.
+All other tasks follow in the background, or when they are asked.
+"""
+
+import asyncio
+import gc
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from quickstudy.adaptation.adapted import AdaptedTask, Answers, Task, adapt, answer, joined
+from quickstudy.adaptation.held_out import held_out
+from quickstudy.config import Serve
+from quickstudy.data.dataset import Modality
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.serving.engine.batcher import Batcher
+from quickstudy.serving.engine.loaded import Loaded, Source
+from quickstudy.serving.engine.packing import pack, unpack
+from quickstudy.serving.engine.store import Contents, Store
+from quickstudy.serving.http.metrics import Metrics
+
+BACKGROUND = 16
+"""Inputs of a piece of work that nobody waits for."""
+LOOK = 100
+"""Tasks looked up at once in the background."""
+
+log = logging.getLogger("quickstudy.serving")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A task that a model has adapted to."""
+
+    revision: int
+    numbers: tuple[int, ...]
+    """of its examples, in the order of their vectors"""
+    texts: tuple[str, ...] | None
+    """the examples of a task of texts"""
+    adapted: AdaptedTask
+
+    @property
+    def size(self) -> int:
+        """Bytes, about: the vectors are there twice, once of length 1."""
+        tensors = [self.adapted.task.vectors] * 2 + list(self.adapted.learned.values())
+        return sum(t.numel() * t.element_size() for t in tensors) + 2 * sum(map(len, self.texts or ())) + 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Answers queries of a task. Two are the same where model and task are, as requests for it share a batch."""
+
+    model: MetaModel
+    adapted: AdaptedTask
+
+    def __call__(self, vectors: Tensor) -> Answers:
+        return answer(self.model, self.adapted, vectors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Answer) and self.model is other.model and self.adapted is other.adapted
+
+    def __hash__(self) -> int:
+        return id(self.adapted)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was answered, from what, by which model."""
+
+    loaded: Loaded
+    ready: Ready
+    answers: Answers
+
+
+class Engine:
+    """Answers for a service. `start` and `stop` belong to its event loop.
+
+    Args:
+        champion: whose alias is followed. challenger: where given, it answers too and is compared.
+        compare: told of what both answered to the same queries: the task's id, the champion's and the challenger's.
+
+    Raises:
+        QuickstudyError: there is no such model.
+    """
+
+    def __init__(
+        self, settings: Serve, store: Store, champion: Source, metrics: Metrics, challenger: Source | None = None,
+        compare: Callable[[str, Answered, Answered], None] = lambda task, champion, challenger: None,
+    ):  # fmt: skip
+        self.settings, self.store, self.metrics = settings, store, metrics
+        self._champion, self._challenger, self._compare = champion, challenger, compare
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        version = champion.look()
+        if version is None:
+            raise QuickstudyError("there is no champion yet", fix="`quickstudy run` makes one")
+        self.loaded = champion.load(version, settings.precision)
+        self.shadow: Loaded | None = None
+        self._refused: set[str] = set()
+        """versions that could not be loaded"""
+        self._adapting: dict[tuple[str, str, int], asyncio.Task[Ready | None]] = {}
+        self._at_hand: OrderedDict[tuple[str, str], Ready] = OrderedDict()
+        self._bytes = 0
+        self._background: set[asyncio.Task[Any]] = set()
+        self._shadowing = 0
+        self._tell_model()
+        _forget_garbage()
+
+    async def start(self) -> None:
+        self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
+        await self.batcher.start()
+        self._spawn(self._follow())
+        self._spawn(self._adapt_the_rest(self.loaded))
+
+    async def stop(self) -> None:
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.batcher.stop()
+
+    # ---- what requests ask for
+
+    async def encode(self, modality: Modality, inputs: Sequence[Any]) -> tuple[str, list[bytes]]:
+        """Inputs as the model sees them, packed, and the digest of that model.
+
+        Raises:
+            QuickstudyError: see `quickstudy.adaptation.adapted.encode`.
+        """
+        loaded = self.loaded
+        parts = await self.batcher.encode(loaded, modality, inputs, pack)
+        return loaded.digest, [row for part in parts for row in part]
+
+    async def answer(self, id: str, revision: int, modality: Modality, queries: Sequence[Any]) -> Answered | None:
+        """Answer queries of a task whose revision is known to be this; None where it has gone meanwhile.
+
+        Raises:
+            QuickstudyError: an unreadable query, or a task of fewer than two classes.
+        """
+        loaded = self.loaded
+        answered = await self._answer(loaded, id, revision, modality, queries)
+        # What the challenger has no time for it does not answer: it must not slow the champion down.
+        if answered and self.shadow and self._shadowing < self.settings.batch:
+            self._spawn(self._answer_too(self.shadow, id, modality, queries, answered))
+        return answered
+
+    async def held_out(self, id: str, revision: int) -> tuple[int, int, int] | None:
+        """(revision, right, asked) of a task's leave-one-out accuracy; see `quickstudy.adaptation.held_out`."""
+        loaded = self.loaded
+        ready = await self._ready(loaded, id, revision)
+        if ready is None:
+            return None
+        return (ready.revision, *await self.batcher.run(held_out, loaded.model, ready.adapted.task))
+
+    async def _answer(
+        self, loaded: Loaded, id: str, revision: int, modality: Modality, queries: Sequence[Any],
+        piece: int | None = None,
+    ) -> Answered | None:  # fmt: skip
+        ready = await self._ready(loaded, id, revision)
+        if ready is None:
+            return None
+        parts = await self.batcher.encode(loaded, modality, queries, _Answer(loaded.model, ready.adapted), piece)
+        return Answered(loaded, ready, joined(parts))
+
+    async def _answer_too(
+        self, shadow: Loaded, id: str, modality: Modality, queries: Sequence[Any], champion: Answered
+    ) -> None:
+        self._shadowing += 1
+        try:
+            revision = champion.ready.revision
+            challenger = await self._answer(shadow, id, revision, modality, queries, BACKGROUND)
+            if challenger is not None and challenger.ready.revision == revision:
+                self._compare(id, champion, challenger)
+        except QuickstudyError as error:
+            self.metrics.shadow.labels("failed").inc(len(queries))
+            log.warning("the challenger cannot answer: %s", error)
+        finally:
+            self._shadowing -= 1
+
+    # ---- adapted tasks
+
+    async def _ready(self, loaded: Loaded, id: str, revision: int, piece: int | None = None) -> Ready | None:
+        """A task at this revision or a later one, adapted once however many ask."""
+        found = self._at_hand.get((id, loaded.digest))
+        if found is not None and found.revision >= revision:
+            self._at_hand.move_to_end((id, loaded.digest))
+            return found
+        key = (id, loaded.digest, revision)
+        if key not in self._adapting:
+            self._adapting[key] = self._spawn(self._adapt(loaded, id, piece))
+            self._adapting[key].add_done_callback(lambda _: self._adapting.pop(key))
+        return await asyncio.shield(self._adapting[key])
+
+    async def _adapt(self, loaded: Loaded, id: str, piece: int | None) -> Ready | None:
+        contents = await asyncio.to_thread(self.store.contents, id, loaded.digest)
+        if contents is None:
+            return None
+        packed = await self._seen(loaded, id, contents, piece)
+        adapted = await self.batcher.run(_adapt, loaded, contents, packed, self.settings.false_alarm)
+        texts = None
+        if contents.modality == "text":
+            texts = tuple(example.content.decode() for example in contents.examples)
+        ready = Ready(contents.revision, tuple(example.number for example in contents.examples), texts, adapted)
+        self.metrics.adapted.inc()
+        self._keep_at_hand((id, loaded.digest), ready)
+        return ready
+
+    async def _seen(self, loaded: Loaded, id: str, contents: Contents, piece: int | None) -> dict[int, bytes]:
+        """What a model sees in a task's examples; those it has not seen yet it sees now, and that is kept."""
+        new = [example for example in contents.examples if example.number not in contents.packed]
+        if not new:
+            return dict(contents.packed)
+        inputs = [_input(contents.modality, example.content) for example in new]
+        parts = await self.batcher.encode(loaded, contents.modality, inputs, pack, piece)
+        rows = [row for part in parts for row in part]
+        packed = {example.number: row for example, row in zip(new, rows, strict=True)}
+        await asyncio.to_thread(self.store.keep_vectors, id, loaded.digest, packed)
+        return {**contents.packed, **packed}
+
+    def _keep_at_hand(self, key: tuple[str, str], ready: Ready) -> None:
+        if (old := self._at_hand.get(key)) is not None:
+            if old.revision > ready.revision:
+                return
+            self._bytes -= old.size
+        self._at_hand[key] = ready
+        self._at_hand.move_to_end(key)
+        self._bytes += ready.size
+        while self._bytes > self.settings.memory * 1_000_000 and len(self._at_hand) > 1:
+            _, dropped = self._at_hand.popitem(last=False)
+            self._bytes -= dropped.size
+        self.metrics.at_hand.set(len(self._at_hand))
+
+    def _drop(self, digest: str) -> None:
+        """What an earlier model made of tasks."""
+        for key in [key for key in self._at_hand if key[1] == digest]:
+            self._bytes -= self._at_hand.pop(key).size
+        self.metrics.at_hand.set(len(self._at_hand))
+
+    # ---- the next model
+
+    async def _follow(self) -> None:
+        """Look where the aliases stand, for as long as the service runs."""
+        while True:
+            try:
+                if (new := await self._next(self._champion, self.loaded)) is not None:
+                    await self._take_over(new)
+                if self._challenger is not None:
+                    await self._look_at_challenger(self._challenger)
+            except Exception as error:  # the registry is away; what is loaded answers
+                log.warning("cannot see where the alias stands: %s", error)
+            await asyncio.sleep(self.settings.reload)
+
+    async def _next(self, source: Source, now: Loaded | None) -> Loaded | None:
+        """The model that a name stands for now, where it is another one and can be loaded."""
+        version = await asyncio.to_thread(source.look)
+        if version is None or version in self._refused or (now is not None and version == now.version):
+            return None
+        try:
+            return await asyncio.to_thread(source.load, version, self.settings.precision)
+        except QuickstudyError as error:  # the old one goes on
+            self._refused.add(version)
+            self.metrics.reloads.labels("failed").inc()
+            log.error("version %s is not loaded: %s", version, error)
+            return None
+
+    async def _take_over(self, new: Loaded) -> None:
+        old = self.loaded
+        for id, digest in reversed(list(self._at_hand)):
+            if digest == old.digest and new.digest != old.digest:
+                try:
+                    await self._ready(new, id, self._at_hand[id, digest].revision, BACKGROUND)
+                except (QuickstudyError, KeyError) as error:  # told to whoever asks it; or it has left meanwhile
+                    log.warning("task %s cannot be adapted to version %s: %s", id, new.version, error)
+        self.loaded = new
+        self._tell_model()
+        self.metrics.reloads.labels("done").inc()
+        log.info("version %s has taken over from %s", new.version, old.version)
+        if new.digest != old.digest:
+            self._drop(old.digest)
+            self._spawn(self._adapt_the_rest(new, old))
+        _forget_garbage()
+
+    async def _look_at_challenger(self, source: Source) -> None:
+        old = self.shadow
+        if await asyncio.to_thread(source.look) is None:
+            self.shadow = None
+        elif (new := await self._next(source, old)) is not None:
+            self.shadow = new
+            log.info("version %s answers in the shadow", new.version)
+        if old is not None and self.shadow is not old and old.digest != self.loaded.digest:
+            self._drop(old.digest)
+
+    async def _adapt_the_rest(self, new: Loaded, old: Loaded | None = None) -> None:
+        """Let a model see the examples of all tasks, while nobody waits for it, until another one takes over."""
+        after = ""
+        while self.loaded is new:
+            try:
+                ids = await asyncio.to_thread(self.store.unseen, new.digest, after, LOOK)
+                for after in ids:
+                    if self.loaded is not new:
+                        return
+                    await self._see(new, after, old)
+                if not ids:
+                    return
+            except QuickstudyError as error:
+                log.warning("tasks wait to be adapted again: %s", error)
+                await asyncio.sleep(self.settings.reload)
+
+    async def _see(self, new: Loaded, id: str, old: Loaded | None) -> None:
+        contents = await asyncio.to_thread(self.store.contents, id, new.digest)
+        if contents is None or contents.modality not in new.model.modalities:
+            return
+        await self._seen(new, id, contents, BACKGROUND)
+        # What is two models back is of no more use; the last one's vectors serve a rollback and slower replicas.
+        kept = {loaded.digest for loaded in (new, old, self.shadow) if loaded is not None}
+        await asyncio.to_thread(self.store.forget_vectors, id, sorted(kept))
+
+    def _tell_model(self) -> None:
+        self.metrics.model.info({"version": self.loaded.version, "digest": self.loaded.digest})
+
+    def _spawn(self, work: Coroutine[Any, Any, _Result]) -> "asyncio.Task[_Result]":
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+def _adapt(loaded: Loaded, contents: Contents, packed: dict[int, bytes], false_alarm: float) -> AdaptedTask:
+    labels = tuple(example.label for example in contents.examples)
+    if len(set(labels)) < 2:
+        names = ", ".join(repr(label) for label in sorted(set(labels))) or "none"
+        raise QuickstudyError(
+            f"a task needs examples of two classes or more to answer, this one has {names}",
+            fix="POST more to /tasks/{id}/examples",
+        )
+    vectors = unpack([packed[example.number] for example in contents.examples])
+    return adapt(loaded.model, Task(contents.modality, labels, vectors, loaded.digest), false_alarm)
+
+
+def _forget_garbage() -> None:
+    """Collect what is garbage, and look through the rest no more: libraries and model are a million objects, and each
+    full collection, every few seconds under load, would hold all requests up for 0.2 s."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def _input(modality: Modality, content: bytes) -> Any:
+    return content.decode() if modality == "text" else content

@@ -1,0 +1,117 @@
+"""What surrounds every request: an id, a bound on its body, one line in the log, and no traceback for the caller."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from quickstudy.config import Serve
+from quickstudy.serving.http.logs import REQUESTS
+from quickstudy.serving.http.metrics import Metrics
+
+MEGABYTE = 1_000_000
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Frame:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, settings: Serve, metrics: Metrics):
+        self.app, self.settings, self.metrics = app, settings, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started, status = time.perf_counter(), 0
+        bound = _Body(receive, self.settings)
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        try:
+            if bound.announced(scope) > bound.most:
+                await _error(413, bound.too_large(), scope, sent)
+            else:
+                await self.app(scope, bound.receive, sent)
+        except Exception:
+            REQUESTS.exception("failed", extra={"about": {"request": request_id}})
+            if not status:
+                await _error(500, f"an error of the service's own; its log has more under {request_id}", scope, sent)
+        finally:
+            self._tell(scope, request_id, status, time.perf_counter() - started)
+
+    def _tell(self, scope: MutableMapping[str, Any], request_id: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "none")  # as it is declared, so that there are few
+        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.seconds.labels(method, route).observe(seconds)
+        about = {
+            "request": request_id, "method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1),
+            "tenant": scope.get("state", {}).get("tenant"), **scope.get("state", {}).get("about", {}),
+        }  # fmt: skip
+        REQUESTS.info("request", extra={"about": about})
+
+
+class _Body:
+    """Counts what arrives, whatever the headers say, and how long it takes."""
+
+    def __init__(self, receive: Receive, settings: Serve):
+        self._receive, self._left = receive, settings.body * MEGABYTE
+        self.most, self._seconds = settings.body * MEGABYTE, settings.upload
+        self._until = time.monotonic() + settings.upload
+        self._whole = False
+
+    def announced(self, scope: MutableMapping[str, Any]) -> int:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                return int(value[:20])
+        return 0
+
+    def too_large(self) -> str:
+        return f"the body has more than the {self.most // MEGABYTE} MB allowed"
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()  # the end of the connection, for whoever waits for it
+        try:
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body has not arrived within {self._seconds:g} seconds") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise HTTPException(413, self.too_large())
+        self._whole = not message.get("more_body", False)
+        return message
+
+
+def _request_id(scope: MutableMapping[str, Any]) -> str:
+    """The caller's own where it is harmless, so that it can be followed through several services."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value.decode())
+    return secrets.token_hex(8)
+
+
+async def _error(status: int, line: str, scope: Scope, send: Send) -> None:
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    await JSONResponse({"error": line}, status, headers={"connection": "close"})(scope, nothing, send)
