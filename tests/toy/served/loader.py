@@ -1,4 +1,4 @@
-"""A loader module with the contract of quickstudy.adaptation.pyfunc: it answers with the first label that it is shown."""
+"""A loader with the contract of quickstudy.adaptation.pyfunc: it answers with the first label that it is shown."""
 
 from pathlib import Path
 
