@@ -19,7 +19,6 @@ import torch
 from open_set import PARTS, PROJECT, Part, arguments, percent, read, trained, vectors
 from torch import Tensor
 
-from quickstudy import CHAMPION
 from quickstudy.adaptation.adapted import AdaptedTask, Task, adapt, answer
 from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.config import load_settings
@@ -27,6 +26,7 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.serving.chat.chat import Chat, Entry
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.system.atomic import write_json
+from quickstudy.system.environment import CHAMPION
 
 INTENTS, PHRASINGS, SEEDS = 30, (1, 5), 10
 CLOSE, ALARMS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (0.05, 0.1, 0.15, 0.2)

@@ -27,7 +27,7 @@ from quickstudy.config import Drift, load_settings
 from quickstudy.data.dataset import Dataset, make_table
 from quickstudy.drift.reference import embed, units_of
 from quickstudy.encoders.features import features
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model
 from quickstudy.registry import resolve

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 
 from quickstudy.adaptation.state import adapt
-from quickstudy.baselines import score_episodes
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders import make_encoder
 from quickstudy.encoders.features import features
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
+from quickstudy.kinds.classify.baselines import score_episodes
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.stats.intervals import mean_interval, paired_interval

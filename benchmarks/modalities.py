@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy.cli.stages import CACHE, prepare_training, read_arrays, read_datasets
 from quickstudy.comparison.grid import freeze_all
 from quickstudy.config import Evaluate, changed, load_settings
 from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.pipeline.arrays import read_arrays
+from quickstudy.pipeline.inputs import read_datasets
+from quickstudy.pipeline.meta_train import prepare_training
+from quickstudy.pipeline.paths import CACHE
 from quickstudy.starter import STARTER
 from quickstudy.stats.intervals import paired_interval, stratified_interval
 from quickstudy.system.atomic import write_json

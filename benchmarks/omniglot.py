@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders.features import features
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.system.atomic import write_json

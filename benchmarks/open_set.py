@@ -29,9 +29,9 @@ from quickstudy import registry
 from quickstudy.adaptation.adapted import Task, adapt, answer, encode
 from quickstudy.card.calibration import calibration_error, reliability
 from quickstudy.config import load_settings
+from quickstudy.kinds.classify.openset import fit, least_squares, unknown
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.serving.engine.loaded import folder_source
-from quickstudy.serving.openset import fit, least_squares, unknown
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.system.atomic import draft, write_json
 from quickstudy.system.environment import apply_environment

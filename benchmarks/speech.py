@@ -27,7 +27,7 @@ from quickstudy.config import Evaluate, Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset, read_dataset
 from quickstudy.encoders.features import features
 from quickstudy.evaluation.answers import Subject, evaluate
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import paired_interval, stratified_interval
 from quickstudy.system.atomic import write_json

@@ -31,7 +31,7 @@ from prefect.states import Cancelling
 from flows.telling import tell
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
-from quickstudy.versions import dvc
+from quickstudy.versions import command, dvc, git
 
 DEPLOYMENT = "meta-train/meta-train"
 LOOK_SECONDS = 2.0
@@ -49,7 +49,7 @@ def train(root: Path, step: str) -> FlowRun:
         versions.StageFailed: it crashed.
     """
     lock = (root / "dvc.lock").read_text(encoding="utf-8")
-    data, commit = dvc.data_hash(root), dvc.code_state(root).commit
+    data, commit = dvc.data_hash(root), git.code_state(root).commit
     assert data and commit
     inputs = hashlib.sha256("\n".join((commit, data, lock)).encode()).hexdigest()[:12]
     with get_client(sync_client=True) as client:
@@ -140,7 +140,7 @@ def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> Flo
         raise QuickstudyError("was cancelled", where=f"run {run.name} on {pool}", fix="The next run goes on from there")
     if not run.state.is_completed():
         why = said if run.start_time else f"{said}; .cache/worker-{pool}.log there says why"
-        raise dvc.StageFailed(step, f"run {run.name} on {pool} ended as {run.state.name} ({why})", killed=True)
+        raise command.StageFailed(step, f"run {run.name} on {pool} ended as {run.state.name} ({why})", killed=True)
     return run
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import notice, process, telling
+from flows import data_steps, notice, process, stage_steps, telling
 from quickstudy.config import load_settings
 from quickstudy.system.atomic import write_bytes
-from quickstudy.versions import dvc
+from quickstudy.versions import dvc, stale
 
 STAGE = "meta_train"
 
@@ -34,7 +34,7 @@ def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
     with telling.step(None, "inputs") as done:
         listen = telling.listener("inputs")
         dvc.set_data(root, data)
-        process.bring_data(root, data, listen)
+        data_steps.bring_data(root, data, listen)
         for stage in stages:
             dvc.pull_outputs(root, stage, listen)
         done["note"] = f"data version {data[:8]}"
@@ -70,9 +70,9 @@ def meta_train(lock: str, data: str, project: str | None = None) -> None:
     limits = load_settings(root / "params.yaml").runs
     with process.only_run(root), notice.of_run(root), alone_on_the_gpu():
         write_bytes(root / "dvc.lock", lock.encode())
-        stages = {stage.name: stage for stage in dvc.stages(root)}
+        stages = {stage.name: stage for stage in stale.stages(root)}
         fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[STAGE].after, data)
-        train = process.bring_up_to_date.with_options(
+        train = stage_steps.bring_up_to_date.with_options(
             name=STAGE, task_run_name=STAGE, timeout_seconds=limits.limit(STAGE)
         )
         train(root, stages[STAGE], return_state=True).result()

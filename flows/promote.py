@@ -11,7 +11,7 @@ import sys
 
 from prefect import flow
 
-from flows import notice, process
+from flows import notice, process, promotion_steps
 from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.registry.ledger import Entry
@@ -45,19 +45,19 @@ def promote(
     root = process.project_of(project)
     policy = load_settings(root / "params.yaml").gate
     with notice.of_run(root):
-        plan = process.choose(root, "promote", str(version), against)
+        plan = promotion_steps.choose(root, "promote", str(version), against)
         if approve:
             registry.approved(plan, reason)
-        verdict = process.ask_gate(root, plan, must_compare=not (approve or ask))
+        verdict = promotion_steps.ask_gate(root, plan, must_compare=not (approve or ask))
         if ask:
-            decision = process.ask_person(plan, verdict, policy.deadline)
+            decision = promotion_steps.ask_person(plan, verdict, policy.deadline)
             if not decision.promote:
                 return None
             reason = f"{decision.reason} ({decision.name})"
             registry.approved(plan, decision.reason)
         elif not approve and verdict["answer"] != "PROMOTE":
             return None
-        return process.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
+        return promotion_steps.move_and_notify(root, plan, reason or verdict["sentence"], verdict, policy.notify)
 
 
 @flow(name="rollback", persist_result=False)
@@ -69,9 +69,11 @@ def rollback(reason: str = "", against: int | None = None, project: str | None =
     """
     root = process.project_of(project)
     with notice.of_run(root):
-        plan = process.choose(root, "rollback", "previous", against)
+        plan = promotion_steps.choose(root, "rollback", "previous", against)
         registry.approved(plan, reason)
-        return process.move_and_notify(root, plan, reason, None, load_settings(root / "params.yaml").gate.notify)
+        return promotion_steps.move_and_notify(
+            root, plan, reason, None, load_settings(root / "params.yaml").gate.notify
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,26 +18,28 @@ from prefect.client.schemas.objects import State
 from flows import notice, process, telling
 from quickstudy.cli.display import COUNT
 from quickstudy.config import load_settings
-from quickstudy.lineage import verdict as rebuild
-from quickstudy.versions import dvc
+from quickstudy.lineage import rebuild
+from quickstudy.lineage import recipe as recipes
+from quickstudy.lineage import verdict as verdicts
+from quickstudy.versions import stale
 
 
 # A rebuild starts from nothing: no step is taken from what an earlier one has left. How long it takes is not what the
 # same step of a run would take, and is not remembered.
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
-def read(root: Path, uri: str) -> rebuild.Recipe:
+def read(root: Path, uri: str) -> recipes.Recipe:
     """What was recorded of the model."""
     with telling.step(None, "record") as done:
-        recipe = rebuild.read(root, uri)
+        recipe = recipes.read(root, uri)
         done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
     return recipe
 
 
 @task(name="worktree", task_run_name="worktree", cache_policy=NO_CACHE)
-def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
+def prepare(root: Path, recipe: recipes.Recipe) -> tuple[Path, recipes.Source]:
     """The code of its commit, with its patch, and where its data can come from."""
     with telling.step(None, "worktree") as done:
-        project, source = rebuild.prepare(root, recipe)
+        project, source = recipes.prepare(root, recipe)
         rebuild.check_code(project, recipe)
         done["note"] = f"commit {recipe.commit[:10]}{' with the recorded patch' if recipe.patch else ''}"
     return project, source
@@ -51,7 +53,7 @@ def prepare(root: Path, recipe: rebuild.Recipe) -> tuple[Path, rebuild.Source]:
     retry_delay_seconds=10,
     retry_condition_fn=process.a_retry_can_help,
 )
-def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
+def fetch(project: Path, recipe: recipes.Recipe, source: recipes.Source) -> str:
     """Its data."""
     with telling.step(None, "data") as done:
         listen = telling.listener("data")
@@ -61,7 +63,7 @@ def fetch(project: Path, recipe: rebuild.Recipe, source: rebuild.Source) -> str:
 
 
 @task(cache_policy=NO_CACHE)
-def build(project: Path, recipe: rebuild.Recipe, stage: dvc.Stage) -> str | None:
+def build(project: Path, recipe: recipes.Recipe, stage: stale.Stage) -> str | None:
     """A stage of its dvc.yaml, run anew. How it failed, where it did."""
     with telling.step(None, stage.name) as done:
         failure = rebuild.build(project, recipe, stage, telling.listener(stage.name))
@@ -71,12 +73,12 @@ def build(project: Path, recipe: rebuild.Recipe, stage: dvc.Stage) -> str | None
 
 @task(name="verdict", task_run_name="verdict", cache_policy=NO_CACHE)
 def judge(
-    root: Path, project: Path, recipe: rebuild.Recipe, source: rebuild.Source, failure: str | None, started: float
-) -> rebuild.Verdict:
+    root: Path, project: Path, recipe: recipes.Recipe, source: recipes.Source, failure: str | None, started: float
+) -> verdicts.Verdict:
     """Is it the same?"""
     with telling.step(None, "verdict") as done:
         listen = telling.listener("verdict")
-        verdict = rebuild.judge(
+        verdict = verdicts.judge(
             root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure, started,
             lambda count, total: listen(f"answers: {count:,} of {total:,}"),
         )  # fmt: skip
@@ -91,7 +93,7 @@ def judge(
 
 
 @flow(name="reproduce", persist_result=False)
-def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
+def reproduce(uri: str, project: str | None = None) -> verdicts.Verdict:
     """Build a model again, in a worktree of its commit.
 
     Args:
@@ -103,7 +105,7 @@ def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
         versions.StageFailed: a stage was killed.
     """
     root, started = process.project_of(project), time.monotonic()
-    with rebuild.alone(root), notice.of_run(root):
+    with recipes.alone(root), notice.of_run(root):
         read_state = read(root, uri, return_state=True)
         recipe = read_state.result()
         prepared = prepare(root, recipe, return_state=True, wait_for=[read_state])
@@ -111,14 +113,14 @@ def reproduce(uri: str, project: str | None = None) -> rebuild.Verdict:
         last: State[Any] = fetch(worktree, recipe, source, return_state=True, wait_for=[prepared])
         last.result()
         failure: str | None = None
-        for stage in rebuild.needed(worktree):
+        for stage in recipes.needed(worktree):
             run = build.with_options(name=stage.name, task_run_name=stage.name)
             last = run(worktree, recipe, stage, return_state=True, wait_for=[last])
             failure = last.result()
             if failure:
                 get_run_logger().warning("%s", failure)
                 break
-        verdict: rebuild.Verdict = judge(
+        verdict: verdicts.Verdict = judge(
             root, worktree, recipe, source, failure, started, return_state=True, wait_for=[last]
         ).result()
     return verdict

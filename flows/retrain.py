@@ -21,13 +21,13 @@ from uuid import UUID
 from prefect import flow, get_run_logger, runtime
 from prefect.client.orchestration import get_client
 
-from flows import notice, process, recovery, telling
+from flows import data_steps, notice, process, promotion_steps, recovery, stage_steps, telling
 from quickstudy import registry
 from quickstudy.config import Settings, load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import Registration
 from quickstudy.runs import workspaces
-from quickstudy.versions import dvc
+from quickstudy.versions import command, dvc, git, stale
 
 TRAINING = "meta_train"
 
@@ -64,22 +64,22 @@ def retrain(
     alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
     with process.only_run(root), alone, notice.of_run(root):
         if data:
-            state = process.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
+            state = data_steps.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
         else:
-            state = process.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
+            state = data_steps.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
         state.result()
-        stages = dvc.stages(root)
-        if deployed and not dvc.stale(root):  # one look instead of one a stage: the common end of a trigger
+        stages = stale.stages(root)
+        if deployed and not stale.stale(root):  # one look instead of one a stage: the common end of a trigger
             get_run_logger().info("every stage is up to date")
             stages = ()
         for stage in stages:
             elsewhere = stage.name == TRAINING and train_on == "gpu"
-            step = (process.train_elsewhere if elsewhere else process.bring_up_to_date).with_options(
+            step = (stage_steps.train_elsewhere if elsewhere else stage_steps.bring_up_to_date).with_options(
                 name=stage.name, task_run_name=stage.name, timeout_seconds=limit(stage.name)
             )
             state = step(root, stage, return_state=True, wait_for=[state])
             state.result()
-        register = process.register.with_options(timeout_seconds=limit("register"))
+        register = promotion_steps.register.with_options(timeout_seconds=limit("register"))
         with workspaces.until_sent(root):
             registration: Registration = register(root, return_state=True, wait_for=[state]).result()
         if deployed and registration.logged:
@@ -87,9 +87,11 @@ def retrain(
         automatic = settings.gate.promotion == "automatic"
         plan = registry.unjudged(root, automatic)
         if plan is not None:
-            verdict = process.ask_gate.with_options(timeout_seconds=limit("gate"))(root, plan, must_compare=False)
+            verdict = promotion_steps.ask_gate.with_options(timeout_seconds=limit("gate"))(
+                root, plan, must_compare=False
+            )
             if verdict["answer"] == "PROMOTE" and automatic:
-                process.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
+                promotion_steps.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
     return registration
 
 
@@ -126,7 +128,7 @@ def known_data(root: Path) -> str | None:
     dvc.set_data(root, version)
     try:
         return version if dvc.in_remote(root) else None
-    except dvc.RemoteFailed:
+    except command.RemoteFailed:
         return version  # bringing it is tried again, and says so
 
 
@@ -135,10 +137,10 @@ def keep(root: Path, settings: Settings, registration: Registration) -> None:
     if not settings.runs.branch:
         return
     name = f"runs/{datetime.now(UTC):%Y-%m-%d-%H%M%S}-version-{registration.version}"
-    files = {path: (root / path).read_bytes() for path in dvc.WRITTEN_BY_RUNS if (root / path).exists()}
+    files = {path: (root / path).read_bytes() for path in command.WRITTEN_BY_RUNS if (root / path).exists()}
     files["metrics.json"] = json.dumps(registry.stage_metrics(root), indent=1).encode()
     with telling.step(None, "branch") as done:
-        dvc.commit_files(
+        git.commit_files(
             root, name, files, f"Version {registration.version} of the model: data, lock and metrics",
             push=settings.runs.push,
         )  # fmt: skip

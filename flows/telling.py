@@ -11,7 +11,7 @@ from typing import Any
 from prefect import get_run_logger
 
 from quickstudy.runs.durations import record_duration
-from quickstudy.versions import dvc
+from quickstudy.versions import command
 
 DONE: list[dict[str, Any]] = []
 """What the steps of this process have told when they ended; the run's summary (flows/notice.py) is made of it."""
@@ -36,7 +36,7 @@ def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
     try:
         yield done
     except BaseException as failure:
-        if isinstance(failure, dvc.StageFailed):
+        if isinstance(failure, command.StageFailed):
             tell(step=name, line=str(failure))
         note = str(failure) or type(failure).__name__
         DONE.append({"step": name, "outcome": "failed", "seconds": time.monotonic() - start, "note": note})

@@ -25,7 +25,7 @@ from quickstudy import registry
 from quickstudy.config import Settings, load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import watching
-from quickstudy.versions import dvc
+from quickstudy.versions import command, dvc
 
 TAKE = ("quickstudy", "data", "take", "--json")
 DRIFT = ("quickstudy", "drift", "--json")
@@ -94,7 +94,7 @@ def look(root: Path, now: str) -> str | None:
     """Give data/ a version; None where it does not look like ``now`` any more, or another DVC command holds it."""
     try:
         version = dvc.add_data(root)
-    except dvc.Busy as busy:
+    except command.Busy as busy:
         get_run_logger().info("%s; the next look comes", busy)
         return None
     return version if watching.signature(root / "data") == now else None

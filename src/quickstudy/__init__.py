@@ -3,15 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from quickstudy.system.environment import CHAMPION
+
 if TYPE_CHECKING:
     from quickstudy.client import Quickstudy
     from quickstudy.client.classifier import QuickstudyClassifier
 
 __version__ = "0.1.0"
 __all__ = ["CHAMPION", "Quickstudy", "QuickstudyClassifier", "__version__"]
-
-CHAMPION = "models:/quickstudy@champion"
-"""The model that is used where no other is named."""
 
 # Imported at their first use: `import quickstudy` is done at once.
 _LATER = {"Quickstudy": "quickstudy.client", "QuickstudyClassifier": "quickstudy.client.classifier"}

@@ -16,3 +16,10 @@ class QuickstudyError(ValueError):
         self.what, self.where, self.fix = what, where, fix
         line = what if where is None else f"{where}: {what}"
         super().__init__(" ".join((line if fix is None else f"{line}. {fix}").split()))
+
+
+GATE_CODES = {"PROMOTE": 0, "HOLD": 3, "REJECT": 4}
+"""Exit codes of what the gate says; 2 is a mistake."""
+
+DRIFT = 3
+"""Exit code of drift that was found."""

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.versions import dvc
+from quickstudy.versions import command, dvc, git, stale
 
 
 def bring_up_to_date(root: Path) -> list[str]:
-    return [dvc.repro(root, stage.name, print) for stage in dvc.stages(root)]
+    return [dvc.repro(root, stage.name, print) for stage in stale.stages(root)]
 
 
 def change(root: Path, old: str, new: str) -> None:
@@ -31,13 +31,13 @@ def change(root: Path, old: str, new: str) -> None:
 def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> None:
     version = dvc.add_data(project)
     bring_up_to_date(project)
-    assert dvc.stale(project) == {}
+    assert stale.stale(project) == {}
     whole = (project / "dvc.lock").read_bytes()
     for rest in (b"", whole[: len(whole) // 2].rstrip(b"\n")):
         (project / "dvc.lock").write_bytes(rest)
         (project / "data.dvc").write_bytes(b"")
         assert dvc.data_hash(project) == version
-        assert dvc.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
+        assert stale.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
         (project / ".dvc/tmp/rwlock").write_bytes(rest[:20])
         assert bring_up_to_date(project) == ["up to date"] * 4
 
@@ -47,7 +47,7 @@ def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> N
         assert dvc.data_hash(project) == version and (project / "dvc.lock").read_bytes() == b""
     (project / "dvc.lock").write_text("<<<<<<< ours\n")  # not DVC's doing: somebody has to look at it
     with pytest.raises(QuickstudyError):
-        dvc.stale(project)
+        stale.stale(project)
 
 
 def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
             listed.write_text(json.dumps({"write": {str(project / "tasks"): entry}, "read": {str(project): [entry]}}))
             began = time.time()
             os.utime(listed, (began, began))
-            with pytest.raises(dvc.Busy):  # as far as anybody can tell that is a DVC at work
+            with pytest.raises(command.Busy):  # as far as anybody can tell that is a DVC at work
                 bring_up_to_date(project)
             os.utime(listed, (began - 60, began - 60))  # before that process began: the machine has started again
             assert "ran" in bring_up_to_date(project)
@@ -70,7 +70,7 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
 
 
 def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
-    assert dvc.stale(project) == {
+    assert stale.stale(project) == {
         "data": ("no version yet",),
         "tasks": ("never ran", "data changed"),
         "meta_train": ("never ran", "after tasks"),
@@ -81,23 +81,23 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
     assert version == dvc.data_hash(project) and version.endswith(".dir") and len(version) == 36
     assert dvc.committed_data_hash(project) is None
     assert bring_up_to_date(project) == ["ran"] * 4
-    assert dvc.stale(project) == {}
+    assert stale.stale(project) == {}
     assert bring_up_to_date(project) == ["up to date"] * 4
     assert set(dvc.lock_hashes(project)) > {"build/model", "build/tasks/tasks.json"}
-    assert dvc.code_state(project).changed == ()  # what a run writes is ignored or does not count
+    assert git.code_state(project).changed == ()  # what a run writes is ignored or does not count
 
     change(project, "count: 600", "count: 300")
-    assert dvc.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
-    assert dvc.code_state(project).changed == ("params.yaml",)
-    assert "+  count: 300" in dvc.patch(project)
+    assert stale.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
+    assert git.code_state(project).changed == ("params.yaml",)
+    assert "+  count: 300" in git.patch(project)
     change(project, "count: 300", "count: 600")
 
     (project / "data/three.txt").write_text("three\n")
-    found = dvc.stale(project)
+    found = stale.stale(project)
     assert found["data"] == ("data/ differs from data.dvc",) and found["tasks"] == ("data changed",)
     assert dvc.data_hash(project) == version  # looking changed nothing
     newer = dvc.add_data(project)
-    assert newer != version and "data" not in dvc.stale(project)
+    assert newer != version and "data" not in stale.stale(project)
     (project / "data/three.txt").unlink()
     assert dvc.add_data(project) == version  # the same files are the same version
     assert dvc.in_cache(project, newer) and not dvc.in_cache(project, "0" * 32 + ".dir")
@@ -105,7 +105,7 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
     (project / "data/three.txt").write_text("three\n")  # a run that is cut off after its first stage
     dvc.add_data(project)
     assert dvc.repro(project, "tasks", print) == "ran"
-    assert dvc.stale(project) == {
+    assert stale.stale(project) == {
         "meta_train": ("build/tasks/tasks.json changed",),
         "evaluate": ("after meta_train",),
         "card": ("after evaluate",),
@@ -116,14 +116,14 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
 
     shutil.rmtree(project / "build/card")
     (project / "build/tasks/tasks.json").write_text("mine\n")
-    assert dvc.stale(project) == {
+    assert stale.stale(project) == {
         "tasks": ("build/tasks/tasks.json was changed by hand",),
         "meta_train": ("after tasks",),
         "evaluate": ("after meta_train",),
         "card": ("build/card is missing", "after evaluate"),
     }
     shutil.rmtree(project / "data")
-    assert dvc.stale(project)["data"] == ("data/ is missing",)
+    assert stale.stale(project)["data"] == ("data/ is missing",)
     dvc.checkout_data(project)
     assert (project / "data/two.txt").read_text() == "two\n"
 
@@ -146,7 +146,7 @@ def test_a_bug_in_a_stage_is_no_mistake_of_the_users(project: Path) -> None:
     (project / "data/bug").touch()
     dvc.add_data(project)
     lines: list[str] = []
-    with pytest.raises(dvc.StageFailed, match="stage tasks failed: AssertionError") as failure:
+    with pytest.raises(command.StageFailed, match="stage tasks failed: AssertionError") as failure:
         dvc.repro(project, "tasks", lines.append)
     assert not failure.value.killed
     assert lines[0].startswith("Traceback") and not any("failed to reproduce" in line for line in lines)
@@ -180,8 +180,8 @@ def test_a_busy_workspace_says_who_is_at_work(project: Path, training: Callable[
     process = training()
     started(project)
     try:
-        with pytest.raises(dvc.Busy, match=r"another DVC command is at work here \(PID \d+\).*Wait"):
-            dvc.stale(project)
+        with pytest.raises(command.Busy, match=r"another DVC command is at work here \(PID \d+\).*Wait"):
+            stale.stale(project)
     finally:
         process.terminate()
         process.communicate()
@@ -205,14 +205,14 @@ def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:
     stages = yaml.safe_load((project / "dvc.yaml").read_text())
     stages["stages"]["tasks"]["cmd"] = "kill -9 $$"
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages))
-    with pytest.raises(dvc.StageFailed) as failure:
+    with pytest.raises(command.StageFailed) as failure:
         dvc.repro(project, "tasks", print)
     assert failure.value.killed
 
 
 def test_without_git_one_line_says_so(project: Path) -> None:
     shutil.rmtree(project / ".git")
-    for ask in (dvc.stale, dvc.add_data, dvc.code_state):
+    for ask in (stale.stale, dvc.add_data, git.code_state):
         with pytest.raises(QuickstudyError, match="no git repository"):
             ask(project)
 
@@ -227,12 +227,12 @@ def test_data_comes_from_a_remote_where_one_is_configured(project: Path, tmp_pat
     shutil.rmtree(project / ".dvc/cache")
     dvc.pull_data(project, print)
     assert (project / "data/one.txt").read_text() == "one\n"
-    assert dvc.data_hash(project) == version and "data" not in dvc.stale(project)
+    assert dvc.data_hash(project) == version and "data" not in stale.stale(project)
 
     shutil.rmtree(project / "data")
     shutil.rmtree(project / ".dvc/cache")
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(dvc.RemoteFailed, match="the DVC remote did not give the data"):
+    with pytest.raises(command.RemoteFailed, match="the DVC remote did not give the data"):
         dvc.pull_data(project, print)
 
 
@@ -240,7 +240,7 @@ def test_a_command_that_is_killed_is_run_once_more(tmp_path: Path) -> None:
     def killed(times: int) -> int:
         script = f'echo x >> tries; [ "$(wc -l < tries)" -gt {times} ] || kill -9 $$'
         (tmp_path / "tries").unlink(missing_ok=True)
-        return dvc._run(["sh", "-c", script], tmp_path).returncode
+        return command._run(["sh", "-c", script], tmp_path).returncode
 
     assert killed(1) == 0
     assert killed(2) == -9

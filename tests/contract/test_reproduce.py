@@ -12,9 +12,13 @@ import pytest
 from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.lineage import rebuild as rebuild_
+from quickstudy.lineage import recipe as recipes
 from quickstudy.lineage import verdict
 from quickstudy.lineage.verdict import Verdict
 from quickstudy.versions import dvc as versions
+from quickstudy.versions import git as git_
+from quickstudy.versions import worktree
 
 REPOSITORY = Path(__file__).parents[2]
 TOY = REPOSITORY / "tests/toy"
@@ -72,20 +76,20 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 def rebuild(root: Path, uri: str = "1") -> Verdict:
     """What the flow does."""
-    with verdict.alone(root):
-        recipe = verdict.read(root, uri)
-        project, source = verdict.prepare(root, recipe)
-        verdict.check_code(project, recipe)
-        verdict.fetch_data(project, recipe, source, lambda line: None)
+    with recipes.alone(root):
+        recipe = recipes.read(root, uri)
+        project, source = recipes.prepare(root, recipe)
+        rebuild_.check_code(project, recipe)
+        rebuild_.fetch_data(project, recipe, source, lambda line: None)
         failure = None
-        for stage in verdict.needed(project):
-            failure = failure or verdict.build(project, recipe, stage, lambda line: None)
+        for stage in recipes.needed(project):
+            failure = failure or rebuild_.build(project, recipe, stage, lambda line: None)
         return verdict.judge(root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure)
 
 
 def refused(root: Path, match: str, uri: str = "1") -> None:
-    with pytest.raises(QuickstudyError, match=match) as error, verdict.alone(root):
-        verdict.prepare(root, verdict.read(root, uri))
+    with pytest.raises(QuickstudyError, match=match) as error, recipes.alone(root):
+        recipes.prepare(root, recipes.read(root, uri))
     assert "\n" not in str(error.value)
 
 
@@ -113,7 +117,7 @@ def test_a_version_is_built_again_bit_for_bit_and_nothing_else_changes(root: Pat
     # By the same run and by its alias it is the same model.
     run = registry.version(root, "1").run_id
     for uri in (f"runs:/{run}", "champion", "models:/quickstudy@champion", "models:/quickstudy/1"):
-        assert verdict.read(root, uri).uri == "models:/quickstudy/1"
+        assert recipes.read(root, uri).uri == "models:/quickstudy/1"
 
 
 def test_a_clone_rebuilds_from_the_store_of_another(
@@ -148,7 +152,7 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
     (root / "new").mkdir()
     (root / "new/code.py").write_bytes(b"a = 1\r\nb = 2\n\nno end of line")
     (root / "latin.txt").write_bytes("Grüße\n".encode("latin-1"))
-    (root / "huge.zip").write_bytes(b"0" * (versions.LARGEST + 1))
+    (root / "huge.zip").write_bytes(b"0" * (git_.LARGEST + 1))
     train(root)
     version = register(root).version
     assert version == 2
@@ -160,7 +164,7 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
     assert found.answer == "IDENTICAL", found
     assert found.notes == ("not kept, and read by no stage: huge.zip",)
     assert working_copy(root) == before
-    record = verdict.read(root, "2").record
+    record = recipes.read(root, "2").record
     patch = Path(record.place.removeprefix("file://").replace("%20", " ")) / "changes.patch"
     patch.unlink()
     refused(root, r"models:/quickstudy/2: cannot be rebuilt: its working copy was changed and no patch was kept", "2")
@@ -175,24 +179,24 @@ def test_a_patch_is_the_same_whatever_git_is_set_to_and_can_be_applied(root: Pat
     (root / "sub/to").symlink_to("blob")
     (root / "data/new.txt").write_text("data is DVC's\n")
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 0", "seed: 9"))
-    plain, index = versions.patch(root), (root / ".git/index").read_bytes()
+    plain, index = git_.patch(root), (root / ".git/index").read_bytes()
     for name, value in {
         "color.ui": "always", "diff.noprefix": "true", "diff.mnemonicPrefix": "true", "diff.external": "false",
         "diff.renames": "copies", "core.abbrev": "4", "diff.context": "9",
     }.items():  # fmt: skip
         git(root, "config", name, value)
-    assert versions.patch(root) == plain and (root / ".git/index").read_bytes() == index
+    assert git_.patch(root) == plain and (root / ".git/index").read_bytes() == index
     names = {"params.yaml", "stage.py", "renamed ü.py", "sub/blob", "sub/run.sh", "sub/to"}
-    assert versions.patched(plain.encode()) == names
+    assert git_.patched(plain.encode()) == names
     folder = tmp_path / "worktree"
-    project = versions.add_worktree(root, folder, "HEAD")
-    versions.apply_patch(folder, plain.encode())
+    project = worktree.add_worktree(root, folder, "HEAD")
+    git_.apply_patch(folder, plain.encode())
     assert {name: (project / name).exists() for name in names} == {name: name != "stage.py" for name in names}
     assert (project / "sub/blob").read_bytes() == (root / "sub/blob").read_bytes()
     assert (project / "sub/to").is_symlink() and (project / "sub/run.sh").stat().st_mode & 0o100
     with pytest.raises(QuickstudyError, match="the recorded patch does not fit its commit"):
-        versions.apply_patch(folder, plain.encode())
-    versions.remove_worktree(root, folder)
+        git_.apply_patch(folder, plain.encode())
+    worktree.remove_worktree(root, folder)
     assert git(root, "worktree", "list").count("\n") == 1
 
 
@@ -202,7 +206,7 @@ def test_what_is_gone_is_told_before_any_work(root: Path, tmp_path: Path) -> Non
     refused(root, r"params.yaml of its commit is not what was recorded \(seed: 7 recorded, 0 there\)")
     (folder / "params.yaml").unlink()
     (folder / "dvc.lock").write_text("stages: {}\n")
-    assert verdict.read(root, "1").notes == ("dvc.lock beside its run was changed since, and is not looked at",)
+    assert recipes.read(root, "1").notes == ("dvc.lock beside its run was changed since, and is not looked at",)
     listing = json.loads((folder / "lineage.json").read_text())
     (folder / "lineage.json").write_text(json.dumps({**listing, "git_commit": "0" * 40}))
     refused(root, r"says another git_commit than the run itself; commit 0000000000 is not in this repository")
@@ -210,7 +214,7 @@ def test_what_is_gone_is_told_before_any_work(root: Path, tmp_path: Path) -> Non
     refused(root, "runs:/0123: there is no such run", "runs:/0123")
     (folder / "lineage.json").unlink()
     refused(root, "models:/quickstudy/1: cannot be rebuilt: lineage.json is not beside its run")
-    assert not list((root / verdict.FOLDER).glob("*/worktree"))
+    assert not list((root / recipes.FOLDER).glob("*/worktree"))
 
     from mlflow import MlflowClient
 
@@ -268,10 +272,10 @@ def test_a_kill_in_the_middle_leaves_the_working_copy_and_the_next_run_is_clean(
     before = working_copy(root)
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(REPOSITORY)], cwd=root)
     started = time.monotonic()
-    while not (found := list((root / verdict.FOLDER).glob("*/worktree/data/one.txt"))):
+    while not (found := list((root / recipes.FOLDER).glob("*/worktree/data/one.txt"))):
         assert process.poll() is None and time.monotonic() - started < 60
         time.sleep(0.01)
-    with pytest.raises(QuickstudyError, match="another rebuild is at work here"), verdict.alone(root):
+    with pytest.raises(QuickstudyError, match="another rebuild is at work here"), recipes.alone(root):
         pass
     process.kill()
     process.wait()

@@ -10,7 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import process
+from flows import data_steps, promotion_steps
 from tests.toy.project import TOY_GATE, add_flows
 
 
@@ -31,7 +31,7 @@ def prefect() -> Iterator[None]:
 @pytest.fixture
 def no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Building the starter data does nothing: the projects of the tests have data of their own."""
-    monkeypatch.setattr(process, "STARTER", ("true",))
+    monkeypatch.setattr(data_steps, "STARTER", ("true",))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def answer() -> Callable[..., tuple[int, str, str]]:
 @pytest.fixture
 def toy_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate is that of tests/toy."""
-    monkeypatch.setattr(process, "GATE", TOY_GATE)
+    monkeypatch.setattr(promotion_steps, "GATE", TOY_GATE)
 
 
 @pytest.fixture

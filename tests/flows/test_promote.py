@@ -14,8 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
-from flows import process
 from flows import promote as flow
+from flows import promotion_steps
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
@@ -172,9 +172,11 @@ def test_a_person_is_asked_with_the_evidence_before_them(
 ) -> None:
     two_versions(built)  # no file ``answer``: the two cannot be compared, which the person is told
     shown = []
-    real = process.Decision.with_initial_data
+    real = promotion_steps.Decision.with_initial_data
     monkeypatch.setattr(
-        process.Decision, "with_initial_data", lambda description: (shown.append(description), real(description))[1]
+        promotion_steps.Decision,
+        "with_initial_data",
+        lambda description: (shown.append(description), real(description))[1],
     )
     thread = answering(False, "I want to hear it first")
     assert flow.promote(ask=True, project=str(built)) is None

@@ -22,10 +22,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.states import Failed
 
-from flows import process, retrain
+from flows import data_steps, process, promotion_steps, retrain
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
-from quickstudy.versions import dvc
+from quickstudy.versions.command import Busy, StageFailed
 
 pytestmark = pytest.mark.usefixtures("prefect", "no_starter", "served")
 
@@ -47,7 +47,7 @@ def last_run() -> tuple[Any, list[Any], list[Any]]:
 
 @flow
 def version_data(root: Path) -> str:
-    return process.version_data(root, return_state=True).result()
+    return data_steps.version_data(root, return_state=True).result()
 
 
 def test_everything_runs_once_and_is_then_up_to_date(
@@ -106,7 +106,7 @@ def test_a_stage_that_was_killed_gets_another_try_and_a_bug_does_not(
     assert {task.name: task.run_count for task in tasks} == {step: 2 if step == "tasks" else 1 for step in STEPS}
 
     (project / "data/bug").touch()
-    with pytest.raises(dvc.StageFailed, match="AssertionError"):
+    with pytest.raises(StageFailed, match="AssertionError"):
         retrain.retrain(str(project))
     _, tasks, _ = last_run()
     assert (tasks[-1].name, tasks[-1].run_count) == ("tasks", 1)
@@ -126,7 +126,7 @@ def test_missing_data_is_built_once_and_then_comes_from_the_cache(
 ) -> None:
     monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
     script = 'mkdir -p data; echo built >> times; echo "build words: 1 of 1"; cp times data/starter'
-    monkeypatch.setattr(process, "STARTER", ("sh", "-c", script))
+    monkeypatch.setattr(data_steps, "STARTER", ("sh", "-c", script))
 
     def note() -> str:
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -170,7 +170,7 @@ def test_data_follows_data_dvc_when_git_changes_it(project: Path) -> None:
 def test_a_new_version_of_the_data_names_what_was_imported() -> None:
     old, new = "a" * 32, "b" * 32
     for built in (True, False):
-        note = process._about(new, old, old, built, ["tickets"])
+        note = data_steps._about(new, old, old, built, ["tickets"])
         assert note == "version bbbbbbbb is new (beside the starter data: tickets); the committed one is aaaaaaaa"
 
 
@@ -237,13 +237,13 @@ def test_a_comparison_that_is_impossible_does_not_fail_the_run(
     [
         (QuickstudyError("no space left on the disk", where="/gpu"), True),  # of another machine, by its run's message
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), True),
-        (dvc.Busy("another DVC command is at work here"), True),
+        (Busy("another DVC command is at work here"), True),
         (registry.Moving("root@gpu has been moving aliases for 2 s"), True),
-        (dvc.StageFailed("meta_train", "was killed", killed=True), True),
-        (dvc.StageFailed("meta_train", "ValueError: 3", killed=False), False),
+        (StageFailed("meta_train", "was killed", killed=True), True),
+        (StageFailed("meta_train", "ValueError: 3", killed=False), False),
         (QuickstudyError("train.steps = -1 is not positive"), False),
     ],
 )
 def test_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
     failed: Any = Failed(data=error)
-    assert process.a_retry_can_help(process.register, None, failed) is again  # type: ignore[arg-type]
+    assert process.a_retry_can_help(promotion_steps.register, None, failed) is again  # type: ignore[arg-type]

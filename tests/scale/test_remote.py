@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quickstudy.versions import command, stale
 from quickstudy.versions import dvc as versions
 from tests.scale.conftest import SSH
 
@@ -64,7 +65,7 @@ def test_another_machine_restores_what_one_has_built(
     for path in versions.lock_hashes(one):
         files = [file.relative_to(one) for file in (one / path, *(one / path).rglob("*")) if file.is_file()]
         assert [(two / file).read_bytes() for file in files] == [(one / file).read_bytes() for file in files] != []
-    assert versions.stale(two) == {}
+    assert stale.stale(two) == {}
 
 
 def test_a_remote_that_lacks_the_data_or_cannot_be_reached_is_told_in_one_line(
@@ -77,7 +78,7 @@ def test_a_remote_that_lacks_the_data_or_cannot_be_reached_is_told_in_one_line(
     for url, reason in ((None, "it does not have all of it"), ("ssh://127.0.0.1:9/remote", "failed to connect to ssh")):
         if url:
             dvc(one, "remote", "modify", "--local", "team", "url", url)
-        with pytest.raises(versions.RemoteFailed) as told:
+        with pytest.raises(command.RemoteFailed) as told:
             versions.pull_data(one, print)
         line = str(told.value)
         assert line.startswith(f"the DVC remote did not give the data: {reason}") and "\n" not in line

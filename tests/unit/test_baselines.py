@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from quickstudy.baselines import fit_and_score, raw_features, score_episodes, span_coordinates
+from quickstudy.kinds.classify.baselines import fit_and_score, raw_features, score_episodes, span_coordinates
 
 
 def problem(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

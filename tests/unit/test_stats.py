@@ -11,12 +11,12 @@ from quickstudy.stats.intervals import (
     OURS,
     beaten_by,
     estimate,
-    look_levels,
     mean_interval,
     paired_interval,
     share_interval,
     stratified_interval,
 )
+from quickstudy.stats.sequential import look_levels
 
 
 @pytest.mark.parametrize("n", [2, 3, 30, 600])

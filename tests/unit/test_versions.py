@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.versions import dvc
+from quickstudy.versions import dvc, stale
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ def test_stages_come_after_those_that_they_depend_on(tmp_path: Path) -> None:
         "  second: {cmd: b, deps: [build/one], outs: [build/two], params: [seed]}\n"
         "  first: {cmd: a, outs: [build/one, build/model], plots: [{curve.csv: {x: step}}]}\n"
     )
-    first, second, last = dvc.stages(tmp_path)
+    first, second, last = stale.stages(tmp_path)
     assert (first.name, second.name, last.name) == ("first", "second", "last")
     assert first.outs == ("build/one", "build/model", "curve.csv")
     assert second.params == ("seed",) and second.after == ("first",)
@@ -24,7 +24,7 @@ def test_stages_come_after_those_that_they_depend_on(tmp_path: Path) -> None:
 
 def test_a_path_that_only_begins_alike_is_no_dependency(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: a, outs: [build/model]}, b: {cmd: b, deps: [build/model2]}}")
-    assert [stage.after for stage in dvc.stages(tmp_path)] == [(), ()]
+    assert [stage.after for stage in stale.stages(tmp_path)] == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_a_path_that_only_begins_alike_is_no_dependency(tmp_path: Path) -> None:
 def test_a_broken_dvc_yaml_is_told(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dvc.yaml").write_text(content)
     with pytest.raises(QuickstudyError, match=rf"dvc\.yaml: .*{message}"):
-        dvc.stages(tmp_path)
+        stale.stages(tmp_path)
 
 
 def test_the_real_pipeline_is_the_four_stages_in_order() -> None:
-    assert [stage.name for stage in dvc.stages(REPOSITORY)] == ["tasks", "meta_train", "evaluate", "card"]
+    assert [stage.name for stage in stale.stages(REPOSITORY)] == ["tasks", "meta_train", "evaluate", "card"]
 
 
 def test_the_data_version_is_read_from_data_dvc(tmp_path: Path) -> None:
@@ -51,4 +51,4 @@ def test_the_data_version_is_read_from_data_dvc(tmp_path: Path) -> None:
 
 
 def test_flatten_keeps_lists_and_joins_names() -> None:
-    assert dvc.flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}
+    assert stale.flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}

@@ -17,9 +17,9 @@ from quickstudy.adaptation.state import TaskState, prepared
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.classify.openset import OpenSet, fit, unknown
 from quickstudy.learners import State, VectorLearner
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.serving.openset import OpenSet, fit, unknown
 
 NEIGHBOURS = 3
 

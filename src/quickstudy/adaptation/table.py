@@ -13,7 +13,7 @@ from quickstudy.adaptation import adapted as serving
 from quickstudy.adaptation.state import TaskState, predict
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.tables import CONTENT_COLUMNS, LABEL_COLUMNS
+from quickstudy.ingest.importers.columns import CONTENT_COLUMNS, LABEL_COLUMNS
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.system.atomic import draft
 

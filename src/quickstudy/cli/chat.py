@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy import CHAMPION
 from quickstudy.cli.tasks import PANEL, ModelOption
 from quickstudy.system.atomic import draft
+from quickstudy.system.environment import CHAMPION
 
 if TYPE_CHECKING:
     from quickstudy.serving.chat.chat import Entry
@@ -96,7 +96,7 @@ def _lines() -> Iterator[str]:
 
 
 def _read_faq(path: Path) -> "list[Entry]":
-    from quickstudy.ingest.importers import import_source
+    from quickstudy.ingest.importers.source import import_source
     from quickstudy.serving.chat.chat import Entry
 
     _, table = import_source(path, "faq", "text", content="question", label="answer", group="none")
@@ -106,7 +106,7 @@ def _read_faq(path: Path) -> "list[Entry]":
 
 def _read_learned(path: Path | None) -> "list[Entry]":
     from quickstudy.errors import QuickstudyError
-    from quickstudy.ingest.importers import read_queries
+    from quickstudy.ingest.importers.source import read_queries
     from quickstudy.serving.chat.chat import Entry
 
     if path is not None and path.suffix != ".jsonl":

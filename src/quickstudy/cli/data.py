@@ -146,7 +146,7 @@ def import_(
     settings = _settings()
     from quickstudy.data.dataset import Dataset
     from quickstudy.ingest.additions import create
-    from quickstudy.ingest.importers import check_name, import_source
+    from quickstudy.ingest.importers.source import check_name, import_source
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 

@@ -30,11 +30,12 @@ def run() -> None:
     from quickstudy.cli.summary import accuracy_table, next_steps, step_times
     from quickstudy.config import load_settings
     from quickstudy.versions import dvc
+    from quickstudy.versions import stale as stale_
 
     root = project()
     console = Console()
     start = time.monotonic()
-    stale, registration = dvc.stale(root), registry.registered(root)
+    stale, registration = stale_.stale(root), registry.registered(root)
     automatic = load_settings(root / "params.yaml").gate.promotion == "automatic"
     if not stale and registration is not None and registry.unjudged(root, automatic) is None:
         _print_versions(console, root, registration.version, registration.aliases)
@@ -110,10 +111,10 @@ def plan() -> None:
     from quickstudy import registry
     from quickstudy.cli.summary import duration
     from quickstudy.runs.durations import read_durations
-    from quickstudy.versions import dvc
+    from quickstudy.versions import stale as stale_
 
     root = project()
-    stale, took = dvc.stale(root), read_durations(root)
+    stale, took = stale_.stale(root), read_durations(root)
     if not stale and registry.registered(root) is None:
         stale["register"] = ("this model and its evaluation are not registered yet",)
     elif stale:
@@ -121,7 +122,7 @@ def plan() -> None:
     table = Table(box=None, padding=(0, 1))
     for heading in ("step", "", "why", "last took"):
         table.add_column(heading, justify="right" if heading == "last took" else "left")
-    for step in ("data", *(stage.name for stage in dvc.stages(root)), "register"):
+    for step in ("data", *(stage.name for stage in stale_.stages(root)), "register"):
         time_text = duration(took[step]) if step in took else "–"
         if step in stale:
             table.add_row(step, Text("stale", style="yellow"), Text("; ".join(stale[step])), time_text)

@@ -221,8 +221,9 @@ def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = Fals
     from rich.console import Console
 
     from quickstudy import registry
-    from quickstudy.cli.gate import CODES, show_verdict
+    from quickstudy.cli.gate import show_verdict
     from quickstudy.cli.pipeline import drive, project
+    from quickstudy.errors import GATE_CODES
 
     root = project()
     # A mistake is told before Prefect starts; the flow looks again.
@@ -250,7 +251,7 @@ def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = Fals
             raise typer.Exit(5)
         how = f'quickstudy promote {plan.version} --approve --reason "…"'
         console.print(f"To overrule the gate: {how}", highlight=False, soft_wrap=True)
-        raise typer.Exit(CODES[verdict["answer"]])
+        raise typer.Exit(GATE_CODES[verdict["answer"]])
 
 
 def _gate(verb: str, evidence: Any) -> str:

@@ -9,7 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from quickstudy.lineage.verdict import Recipe, Source, Verdict
+    from quickstudy.lineage.recipe import Recipe, Source
+    from quickstudy.lineage.verdict import Verdict
 
 Uri = Annotated[
     str,
@@ -50,17 +51,19 @@ def reproduce(
     from rich.console import Console
 
     from quickstudy.cli.pipeline import drive, project
-    from quickstudy.lineage import verdict as rebuild
+    from quickstudy.lineage import rebuild
+    from quickstudy.lineage import recipe as recipes
+    from quickstudy.lineage import verdict as verdicts
 
     root = project()
     console = Console(stderr=as_json)
     # What cannot be rebuilt is told before Prefect starts; the flow looks again.
-    with rebuild.alone(root):
-        recipe = rebuild.read(root, uri)
-        worktree, source = rebuild.prepare(root, recipe)
+    with recipes.alone(root):
+        recipe = recipes.read(root, uri)
+        worktree, source = recipes.prepare(root, recipe)
         if check:
             rebuild.check_code(worktree, recipe)
-            found = _checked(recipe, source, rebuild.elsewhere(recipe, worktree))
+            found = _checked(recipe, source, verdicts.elsewhere(recipe, worktree))
     if check:
         if as_json:
             print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -69,7 +72,7 @@ def reproduce(
         return
     # The run, not the alias: what was looked at is what is rebuilt.
     display = drive(root, ["-m", "flows.reproduce", f"runs:/{recipe.record.run_id}"], "reproduce.log")
-    verdict = rebuild.read_verdict(root, display.last["verdict"]["run_id"])
+    verdict = verdicts.read_verdict(root, display.last["verdict"]["run_id"])
     if as_json:
         print(json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
     else:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy import CHAMPION
 from quickstudy.cli.tasks import ModelOption
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.environment import CHAMPION
 
 if TYPE_CHECKING:
     from quickstudy.serving.engine.loaded import Source

@@ -1,50 +1,27 @@
 """up, worker and ui: servers and workers on this machine, for as long as the command runs."""
 
-import base64
-import contextlib
-import fcntl
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs.servers import (
+    LOOPBACK,
+    Undertaker,
+    Watcher,
+    check_pool,
+    deploy,
+    only_up,
+    services,
+    start_servers,
+    start_worker,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-LOOPBACK = "127.0.0.1"
-
-LIMITS = {"gpu": 1}
-"""Runs that a worker of a pool takes at once; one of another pool as many as there are."""
-
-WORKER = {
-    "PREFECT_WORKER_QUERY_SECONDS": "3",  # between two looks for runs; by default 10
-    "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",  # one that misses three is offline; by default 30
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",  # MLflow may be away for some minutes
-}
-
-DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
-
-PATIENCE = 9  # times that a server which is busy is asked when a worker starts, some ten seconds each
-
-SOON = 5.0  # seconds before what Prefect's server did not take is tried again
-
-AGAIN = 30.0  # seconds before the same is looked into once more
-
-LONGEST_PAUSE = 30.0  # seconds before what has ended is started again; the first time 1, then twice as long each time
 
 Host = Annotated[
     str,
@@ -60,28 +37,6 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(worker)
     app.command()(ui)
-
-
-@dataclass
-class Service:
-    """A process that shall run as long as this one, and is started again when it ends."""
-
-    name: str
-    command: list[str]
-    env: dict[str, str] = field(default_factory=dict)
-    health: str | None = None
-    """an address that answers when it is ready; only servers have one"""
-    ready: Callable[[], bool] | None = None
-    """says when one without an address is"""
-    process: "subprocess.Popen[str] | None" = None
-    started: float = 0.0
-    due: float | None = None
-    """when it is started again"""
-    pause: float = 1.0
-
-
-class Busy(QuickstudyError):
-    """Prefect's server is there and does not answer now: SQLite beneath it can stall for a minute."""
 
 
 def up(
@@ -102,25 +57,25 @@ def up(
 
     root = project()
     console = Console()
-    with _only_up(root) as told, _services(root / ".cache" / "up.log") as run:
-        addresses = _start_servers(root, run, console, host, prefect_port, mlflow_port)
+    with only_up(root) as told, services(root / ".cache" / "up.log") as run:
+        addresses = start_servers(root, run, console, host, prefect_port, mlflow_port)
         json.dump({name.lower(): address for name, address in addresses.items()} | {
             "prefect": f"{addresses['Prefect']}/api"
         }, told)  # fmt: skip
         told.flush()
         env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
         with console.status("Deploying"):
-            _deploy(root, env)
-            _Undertaker(root, env, run.log)()  # what died with the last one
+            deploy(root, env)
+            Undertaker(root, env, run.log)()  # what died with the last one
         for pool in ("cpu", *(["gpu"] if gpu else [])):
             with console.status(f"The worker of {pool} starts"):
-                run(_worker(root, pool, env))
+                run(start_worker(root, pool, env))
         _print(console, addresses)
         console.print("Workers  cpu, gpu" if gpu else "Workers  cpu (gpu: quickstudy worker gpu, here or elsewhere)")
         console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
         console.print("prefect deployment run retrain/retrain    retrain now", highlight=False)
         console.print("Ctrl-C stops all of it.")
-        run.supervise(console, _Watcher(root, env, run.log))
+        run.supervise(console, Watcher(root, env, run.log))
 
 
 def worker(
@@ -153,12 +108,12 @@ def worker(
                 f"quickstudy worker {pool}",
             )  # fmt: skip
         env[name] = address
-    _check_pool(env["PREFECT_API_URL"], pool)
+    check_pool(env["PREFECT_API_URL"], pool)
     console = Console()
-    with _services(root / ".cache" / f"worker-{pool}.log") as run:
-        run(_worker(root, pool, env, limit))
+    with services(root / ".cache" / f"worker-{pool}.log") as run:
+        run(start_worker(root, pool, env, limit))
         console.print(f"A worker of the pool {pool} for {env['PREFECT_API_URL']}. Ctrl-C stops it.", highlight=False)
-        run.supervise(console, _Undertaker(root, env, run.log))
+        run.supervise(console, Undertaker(root, env, run.log))
 
 
 def ui() -> None:
@@ -174,8 +129,8 @@ def ui() -> None:
         _print(console, {"MLflow": served["mlflow"], "Prefect": served["prefect"].removesuffix("/api")})
         console.print("quickstudy up runs both.")
         return
-    with _services(root / ".cache" / "ui.log") as run:
-        _print(console, _start_servers(root, run, console, LOOPBACK, 4200, 5000))
+    with services(root / ".cache" / "ui.log") as run:
+        _print(console, start_servers(root, run, console, LOOPBACK, 4200, 5000))
         if not run.all:
             console.print("Both run elsewhere.")
             return
@@ -186,311 +141,6 @@ def ui() -> None:
 # ---- what runs
 
 
-class Services:
-    """Starts services and keeps them running."""
-
-    def __init__(self, root: Path, log: IO[str]):
-        self.root, self.log, self.all = root, log, list[Service]()
-
-    def __call__(self, service: Service) -> None:
-        """Start one, and wait until it is ready where it can say so."""
-        self.all.append(service)
-        self._start(service)
-        ready = service.ready or (lambda: service.health is None or _answers(service.health))
-        while not ready():
-            assert service.process is not None
-            if service.process.poll() is not None:
-                raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
-            time.sleep(0.2)
-
-    def supervise(self, console: "Console", look: Callable[[], object] = lambda: None) -> None:
-        """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
-        from quickstudy.system import processes
-
-        while True:
-            for service in self.all:
-                assert service.process is not None
-                now = time.monotonic()
-                if service.process.poll() is None:
-                    if now - service.started > 2 * LONGEST_PAUSE:
-                        service.pause = 1.0
-                elif service.due is None:
-                    processes.stop(service.process)  # what it has left behind
-                    line = f"{service.name} has ended and is started again (see {self.log.name})"
-                    console.print(line, soft_wrap=True, highlight=False)
-                    service.due, service.pause = now + service.pause, min(2 * service.pause, LONGEST_PAUSE)
-                elif now >= service.due:
-                    service.due = None
-                    self._start(service)
-            look()
-            time.sleep(0.5)
-
-    def _start(self, service: Service) -> None:
-        from quickstudy.system import processes
-
-        service.started = time.monotonic()
-        service.process = processes.start(
-            service.command, self.root, service.env, interrupt="command", stdout=self.log, stderr=subprocess.STDOUT
-        )
-
-    def stop(self) -> None:
-        """Stop all: first the workers and their runs, which still tell the servers so, then those."""
-        from quickstudy.system import processes
-
-        for servers in (False, True):
-            going = [
-                service.process for service in self.all if service.process and (service.health is not None) == servers
-            ]
-            for process in going:  # all at once, then wait
-                assert process.stdin is not None
-                process.stdin.close()
-            for process in going:
-                processes.stop(process)
-
-
-class _Undertaker:
-    """Marks the runs of this clone that died as crashed, so that whoever waits for them need not wait for a silence."""
-
-    def __init__(self, root: Path, env: dict[str, str], log: IO[str]):
-        self.root, self.env, self.log = root, env, log
-        self.seen: set[str] = set()
-        self.at = 0.0
-
-    def __call__(self) -> bool:
-        """Whether there were any. Of a run that has ended in order, its workspace forgets the name, no more."""
-        from quickstudy.runs import workspaces
-
-        left, now = set(workspaces.abandoned(self.root)), time.monotonic()
-        if not left or (left == self.seen and now - self.at < AGAIN):
-            return False
-        self.seen, self.at = left, now
-        command = [sys.executable, "-m", "flows.recovery"]
-        done = subprocess.run(
-            command, cwd=self.root, env={**os.environ, **self.env}, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
-        print(done.stdout, end="", file=self.log, flush=True)
-        return bool(done.stdout)
-
-
-class _Watcher:
-    """Starts the deployment watch when there is something to look into: at once, and again after a while as long as it
-    stays as it is."""
-
-    def __init__(self, root: Path, env: dict[str, str], log: IO[str]):
-        from quickstudy.config import load_settings
-
-        self.root, self.env, self.log = root, env, log
-        self.settings = load_settings(root / "params.yaml").watch
-        self.bury = _Undertaker(root, env, log)
-        self.looked = self.started = 0.0
-        self.known: dict[str, str] = {}
-        self.once = {"start"}
-        """Reasons for one look alone: a retraining that died with the last `up` is to be started again, or one that
-        died just now ("runs")."""
-
-    def __call__(self) -> None:
-        from quickstudy.runs import watching
-
-        now = time.monotonic()
-        if now - self.looked < self.settings.every:
-            return
-        self.looked = now
-        if self.bury():
-            self.once.add("runs")
-        found = watching.reasons(self.root, self.settings.inbox)
-        wait = AGAIN if found == self.known and not self.once else self.settings.every
-        if not (found or self.once) or now - self.started < wait:
-            return
-        try:
-            _start_run(self.env["PREFECT_API_URL"], "watch/watch", [f"trigger:{name}" for name in (*found, *self.once)])
-        except QuickstudyError as error:  # the server starts again, or is busy
-            print(f"watch was not started: {error}", file=self.log, flush=True)
-            self.looked = now + SOON - self.settings.every
-            return
-        self.known, self.started, self.once = found, now, set()
-
-
-@contextlib.contextmanager
-def _services(log_path: Path) -> Iterator[Services]:
-    log_path.parent.mkdir(exist_ok=True)
-
-    def terminate(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    with log_path.open("a", encoding="utf-8") as log:
-        services, stopped = Services(log_path.parents[1], log), False
-        try:
-            yield services
-        except KeyboardInterrupt:
-            stopped = True
-        finally:
-            services.stop()
-            signal.signal(signal.SIGTERM, before)
-        if stopped:
-            print("closed")
-
-
-@contextlib.contextmanager
-def _only_up(root: Path) -> Iterator[IO[str]]:
-    """The file in which `up` says what it serves, held for as long as it does."""
-    from quickstudy.system.environment import UP
-
-    path = root / UP
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise QuickstudyError(
-                "`quickstudy up` runs already", where=root, fix="quickstudy runs; quickstudy ui"
-            ) from None
-        file.truncate(0)
-        yield file
-        file.truncate(0)
-
-
-def _start_servers(
-    root: Path, run: Callable[[Service], None], console: "Console", host: str, prefect_port: int, mlflow_port: int
-) -> dict[str, str]:
-    """Start the servers that the environment does not name; the addresses of both."""
-    from quickstudy import registry
-
-    registry.prepare(root)
-    addresses = {}
-    uri = registry.tracking_uri(root)
-    if uri.startswith("http"):
-        addresses["MLflow"] = uri
-    else:
-        port = _free_port(host, mlflow_port)
-        addresses["MLflow"] = f"http://{_reached(host)}:{port}"
-        command = ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-        env = {  # not arguments, which every user of the machine can read
-            "MLFLOW_BACKEND_STORE_URI": uri,
-            DESTINATION: os.environ.get(DESTINATION, str(root / "mlruns/artifacts")),
-        }  # fmt: skip
-        with console.status("MLflow starts"):
-            run(Service("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
-    if server := os.environ.get("PREFECT_API_URL"):
-        addresses["Prefect"] = server.removesuffix("/").removesuffix("/api")
-    else:
-        port = _free_port(host, prefect_port)
-        addresses["Prefect"] = f"http://{_reached(host)}:{port}"
-        command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-        with console.status("Prefect starts (half a minute the first time)"):
-            run(Service("Prefect's server", [sys.executable, "-m", *command], {}, f"{addresses['Prefect']}/api/health"))
-    return addresses
-
-
-def _worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
-    from quickstudy.runs import workspaces
-    from quickstudy.system.environment import DEFAULTS
-
-    name = f"{socket.gethostname()}-{pool}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    command += ["--name", name, "--no-create-pool-if-not-found", "--install-policy", "never"]
-    if at_once := limit or LIMITS.get(pool):
-        command += ["--limit", str(at_once)]
-    # What the user has set stays; what this process has set for itself does not.
-    own = {name: value for name, value in WORKER.items() if os.environ.get(name) in (None, DEFAULTS.get(name))}
-
-    def heartbeats() -> set[str]:
-        with contextlib.suppress(QuickstudyError):
-            workers = _ask(env["PREFECT_API_URL"], f"/work_pools/{pool}/workers/filter", {}) or []
-            return {worker["last_heartbeat_time"] for worker in workers if worker["name"] == name}
-        return set()
-
-    before = heartbeats()
-
-    def ready() -> bool:  # one after the other: SQLite beneath Prefect's server stalls where two come at once
-        return bool(heartbeats() - before)
-
-    return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)}, ready=ready)
-
-
-def _deploy(root: Path, env: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.deploy", "--alone"], cwd=root, env={**os.environ, **env},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
-        raise QuickstudyError(last.removeprefix("quickstudy: "))
-
-
-def _check_pool(api: str, pool: str) -> None:
-    for tries in count(1):
-        try:
-            found = _ask(api, f"/work_pools/{pool}")
-            break
-        except Busy:
-            if tries == PATIENCE:
-                raise
-            time.sleep(1)
-    if found is None:
-        fix = "Deploy it there: quickstudy up, or python -m flows.deploy"
-        raise QuickstudyError(f"there is no pool {pool}", where=api, fix=fix)
-
-
-def _start_run(api: str, deployment: str, tags: list[str]) -> None:
-    found = _ask(api, f"/deployments/name/{deployment}")
-    if found is None:
-        raise QuickstudyError(f"there is no deployment {deployment}", where=api, fix="python -m flows.deploy")
-    _ask(api, f"/deployments/{found['id']}/create_flow_run", {"tags": tags})
-
-
-def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """What Prefect's server answers; None where there is no such thing.
-
-    By its HTTP interface: importing prefect takes two seconds, and only the flows do.
-    """
-    headers = {"Content-Type": "application/json"}
-    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{api.rstrip('/')}{path}", data, headers), timeout=10
-        ) as got:
-            return json.load(got)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        kind = Busy if error.code == 503 else QuickstudyError
-        raise kind(f"Prefect's server answers {error}", where=api) from None
-    except (urllib.error.URLError, OSError) as error:
-        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-            raise Busy("Prefect's server is busy and does not answer", where=api, fix="Try again in a minute") from None
-        raise QuickstudyError(
-            f"Prefect's server does not answer ({error})", where=api, fix="Start it: quickstudy up"
-        ) from None
-
-
 def _print(console: "Console", addresses: dict[str, str]) -> None:
     for name, address in addresses.items():
         console.print(f"{name:<8} {address}", highlight=False)
-
-
-def _reached(host: str) -> str:
-    """An address under which this machine itself reaches a server."""
-    return LOOPBACK if host in ("0.0.0.0", "::") else host
-
-
-def _free_port(host: str, wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise QuickstudyError("no free port on this machine", where=host)
-
-
-def _answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(address, timeout=2).close()
-    except (urllib.error.URLError, OSError):
-        return False
-    return True

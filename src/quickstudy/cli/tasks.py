@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy import CHAMPION
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes, write_json
+from quickstudy.system.environment import CHAMPION
 
 if TYPE_CHECKING:
     from quickstudy.adaptation.state import TaskState
@@ -55,7 +55,7 @@ def adapt(
 
     from quickstudy.adaptation.state import adapt as adapt_task
     from quickstudy.config import load_settings
-    from quickstudy.ingest.importers import check_name
+    from quickstudy.ingest.importers.source import check_name
     from quickstudy.system.environment import find_project
 
     check_name(task)
@@ -107,7 +107,7 @@ def predict(
     from rich.table import Table
 
     from quickstudy.adaptation.table import asker
-    from quickstudy.ingest.importers import read_queries
+    from quickstudy.ingest.importers.source import read_queries
     from quickstudy.stats.intervals import mean_interval
 
     if out is None and (keep or skip_bad):
@@ -235,7 +235,7 @@ def evaluate(
     [dim]quickstudy evaluate omniglot.zip --way 20 --shot 1[/dim]
     """
     if source is None:
-        from quickstudy.cli.stages import evaluate_stage
+        from quickstudy.pipeline.evaluate import evaluate as evaluate_stage
 
         return evaluate_stage()
     from quickstudy.config import Episodes, Evaluate, load_settings
@@ -313,7 +313,7 @@ def _load(uri: str) -> "tuple[MetaModel, str]":
 
 def _read(source: Path, modality: Any, pattern: str | None) -> "Dataset":
     from quickstudy.data.dataset import Dataset
-    from quickstudy.ingest.importers import import_source
+    from quickstudy.ingest.importers.source import import_source
     from quickstudy.system.progress import showing_progress
 
     with showing_progress() as progress:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quickstudy import CHAMPION
 from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.client.examples import Examples, is_one, read_examples
+from quickstudy.system.environment import CHAMPION
 
 if TYPE_CHECKING:
     from quickstudy.data.dataset import Modality

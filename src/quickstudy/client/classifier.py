@@ -16,7 +16,6 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from quickstudy import CHAMPION
 from quickstudy.client import Quickstudy
 from quickstudy.client.examples import Examples, is_one, read_examples
 from quickstudy.data.dataset import Modality
@@ -24,6 +23,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learners import VectorLearner
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.model.metamodel import TAU
+from quickstudy.system.environment import CHAMPION
 
 
 class QuickstudyClassifier(ClassifierMixin, BaseEstimator):

@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from quickstudy.adaptation.state import adapt
-from quickstudy.baselines import CLASSIFIERS, Classifier, raw_features, score_episodes
 from quickstudy.config import Evaluate, Inputs, Model
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders import Encoder, make_encoder
+from quickstudy.kinds.classify.baselines import CLASSIFIERS, Classifier, raw_features, score_episodes
 from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel, TaskBatch
 from quickstudy.stats.intervals import OURS, beaten_by, mean_interval

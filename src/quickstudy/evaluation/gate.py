@@ -26,7 +26,8 @@ import pandas as pd
 
 from quickstudy.config import Gate
 from quickstudy.errors import QuickstudyError
-from quickstudy.stats.intervals import OURS, Cells, Estimate, estimate, look_levels, student_quantile
+from quickstudy.stats.intervals import OURS, Cells, Estimate, estimate, student_quantile
+from quickstudy.stats.sequential import look_levels
 
 Answer = Literal["PROMOTE", "HOLD", "REJECT"]
 State = Literal["passed", "open", "failed"]
@@ -195,7 +196,7 @@ def judge(evidence: Evidence, policy: Gate, before: Sequence[int] = (), planned:
 
 def judge_until_settled(answer: Callable[[int], Evidence], policy: Gate, planned: int) -> Verdict:
     """Gather evidence until it is settled: after so many episodes a cell that PROMOTE or REJECT is certain enough, and
-    at most ``planned``. The looks share the error rate (`quickstudy.stats.intervals.look_levels`).
+    at most ``planned``. The looks share the error rate (`quickstudy.stats.sequential.look_levels`).
 
     Args:
         answer: evidence of the first n episodes of each cell. It is asked for growing n.

@@ -28,7 +28,7 @@ from quickstudy.data.dataset import (
 from quickstudy.data.fingerprints import Fingerprints, fingerprints, joined, keep
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import Finding, Progress, SplitOf, check_datasets
-from quickstudy.ingest.importers import read_more
+from quickstudy.ingest.importers.source import read_more
 
 
 class RefusedError(QuickstudyError):

@@ -227,7 +227,7 @@ class _Taker:
 
     def take(self, dataset: str) -> list[Outcome]:
         """Take the deliveries for one dataset."""
-        from quickstudy.ingest.importers import check_name
+        from quickstudy.ingest.importers.source import check_name
 
         deliveries = [delivery for delivery in self.complete if delivery.dataset == dataset]
         try:
@@ -282,7 +282,7 @@ class _Taker:
 
     def _import(self, deliveries: list[Delivery]) -> list[Outcome]:
         from quickstudy.ingest.additions import create
-        from quickstudy.ingest.importers import import_source
+        from quickstudy.ingest.importers.source import import_source
 
         levels = _levels(deliveries[0])
         if levels == 1 and len(deliveries) == 1:

@@ -10,7 +10,7 @@ from quickstudy import registry
 from quickstudy.registry.ledger import Ledger
 from quickstudy.registry.records import Recorded, artifact, recorded
 from quickstudy.registry.store import FILES
-from quickstudy.versions import dvc
+from quickstudy.versions import git
 
 MAIN = ("model.learner", "model.encoders", "train.steps", "train.learning_rate", "train.shots", "seed", "splits.key")
 """Parameters that are shown first; a name stands for those below it too."""
@@ -46,7 +46,7 @@ def chain(root: Path, uri: str) -> tuple[Link, ...]:
         _data(origin, record, counts),
         _tasks(origin, counts),
         _parameters(origin, record),
-        _code(origin, commit, dvc.about_commit(root, commit) if commit else None),
+        _code(origin, commit, git.about_commit(root, commit) if commit else None),
         _environment(origin, record),
         _run(record, registry.redacted(registry.tracking_uri(root))),
     ]

@@ -24,7 +24,7 @@ from quickstudy.registry import promotions, store
 from quickstudy.registry.ledger import Move
 from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
 from quickstudy.system.digests import DIGESTS, file_digests
-from quickstudy.versions import dvc, lineage
+from quickstudy.versions import dvc, git, lineage, stale
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
@@ -218,7 +218,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
             run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
         )
     client.log_text(run_id, lineage.to_json(record), "lineage.json")
-    if record["git_dirty"] and (patch := dvc.patch(root)):
+    if record["git_dirty"] and (patch := git.patch(root)):
         client.log_text(run_id, patch, "changes.patch")
     for name in ("params.yaml", "data.dvc", "dvc.lock", "requirements.lock"):
         if (root / name).exists():
@@ -312,7 +312,7 @@ def stage_metrics(root: Path) -> dict[str, float]:
     for folder in ("meta_train", "evaluate"):
         path = root / "build" / folder / "metrics.json"
         if path.exists():
-            for name, value in dvc.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
+            for name, value in stale.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
                 if isinstance(value, int | float) and math.isfinite(value):
                     found[_metric_name(name)] = float(value)
     return found

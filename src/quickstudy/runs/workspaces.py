@@ -20,7 +20,7 @@ from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.environment import find_project
-from quickstudy.versions import dvc
+from quickstudy.versions import git, worktree
 
 FOLDER = Path(".cache") / "workspaces"
 
@@ -86,15 +86,15 @@ def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
             fix="Start one: prefect deployment run retrain/retrain",
         )  # fmt: skip
     if not keep:
-        commit = dvc.find_commit(clone, os.environ.get(COMMIT) or load_settings(clone / "params.yaml").runs.ref)
+        commit = git.find_commit(clone, os.environ.get(COMMIT) or load_settings(clone / "params.yaml").runs.ref)
         new = not (tree / ".git").exists()
         if new:
-            dvc.remove_worktree(clone, tree)  # the rest of one that was cut off
+            worktree.remove_worktree(clone, tree)  # the rest of one that was cut off
         else:
-            _send(dvc.project_in(clone, tree))
-        project = dvc.add_worktree(clone, tree, commit) if new else dvc.reset_worktree(clone, tree, commit)
+            _send(worktree.project_in(clone, tree))
+        project = worktree.add_worktree(clone, tree, commit) if new else worktree.reset_worktree(clone, tree, commit)
     else:
-        project = dvc.project_in(clone, tree)
+        project = worktree.project_in(clone, tree)
     if wrong := wrong_packages(project):
         raise QuickstudyError(
             f"this worker's packages are not those of the run's commit ({', '.join(wrong[:3])}"
@@ -209,7 +209,7 @@ def wrong_packages(project: Path) -> list[str]:
 def _home() -> Path:
     named, url = os.environ.get(HOME), os.environ.get(REPOSITORY)
     if named and url and not Path(named).exists():  # a container, which begins with nothing
-        dvc.clone(url, Path(named))
+        git.clone(url, Path(named))
     return find_project(Path(named) if named else None)
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
 
+CHAMPION = "models:/quickstudy@champion"
+"""The model that is used where no other is named."""
+
 UP = Path(".cache") / "up.json"
 """Where `quickstudy up` says what it serves, relative to the project."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from quickstudy.config import load_settings
-from quickstudy.versions import dvc
+from quickstudy.versions import dvc, git, stale
 
 # The packages whose arithmetic ends up in the weights and the numbers.
 NUMERIC = (
@@ -65,19 +65,19 @@ def record(root: Path) -> Lineage:
     Raises:
         QuickstudyError: no git repository, or params.yaml is not valid.
     """
-    code, parameters = dvc.code_state(root), load_settings(root / "params.yaml").model_dump(mode="json")
+    code, parameters = git.code_state(root), load_settings(root / "params.yaml").model_dump(mode="json")
     return Lineage(
         git_commit=code.commit,
         git_branch=code.branch,
         git_dirty=bool(code.changed),
         git_changed=list(code.changed),
-        git_left_out=list(dvc.left_out(root)) if code.changed else [],
+        git_left_out=list(git.left_out(root)) if code.changed else [],
         data_hash=dvc.data_hash(root),
         dvc_lock_hash=file_hash(root / "dvc.lock"),
         requirements_lock_hash=file_hash(root / "requirements.lock"),
         stages=dvc.lock_hashes(root),
         features=feature_hashes(root),
-        parameters=dvc.flatten(parameters),
+        parameters=stale.flatten(parameters),
         **machine(parameters["train"]["threads"]),
     )
 

@@ -11,12 +11,13 @@ import torch
 import yaml
 from PIL import Image
 
-from quickstudy.cli.stages import read_datasets, remembered
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Dataset, make_table, write_dataset
 from quickstudy.drift.reference import FILE, write_reference
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
+from quickstudy.pipeline.inputs import read_datasets
+from quickstudy.pipeline.meta_train import remembered
 from quickstudy.tasks.suites import training_pools
 from quickstudy.training import Source
 

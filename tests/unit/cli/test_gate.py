@@ -13,14 +13,14 @@ import torch
 import yaml
 
 from quickstudy import registry
-from quickstudy.cli import stages
 from quickstudy.config import Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import contenders
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
-from quickstudy.versions import dvc
+from quickstudy.pipeline import evaluate, inputs, tasks
+from quickstudy.versions import dvc, stale
 
 Run = Callable[..., tuple[int, str, str]]
 PINS = {"group 0": "train", "group 1": "test", "group 2": "validation"}
@@ -45,8 +45,8 @@ def two(run: Run, workspace: Path, tiny_params: dict[str, Any], toys, monkeypatc
     for number in (1, 2):
         save(workspace / f"versions/{number}", settings, number, {"image"}, ["group 0"])
     save(workspace / "build/model", settings, 2, {"image"}, ["group 0"])
-    stages.tasks()
-    stages.evaluate_stage()
+    tasks.tasks()
+    evaluate.evaluate()
 
     def version(root: Path, name: str) -> registry.Version:
         number = {"champion": 1, "challenger": 2}.get(name) or int(name)
@@ -54,7 +54,7 @@ def two(run: Run, workspace: Path, tiny_params: dict[str, Any], toys, monkeypatc
 
     monkeypatch.setattr(registry, "version", version)
     monkeypatch.setattr(registry, "resolve", lambda uri, root: root / "versions" / uri.rpartition("/")[2])
-    monkeypatch.setattr(dvc, "stale", lambda root: {})
+    monkeypatch.setattr(stale, "stale", lambda root: {})
     monkeypatch.setattr(dvc, "data_hash", lambda root: "d" * 32)
     return workspace
 
@@ -149,7 +149,7 @@ def test_the_models_take_turns_when_they_are_timed(
         return real(model, *rest)
 
     monkeypatch.setattr(contenders, "adapt_ms", adapt_ms)
-    subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in stages.read_datasets().items()}
+    subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in inputs.read_datasets().items()}
     times = contenders.time_together(models, subjects, frozen, 3)
     assert order == [0, 1, 1, 0, 0, 1] * 2 and len(times) == 6 and (times[[0, 1]] > 0).all(axis=None)
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_compared_is_one_line(
     assert "version 1: not comparable: the champion is from before a change of format" in refused()
     (two / "versions/1/lineage.json").write_text("{}")
     assert "version 1: does not say what it is or was trained on" in refused()
-    monkeypatch.setattr(dvc, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
+    monkeypatch.setattr(stale, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
     assert "its evidence would be older than what is here now (data: data/ differs from data.dvc)" in refused()
     assert "quickstudy run" in refused()
 

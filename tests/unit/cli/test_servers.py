@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy.cli import servers
 from quickstudy.errors import QuickstudyError
-from quickstudy.runs import watching, workspaces
+from quickstudy.runs import servers, watching, workspaces
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 
@@ -34,7 +33,7 @@ def test_a_look_is_started_once_for_each_reason(
 
     monkeypatch.setattr(watching, "reasons", lambda *_: dict(reasons))
     monkeypatch.setattr(servers, "_start_run", start)
-    watcher = servers._Watcher(tmp_path, {"PREFECT_API_URL": "http://127.0.0.1:1/api"}, io.StringIO())
+    watcher = servers.Watcher(tmp_path, {"PREFECT_API_URL": "http://127.0.0.1:1/api"}, io.StringIO())
     dead = [False]
     monkeypatch.setattr(watcher, "bury", lambda: dead[0])
 
@@ -79,7 +78,7 @@ def test_dead_runs_are_marked_by_a_process_that_is_not_started_in_vain(
     monkeypatch.setattr(workspaces, "abandoned", lambda _: list(left))
     monkeypatch.setattr(servers.subprocess, "run", run)
     log = io.StringIO()
-    bury = servers._Undertaker(tmp_path, {}, log)
+    bury = servers.Undertaker(tmp_path, {}, log)
     assert not bury() and not asked
     left["2"] = "in order"
     assert not bury() and asked == [["-m", "flows.recovery"]]
@@ -101,14 +100,14 @@ def test_a_worker_waits_for_a_server_that_is_busy(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(servers, "_ask", ask)
     monkeypatch.setattr(servers.time, "sleep", lambda _: None)
-    servers._check_pool("http://127.0.0.1:1/api", "gpu")
+    servers.check_pool("http://127.0.0.1:1/api", "gpu")
     assert answers == []
     answers[:] = [None]
     with pytest.raises(QuickstudyError, match="there is no pool gpu"):
-        servers._check_pool("http://127.0.0.1:1/api", "gpu")
+        servers.check_pool("http://127.0.0.1:1/api", "gpu")
     answers[:] = [servers.Busy("busy")] * servers.PATIENCE
     with pytest.raises(servers.Busy):
-        servers._check_pool("http://127.0.0.1:1/api", "gpu")
+        servers.check_pool("http://127.0.0.1:1/api", "gpu")
     assert answers == []
 
 
@@ -121,4 +120,6 @@ def test_workers_are_patient_with_mlflow_unless_the_user_says_otherwise(
         monkeypatch.delenv(name, raising=False)
         if own is not None:
             monkeypatch.setenv(name, own)
-        assert servers._worker(tmp_path, "cpu", {"PREFECT_API_URL": "http://127.0.0.1:1/api"}).env.get(name) == handed
+        assert (
+            servers.start_worker(tmp_path, "cpu", {"PREFECT_API_URL": "http://127.0.0.1:1/api"}).env.get(name) == handed
+        )

@@ -13,7 +13,7 @@ from quickstudy.data.dataset import PLACES, Dataset, DatasetInfo, Reading, read_
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest import additions
 from quickstudy.ingest.additions import RefusedError, commit, prepare
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.tasks.splits import meta_split
 
 ROOT, CACHE = Path("data"), Path(".cache/checks")

@@ -13,8 +13,9 @@ from PIL import Image
 
 from quickstudy.data.dataset import Dataset, make_table, read_dataset, write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers import archives, check_name, import_source, read_queries
+from quickstudy.ingest.importers import archives
 from quickstudy.ingest.importers.folders import compile_pattern
+from quickstudy.ingest.importers.source import check_name, import_source, read_queries
 
 
 def imported(source: Path, **options) -> Dataset:
@@ -654,7 +655,7 @@ def write_text(folder: Path) -> Path:
 def test_a_large_source_makes_several_arrays(write, png, monkeypatch):
     source = write({f"{c}/{i}.png": png(i) for c in "ab" for i in range(6)})
     whole = imported(source)
-    monkeypatch.setattr("quickstudy.ingest.importers._CELLS", 500)
+    monkeypatch.setattr("quickstudy.ingest.importers.source._CELLS", 500)
     parts = imported(source)
     assert parts.table["image"].num_chunks > 3
     assert parts.table.combine_chunks().equals(whole.table)

@@ -12,7 +12,7 @@ import pytest
 from quickstudy.config import Settings, changed, load_settings
 from quickstudy.data.dataset import read_dataset, write_dataset
 from quickstudy.ingest import inbox as inbox_module
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.ingest.inbox import Outcome, take
 from quickstudy.tasks.splits import meta_split
 

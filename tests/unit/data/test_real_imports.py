@@ -11,7 +11,7 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.data.media import decode_audio, decode_image
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
-from quickstudy.ingest.importers import import_source
+from quickstudy.ingest.importers.source import import_source
 from quickstudy.tasks.splits import meta_split
 
 REPOSITORY = Path(__file__).parents[3]

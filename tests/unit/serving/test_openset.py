@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quickstudy.kinds.classify import openset
+from quickstudy.kinds.classify.openset import fit, least_squares, unknown
 from quickstudy.learners.kernel import RIDGE, SHARPNESS, gaussian
-from quickstudy.serving import openset
-from quickstudy.serving.openset import fit, least_squares, unknown
 
 D = 32
 

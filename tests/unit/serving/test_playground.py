@@ -10,9 +10,9 @@ import torch
 
 from quickstudy.adaptation import adapted
 from quickstudy.config import Chat
+from quickstudy.kinds.classify.openset import OpenSet
 from quickstudy.serving.engine.engine import Engine
 from quickstudy.serving.http.app import make_app
-from quickstudy.serving.openset import OpenSet
 from tests.unit.serving.conftest import listening, opened
 
 CHAT = Chat(close=0.4, false_alarm=0.05)

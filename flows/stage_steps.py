@@ -1,0 +1,91 @@
+"""Steps of a flow that bring a stage of dvc.yaml up to date, here or where another run trains."""
+
+import contextlib
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from flows import handover
+from flows.process import BACKOFF, a_retry_can_help
+from flows.telling import listener, step
+from quickstudy import registry
+from quickstudy.errors import QuickstudyError
+from quickstudy.pipeline.paths import LIVE
+from quickstudy.versions import dvc, stale
+from quickstudy.versions.command import MustRun
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
+def bring_up_to_date(root: Path, stage: stale.Stage) -> Any:
+    """`dvc repro` of one stage. A stage that is up to date ends in the state Cached.
+
+    Returns:
+        "ran", "up to date" or "restored" (from DVC's run cache).
+    """
+    follow = registry.following(root, root / LIVE) if stage.name == "meta_train" else contextlib.nullcontext()
+    with step(root, stage.name) as done, follow:
+        outcome = dvc.repro(root, stage.name, listener(stage.name))
+        done["outcome"] = outcome
+    show(root, stage)
+    return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=BACKOFF, retry_condition_fn=a_retry_can_help)
+def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
+    """The stage by a worker of the pool gpu, unless DVC knows what comes out; then what came out, from there."""
+    with step(root, stage.name) as done:
+        listen = listener(stage.name)
+        pull = dvc.has_remote(root)
+        try:
+            outcome = dvc.repro(root, stage.name, listen, pull=pull, may_run=False)
+        except MustRun:
+            if pull:
+                dvc.push_data(root, listen)
+                dvc.push_outputs(root, stage.after, listen)
+            other = handover.train(root, stage.name)
+            try:
+                dvc.repro(root, stage.name, listen, pull=pull, may_run=False)
+            except MustRun:
+                raise QuickstudyError(
+                    f"the run {other.name} has trained, but what it made is not to be had here", where=stage.name,
+                    fix="Configure the same DVC remote in both clones (dvc remote add -d), or say runs.train_on: here",
+                ) from None  # fmt: skip
+            outcome = "ran"
+            done["note"] = f"by {other.name}"
+        done["outcome"] = outcome
+    show(root, stage)
+    return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
+
+
+def show(root: Path, stage: stale.Stage) -> None:
+    """An artifact in Prefect's UI with what a stage made: its text, its table or its numbers, the first there is."""
+    key = stage.name.replace("_", "-").lower()
+    places = [root / out for out in stage.outs]
+    folders = list(dict.fromkeys(place if place.is_dir() else place.parent for place in places if place.exists()))
+    for path in (found for folder in folders for found in sorted(folder.glob("*.md"))):
+        if (page := path.with_suffix(".html")).exists():
+            create_link_artifact(page.resolve().as_uri(), page.name, key=f"{key}-page")
+        text = re.sub(r"!\[[^]]*]\([^)]*\)\s*", "", path.read_text(encoding="utf-8"))  # figures lie beside the file
+        create_markdown_artifact(text, key=key, description=f"{stage.name}: {path.name}")
+        return
+    for path in (folder / "table.csv" for folder in folders):
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                create_table_artifact(list(csv.DictReader(file)), key=key, description=f"{stage.name}: {path.name}")
+            return
+    rows = [
+        {"name": name, "value": value}
+        for folder in folders
+        for path in (folder / "metrics.json", folder / f"{folder.name}.json")
+        if path.exists()
+        for name, value in stale.flatten(json.loads(path.read_text(encoding="utf-8"))).items()
+    ]
+    if rows:
+        create_table_artifact(rows, key=key, description=f"{stage.name}: its numbers")

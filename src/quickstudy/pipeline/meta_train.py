@@ -1,0 +1,192 @@
+"""The stage meta_train: data, build/tasks → build/model, build/meta_train."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+
+from quickstudy.config import Settings, load_settings
+from quickstudy.data.dataset import Dataset
+from quickstudy.drift.reference import Known, remember, write_reference
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import save_model, weights_digest
+from quickstudy.pipeline.arrays import read_arrays, set_threads
+from quickstudy.pipeline.inputs import open_datasets
+from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL
+from quickstudy.system.atomic import write_json
+from quickstudy.system.processes import stream
+from quickstudy.system.progress import showing_progress
+from quickstudy.tasks.splits import meta_split
+from quickstudy.tasks.suites import training_pools
+from quickstudy.training import Engine, Source, write_curve
+from quickstudy.training.cost import Meter
+from quickstudy.training.loop import meta_train as fit
+
+KEPT_CHECKPOINTS = 3
+
+
+def meta_train() -> None:
+    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train
+
+    With train.processes above 1 it starts that many of itself by torchrun. Over several machines start it by torchrun
+    on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m quickstudy
+    meta_train`, in project folders on a file system that they share.
+    """
+    settings = load_settings()
+    if settings.train.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _in_processes(settings.train.processes, settings.train.threads)
+        return
+
+    set_threads(settings)
+    engine = Engine(settings.train)
+    with engine.fabric.rank_zero_first(), showing_progress() as progress:  # what it computes, the others find cached
+        datasets = open_datasets()
+        training = prepare_training(settings, datasets, progress)
+    model = training.model
+    checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
+    CACHE.mkdir(exist_ok=True)
+    first, gpu = engine.fabric.local_rank == 0, engine.device.type == "cuda"
+    with (
+        showing_progress() as progress,
+        (LIVE if engine.rank == 0 else Path(os.devnull)).open("w") as live,
+        Meter(energy=first, gpu=gpu) as meter,
+    ):
+        result = fit(
+            model, training.sources["train"], training.sources["validation"], settings, checkpoint,
+            (lambda step, steps, text: progress("meta-train", step, steps)) if engine.rank == 0 else None,
+            lambda numbers: print(json.dumps(numbers), file=live, flush=True), engine, meter.read,
+        )  # fmt: skip
+    if engine.rank:
+        return
+    save_model(model, MODEL, training.lineage)
+    write_reference(MODEL, remembered(model, datasets, training.sources["train"], settings.drift.examples))
+    META_TRAIN.mkdir(parents=True, exist_ok=True)
+    write_curve(META_TRAIN / "curve.csv", result.curve)
+    last = next(look for look in reversed(result.curve) if look.step <= result.step)
+    metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
+    metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
+    write_json(META_TRAIN / "metrics.json", metrics)
+    parameters = sum(p.numel() for p in model.parameters())
+    told: dict[str, Any] = {"seconds": round(result.seconds, 1), "steps": result.curve[-1].step}
+    told["parameters"] = parameters
+    told |= {name: round(value, 4) for name, value in sorted(result.cost.items())}
+    if "cpu_wh" in result.cost:
+        told["cpu_energy"] = "measured" if meter.measured else "estimated"
+    write_json(META_TRAIN / "training.json", told)
+    for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    early = (
+        f", stopped early; the weights are those of step {result.step}" if result.step < settings.train.steps else ""
+    )
+    print(
+        f"{result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {weights_digest(MODEL)[:12]}…"
+    )
+
+
+def _in_processes(count: int, threads: int) -> None:
+    """This stage in so many processes on this machine, by torchrun. What they print is passed on."""
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if line.startswith("meta-train: ") or " steps in " in line:
+            print(line, flush=True)
+
+    code = stream(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m",
+         "quickstudy", "meta_train"],
+        Path.cwd(), tell, {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
+    )  # fmt: skip
+    if code:
+        told = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
+        if told:
+            raise QuickstudyError(told[0])
+        print("\n".join(lines[-40:]), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training begins with."""
+
+    model: MetaModel
+    """untrained"""
+    sources: dict[str, list[Source]]
+    """by side of the meta-split: train, validation"""
+    key: str
+    """names all that the training depends on"""
+    lineage: dict[str, Any]
+    """what is kept with the trained model"""
+
+
+def prepare_training(settings: Settings, datasets: dict[str, Dataset], progress: Any) -> Training:
+    """Draw the model's first weights and gather what it will learn from.
+
+    Raises:
+        QuickstudyError: there is nothing to learn from, or the settings make no model.
+    """
+    pools = {
+        split: {name: training_pools(dataset, settings.splits, split) for name, dataset in datasets.items()}
+        for split in ("train", "validation")
+    }
+    learned = [name for name, found in pools["train"].items() if found]
+    if not learned:
+        raise QuickstudyError(
+            "no dataset has a group on the meta-train side", where="data", fix="Import one without --split test"
+        )
+    torch.manual_seed(settings.seed)
+    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
+    arrays = read_arrays(
+        {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
+    )
+    sources = {
+        split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
+                if pool.modality in model.encoders]
+        for split, by_name in pools.items()
+    }  # fmt: skip
+    key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
+    groups = {name: _trained_groups(datasets[name], settings) for name in learned}
+    lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
+    return Training(model, sources, key, lineage)
+
+
+def remembered(model: MetaModel, datasets: dict[str, Dataset], learned: list[Source], examples: int) -> list[Known]:
+    """What a trained model remembers of each dataset, to tell drift by; ``learned`` is what it was trained on."""
+    known = []
+    for name, dataset in datasets.items():
+        own = [source for source in learned if source.pool.dataset == name]
+        rows = np.concatenate([np.empty(0, np.int64), *(source.pool.rows.numpy() for source in own)])
+        known.append(remember(model, dataset, rows, np.asarray(own[0].arrays) if own else None, examples))
+    return known
+
+
+def _trained_groups(dataset: Dataset, settings: Settings) -> list[str]:
+    groups, _ = dataset.codes("group")
+    return [group for group in groups if meta_split(dataset.info, group, settings.splits) == "train"]
+
+
+def _training_key(settings: Settings, digests: dict[str, str]) -> str:
+    """Names a checkpoint by all that a training depends on: settings, data and code."""
+    digest = blake2b(digest_size=12)
+    values = settings.model_dump(mode="json", include={"seed", "splits", "inputs", "model", "train"})
+    digest.update(json.dumps([values, digests, torch.__version__], sort_keys=True).encode())
+    digest.update(_training_code())
+    return digest.hexdigest()
+
+
+@cache
+def _training_code() -> bytes:
+    """The code that a training runs, read once: what is edited later does not run in this process."""
+    package = Path(__file__).parents[1]
+    rooms = ("encoders", "kinds", "learners", "model", "tasks", "training")
+    paths = sorted(path for room in rooms for path in package.glob(f"{room}/**/*.py"))
+    return b"".join(path.read_bytes() for path in paths)

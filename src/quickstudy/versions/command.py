@@ -1,0 +1,213 @@
+"""DVC and git by their command lines: how they are called, and what is mended that their death left."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.system import processes
+from quickstudy.system.atomic import write_bytes
+
+# Files that a run itself rewrites: they say what was built, not what it was built with.
+WRITTEN_BY_RUNS = ("dvc.lock", "data.dvc")
+
+
+CHATTER = (
+    "Running stage ",
+    "Stage '",
+    "Generating lock file ",
+    "Updating lock file ",
+    "To track the changes with git, run:",
+    "To enable auto staging, run:",
+    "Use `dvc push` to send your updates to remote storage.",
+    "Data and pipelines are up to date.",
+    "> ",
+    "\tgit add ",
+    "\tdvc config core.autostage true",
+    "ERROR: failed to reproduce ",
+)
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error that is not the user's: a bug, a signal, a full machine.
+
+    Attributes:
+        killed: a signal ended it, so that another try may succeed.
+    """
+
+    def __init__(self, stage: str, line: str, *, killed: bool):
+        self.stage, self.killed = stage, killed
+        super().__init__(f"stage {stage} failed: {line}")
+
+
+class MustRun(Exception):
+    """A stage is not up to date, DVC knows no outputs for its inputs, and it was not to be run."""
+
+
+class Busy(QuickstudyError):
+    """Another DVC command holds the workspace."""
+
+
+class RemoteFailed(QuickstudyError):
+    """The DVC remote cannot be reached or does not have what was asked."""
+
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+# Hooks are the user's, for their working copy: `dvc install` makes one that checks out the data.
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+
+
+def mend(root: Path) -> None:
+    """Put right what DVC was writing when it was killed, as it writes in place: dvc.lock and data.dvc, then empty or
+    without their last line's end, become what they were at the last call; its list of who reads and writes what is
+    begun anew when it is cut off, or names the dead alone."""
+    scratch = root / ".dvc" / "tmp"
+    if not (root / ".dvc").is_dir():
+        return
+    for name in WRITTEN_BY_RUNS:
+        path, kept = root / name, scratch / "last" / name
+        with contextlib.suppress(OSError):  # not there, or not to be written: a reader's own error says so
+            content = path.read_bytes()
+            if content.endswith(b"\n"):
+                if not kept.exists() or kept.read_bytes() != content:
+                    write_bytes(kept, content)
+                continue
+            with _hold(scratch / "lock"):
+                if path.read_bytes() != content:
+                    continue
+                if kept.exists():
+                    write_bytes(path, kept.read_bytes())
+                elif not content and name == "dvc.lock":
+                    path.unlink()  # nothing had run
+    path = scratch / "rwlock"
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        if _is_of_the_dead(path, content):
+            with _hold(scratch / "rwlock.lock"):
+                if path.read_bytes() == content:
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _hold(path: Path) -> Iterator[None]:
+    """A lock of DVC's.
+
+    Raises:
+        OSError: a DVC holds it, and is writing now.
+    """
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _is_of_the_dead(path: Path, content: bytes) -> bool:
+    """Whether no process that DVC's list of who reads and writes names can have written it: it is no JSON, or a process
+    of each number began after it was written, as when a machine starts again. DVC asks for the number alone, and would
+    wait for a stranger."""
+    written = path.stat().st_mtime
+    try:
+        listed = json.loads(content)
+        readers = (reader for readers in listed.get("read", {}).values() for reader in readers)
+        numbers = {int(who["pid"]) for who in (*readers, *listed.get("write", {}).values())}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return True
+    return bool(numbers) and not any(_began_before(number, written) for number in numbers)
+
+
+def _began_before(number: int, moment: float) -> bool:
+    try:
+        return psutil.Process(number).create_time() < moment + 1
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def stream(
+    root: Path, arguments: Sequence[str], on_line: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> int:
+    """A DVC command whose lines are of interest while it runs; its exit code."""
+    mend(root)
+    return processes.stream([*DVC, *arguments], root, on_line, env)
+
+
+def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
+    try:
+        for last in (False, True):
+            if command[: len(DVC)] == [*DVC]:
+                mend(root)
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                check=False,
+            )  # fmt: skip
+            if last or done.returncode != -signal.SIGKILL:  # killed, as where memory runs out: once more
+                break
+        return done
+    except FileNotFoundError:
+        raise QuickstudyError(f"{command[0]} is not installed", fix=f"Install {command[0]}") from None
+
+
+def run_bytes(
+    command: list[str], root: Path, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+) -> bytes:
+    """As `run`, for what is not text."""
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, input=stdin, env={**os.environ, **(env or {})}, check=False
+    )
+    if done.returncode != 0:
+        raise QuickstudyError(done.stderr.decode(errors="replace").strip().removeprefix("error: "), where=root)
+    return done.stdout
+
+
+def git_path(root: Path, name: str) -> Path:
+    return (root / run_git(root, "rev-parse", "--git-path", name).strip()).resolve()
+
+
+def run_git(root: Path, *arguments: str) -> str:
+    done = run(["git", *arguments], root)
+    if done.returncode != 0:
+        raise_known(done.stderr, root)
+        raise QuickstudyError(f"git {arguments[0]} failed: {done.stderr}", where=root)
+    return done.stdout
+
+
+def run_dvc(root: Path, *arguments: str) -> str:
+    done = run([*DVC, *arguments], root)
+    if done.returncode != 0:
+        raise_known(done.stderr, root)
+        raise QuickstudyError(f"dvc {arguments[0]} failed: {done.stderr.removeprefix('ERROR: ')}", where=root)
+    return done.stdout
+
+
+def raise_known(text: str, root: Path) -> None:
+    if "not a git repository" in text or "you are not inside of a DVC repository" in text:
+        raise QuickstudyError(
+            "no git repository with DVC here, so that nothing has a version",
+            where=root,
+            fix="Clone the project with git, or: git init && dvc init && git add . && git commit -m start",
+        )
+    if "detected dubious ownership" in text:
+        raise QuickstudyError(
+            "git does not trust this folder, as it belongs to another user",
+            where=root,
+            fix=f"git config --global --add safe.directory {root}",
+        )
+    if " is busy, it is being blocked by" in text or "Unable to acquire lock" in text:
+        holder = next((line.strip() for line in text.splitlines() if line.strip().startswith("(PID ")), "")
+        raise Busy(
+            f"another DVC command is at work here {holder}",
+            where=root,
+            fix="Wait until it ends, or stop it, and call again",
+        )
+    if "No space left on device" in text or "Out of diskspace" in text:  # the system's words, and git's
+        raise QuickstudyError("no space left on the disk", where=root, fix="Free some and run the same again")
