@@ -90,9 +90,12 @@ PROCESSES: dict[str, list[str]] = {
 """What is killed → at which steps it can be."""
 
 MACHINES = {
-    "quickstudy up": ["home"], "quickstudy worker": ["gpu"],
-    "all on the gpu machine": ["gpu"], "all at home": ["home"], "both machines": ["home", "gpu"],
-}  # fmt: skip
+    "quickstudy up": ["home"],
+    "quickstudy worker": ["gpu"],
+    "all on the gpu machine": ["gpu"],
+    "all at home": ["home"],
+    "both machines": ["home", "gpu"],
+}
 """What the script starts again: systemd, or a person who finds the machine off."""
 
 TELL = """
@@ -166,8 +169,9 @@ class Machines(Stack):
     # ---- as systemd does
 
     def start(self, gpu: bool = True) -> None:
-        up = self._start("home", "up", "--no-gpu", "--prefect-port", str(self.ports[0]),
-                         "--mlflow-port", str(self.ports[1]))  # fmt: skip
+        up = self._start(
+            "home", "up", "--no-gpu", "--prefect-port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])
+        )
         self.wait(lambda: "Ctrl-C" in self.said("home") or up.poll() is not None, 180)
         if up.poll() is not None:
             raise AssertionError(f"up ended: {self.said('home')}")
@@ -333,9 +337,10 @@ class Machines(Stack):
             return None
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 5))
         return [
-            f"{run['name']} {run['state']['name']} {run['tags']}" for run in found
+            f"{run['name']} {run['state']['name']} {run['tags']}"
+            for run in found
             if not (run["state"]["name"] == "Scheduled" and run["expected_start_time"] > now)
-        ]  # fmt: skip
+        ]
 
     # ---- data
 
@@ -344,9 +349,7 @@ class Machines(Stack):
         made = self.folder / "new.txt"
         made.write_text(f"{self.folder.name} {number}\n")
         made.rename(self.home / f"data/new-{number:03d}.txt")
-        files = [
-            {"md5": md5(path), "relpath": path.name} for path in sorted((self.home / "data").iterdir())
-        ]  # fmt: skip
+        files = [{"md5": md5(path), "relpath": path.name} for path in sorted((self.home / "data").iterdir())]
         version = hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest() + ".dir"
         with tempfile.TemporaryDirectory() as folder:
             for name in ("stage.py", "params.yaml"):
@@ -390,8 +393,11 @@ class Machines(Stack):
             if len(same) != 1:
                 found.append(f"{len(same)} versions of the model of data {data[:8]}")
             found += [f"version {v['version']} names data {v['data']}" for v in same if v["data"] != data]
-        found += [f"version {v['version']} has a digest that no unbroken run gives" for v in versions
-                  if v["digest"] not in self.digests.values()]  # fmt: skip
+        found += [
+            f"version {v['version']} has a digest that no unbroken run gives"
+            for v in versions
+            if v["digest"] not in self.digests.values()
+        ]
         champion = [v for v in versions if v["digest"] == self.digests[version] and "champion" in v["aliases"]]
         if not champion:
             found.append(f"the new model is not the champion: {[(v['version'], v['aliases']) for v in versions[-3:]]}")
@@ -413,11 +419,14 @@ class Machines(Stack):
             place = re.sub(r"^(mlflow-artifacts:|file:)/*", "/", str(where))
             folder = Path(place) if Path(place).exists() else self.home / "mlruns/artifacts" / place.lstrip("/")
             files = sorted(folder.rglob("model.safetensors"))
-            found.append({
-                "version": number, "data": data,
-                "digest": sha256(files[0]) if len(files) == 1 else f"{len(files)} files in {folder}",
-                "aliases": [alias for version, alias in aliases if int(version) == number],
-            })  # fmt: skip
+            found.append(
+                {
+                    "version": number,
+                    "data": data,
+                    "digest": sha256(files[0]) if len(files) == 1 else f"{len(files)} files in {folder}",
+                    "aliases": [alias for version, alias in aliases if int(version) == number],
+                }
+            )
         return found
 
 

@@ -71,23 +71,36 @@ def halves(model: MetaModel, folder: Path, policy: Drift) -> list[dict[str, Any]
     say("| halves of | apart by | the new half | drift found | p ≤ 0.05 | median p | AUC | far | s |")
     say("|---|---|---|--:|--:|--:|--:|--:|--:|")
     pictures: dict[str, Change | Dataset] = {
-        "blurred (1 pixel of 28)": blurred, "2% of the pixels flipped": speckled, "thinner strokes": thinner,
-        "turned by 20°": turned, "white on black": negative,
-    }  # fmt: skip
+        "blurred (1 pixel of 28)": blurred,
+        "2% of the pixels flipped": speckled,
+        "thinner strokes": thinner,
+        "turned by 20°": turned,
+        "white on black": negative,
+    }
     sounds: dict[str, Change | Dataset] = {
-        "noise, 20 dB below": noisy(20), "noise, 10 dB below": noisy(10), "by telephone (to 1.5 kHz)": muffled,
-        "cut to 0.3 s": cut, "other language": arabic,
-    }  # fmt: skip
+        "noise, 20 dB below": noisy(20),
+        "noise, 10 dB below": noisy(10),
+        "by telephone (to 1.5 kHz)": muffled,
+        "cut to 0.3 s": cut,
+        "other language": arabic,
+    }
     texts: dict[str, Change | Dataset] = {
-        "5% of the letters mistyped": mistyped(0.05), "20% of the letters mistyped": mistyped(0.2),
-        "in capitals": lambda text, _: text.upper(), "in Cyrillic letters": cyrillic, "SNIPS": snips,
-    }  # fmt: skip
+        "5% of the letters mistyped": mistyped(0.05),
+        "20% of the letters mistyped": mistyped(0.2),
+        "in capitals": lambda text, _: text.upper(),
+        "in Cyrillic letters": cyrillic,
+        "SNIPS": snips,
+    }
     for name, dataset, by, changes in (
-        ("Omniglot", omniglot, "group", pictures), ("Omniglot", omniglot, None, pictures),
-        ("Arabic commands", arabic, "domain", {}), ("Arabic commands", arabic, "class", {}),
+        ("Omniglot", omniglot, "group", pictures),
+        ("Omniglot", omniglot, None, pictures),
+        ("Arabic commands", arabic, "domain", {}),
+        ("Arabic commands", arabic, "class", {}),
         ("FSDD", fsdd, None, sounds),
-        ("CLINC150", clinc, "group", {}), ("CLINC150", clinc, "class", texts), ("CLINC150", clinc, None, texts),
-    ):  # fmt: skip
+        ("CLINC150", clinc, "group", {}),
+        ("CLINC150", clinc, "class", texts),
+        ("CLINC150", clinc, None, texts),
+    ):
         for what, change in {"as it is": dataset, **changes}.items():
             row = {"dataset": name, "apart": by or "example", "change": what}
             if (name, what) not in vectors:
@@ -129,9 +142,13 @@ def repeated(
     p, auc, far, seconds = np.array(found).T
     return {
         "found": int(((p <= policy.significance) & (auc >= policy.auc)).sum()),
-        "significant": int((p <= policy.significance).sum()), "p": float(np.median(p)), "auc": float(np.median(auc)),
-        "largest_auc": float(auc.max()), "far": float(np.median(far)), "seconds": float(np.median(seconds)),
-    }  # fmt: skip
+        "significant": int((p <= policy.significance).sum()),
+        "p": float(np.median(p)),
+        "auc": float(np.median(auc)),
+        "largest_auc": float(auc.max()),
+        "far": float(np.median(far)),
+        "seconds": float(np.median(seconds)),
+    }
 
 
 def half(units: dict[str, list[str]], by: str | None, n: int, seed: int) -> np.ndarray:
@@ -268,7 +285,7 @@ def verbs(folder: Path, model: str) -> list[dict[str, Any]]:
         ("HWU64", [str(folder / "hwu64/train.csv")]),
         ("CLINC150", [str(folder / "clinc150/data_full.json")]),
         ("SST-2", [str(folder / "sst2/dev.csv")]),
-    ]  # fmt: skip
+    ]
     say("\n| new examples | nearest of what it learned from | AUC | far | p | over | verdict | s |")
     say("|---|---|--:|--:|--:|---|---|--:|")
     rows = []

@@ -278,8 +278,9 @@ def main() -> None:
         shown = f"{100 * promoted['rate']:.2f} [{100 * promoted['low']:.2f}, {100 * promoted['high']:.2f}]"
         print(
             f"{scenario.name:52} {shown:>22} {100 * result['HOLD']['rate']:7.1f} {100 * result['REJECT']['rate']:9.1f} "
-            f"{result['episodes']:9.0f}  {result['asked']}", flush=True,
-        )  # fmt: skip
+            f"{result['episodes']:9.0f}  {result['asked']}",
+            flush=True,
+        )
     print("\nEqual models found better, % (2.5 asked for), by the number of datasets; in brackets one varies 4-fold")
     numbers = (2, 3, 5, 10, 20)
     random = np.random.default_rng(arguments.seed)

@@ -228,8 +228,10 @@ def main() -> None:
     apply_environment(REPOSITORY)
     versions = {"now": REPOSITORY / "src"} | ({"before": asked.before.resolve()} if asked.before else {})
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    print("| | examples | version | tasks MB own + mapped | s | meta_train MB own + mapped | s | ms a step "
-          "| 1% more: s of dvc add + tasks + meta_train | read of it | of the other (labels) |")  # fmt: skip
+    print(
+        "| | examples | version | tasks MB own + mapped | s | meta_train MB own + mapped | s | ms a step "
+        "| 1% more: s of dvc add + tasks + meta_train | read of it | of the other (labels) |"
+    )
     print("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for modality in asked.modality:
         for size in asked.sizes:

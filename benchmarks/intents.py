@@ -144,9 +144,11 @@ def judge(
                 frozen, list(zip(cell.episodes.support.numpy(), cell.episodes.query.numpy(), strict=True))
             )
             np.savez(
-                path, ours=answered(model, cell, ours), logreg=[a for a, _ in theirs["logreg"]],
+                path,
+                ours=answered(model, cell, ours),
+                logreg=[a for a, _ in theirs["logreg"]],
                 prototypes=[a for a, _ in theirs["centroid"]],
-            )  # fmt: skip
+            )
         with np.load(path) as kept:
             results.append(dict(kept))
         means = {method: round(float(values.mean()), 4) for method, values in results[-1].items()}

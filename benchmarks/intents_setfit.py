@@ -48,9 +48,12 @@ def main() -> None:
         model = SetFitModel.from_pretrained(folder)
         examples = Dataset.from_dict({"text": task["support"], "label": task["labels"]})
         options = TrainingArguments(
-            output_dir=str(arguments.answers.parent / "setfit-output"), save_strategy="no", eval_strategy="no",
-            report_to="none", show_progress_bar=False,
-        )  # fmt: skip
+            output_dir=str(arguments.answers.parent / "setfit-output"),
+            save_strategy="no",
+            eval_strategy="no",
+            report_to="none",
+            show_progress_bar=False,
+        )
         started, began = time.process_time(), time.perf_counter()
         trainer = Trainer(model=model, args=options, train_dataset=examples)
         trainer.train()

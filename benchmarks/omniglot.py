@@ -71,12 +71,13 @@ def with_copies(source: Source, copies: dict[str, np.ndarray]) -> Source:
     """Each class once more for each of these arrays [n, ...] of the same examples, as a class of its own."""
     pool, n, times = source.pool, len(source.arrays), range(1 + len(copies))
     joined = Pool(
-        dataset=pool.dataset, modality=pool.modality,
+        dataset=pool.dataset,
+        modality=pool.modality,
         rows=torch.cat([pool.rows + n * i for i in times]),
         starts=torch.cat([pool.starts + len(pool.rows) * i for i in times]),
         counts=pool.counts.repeat(len(times)),
         classes=(*pool.classes, *(f"{name}, {copy}" for copy in copies for name in pool.classes)),
-    )  # fmt: skip
+    )
     return Source(joined, np.concatenate([source.arrays, *copies.values()]))
 
 
@@ -132,9 +133,11 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = settings_of(arguments.dimension, arguments.steps)
     info, table = import_source(
-        arguments.datasets / "omniglot/images_background.zip", "omniglot", licence="MIT",
+        arguments.datasets / "omniglot/images_background.zip",
+        "omniglot",
+        licence="MIT",
         group="class" if arguments.split == "characters" else None,
-    )  # fmt: skip
+    )
     dataset = Dataset(info, table)
     torch.manual_seed(settings.seed)
     model = MetaModel(settings.inputs, settings.model, ["image"])
@@ -172,17 +175,31 @@ def main() -> None:
                     f"  mark {100 * mark:.1f} {'met' if accuracy >= mark else 'missed'}  ({published})"
                 )
                 rows.append(
-                    {"classes": classes, "images": images, "way": way, "shot": shot, "accuracy": round(accuracy, 5),
-                     "ci95": round(half, 5), "mark": mark}
-                )  # fmt: skip
+                    {
+                        "classes": classes,
+                        "images": images,
+                        "way": way,
+                        "shot": shot,
+                        "accuracy": round(accuracy, 5),
+                        "ci95": round(half, 5),
+                        "mark": mark,
+                    }
+                )
     if arguments.validation:
         return
     path = Path(__file__).parent / "results/omniglot.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     results[name] = {
-        "split": arguments.split, "sides": counts, "parameters": parameters, "dimension": arguments.dimension,
-        "steps": arguments.steps, "seed": settings.seed, "episodes": EPISODES, "query": QUERY, "rows": rows,
-    }  # fmt: skip
+        "split": arguments.split,
+        "sides": counts,
+        "parameters": parameters,
+        "dimension": arguments.dimension,
+        "steps": arguments.steps,
+        "seed": settings.seed,
+        "episodes": EPISODES,
+        "query": QUERY,
+        "rows": rows,
+    }
     write_json(path, dict(sorted(results.items())))
 
 

@@ -247,8 +247,10 @@ def main() -> int:
 
         kill(asked.kills, keep)
         shown = result["kill"]
-        print(f"{shown['kills']} kills at every statement of {shown['statements']}: {shown['undone']} undone, "
-              f"{shown['completed']} completed, {len(shown['broken'])} broken")  # fmt: skip
+        print(
+            f"{shown['kills']} kills at every statement of {shown['statements']}: {shown['undone']} undone, "
+            f"{shown['completed']} completed, {len(shown['broken'])} broken"
+        )
         print(*shown["broken"], sep="\n")
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
     return bool(asked.kills and result["kill"]["broken"])

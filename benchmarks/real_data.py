@@ -37,13 +37,33 @@ def main() -> None:
     omniglot, clinc = datasets / "omniglot", datasets / "clinc150"
     quickstudy("data", "import", str(omniglot / "images_background.zip"), "--name", "omniglot", "--licence", "MIT")
     quickstudy(
-        "data", "import", str(clinc / "data_full.json"), "--name", "clinc150", "--group", str(clinc / "domains.json"),
-        "--exclude-label", "oos", "--licence", "CC BY 3.0",
-    )  # fmt: skip
+        "data",
+        "import",
+        str(clinc / "data_full.json"),
+        "--name",
+        "clinc150",
+        "--group",
+        str(clinc / "domains.json"),
+        "--exclude-label",
+        "oos",
+        "--licence",
+        "CC BY 3.0",
+    )
     quickstudy(
-        "data", "import", str(datasets / "fsdd" / "recordings.zip"), "--name", "fsdd", "--split", "test",
-        "--pattern", "{class}_{speaker}_{}", "--domain", "speaker", "--licence", "CC BY-SA 4.0",
-    )  # fmt: skip
+        "data",
+        "import",
+        str(datasets / "fsdd" / "recordings.zip"),
+        "--name",
+        "fsdd",
+        "--split",
+        "test",
+        "--pattern",
+        "{class}_{speaker}_{}",
+        "--domain",
+        "speaker",
+        "--licence",
+        "CC BY-SA 4.0",
+    )
     quickstudy("run")
     results = PROJECT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)

@@ -61,12 +61,22 @@ class Writer:
         over, waits = start + timedelta(seconds=self._random.uniform(3, 900)), state == "SCHEDULED"
         name = f"run-{self._random.randrange(16**6):06x}"
         id = self.add(
-            "flow_run", flow_id=flow, name=name, state_type=state, state_name=state.title(), created=text(start),
-            expected_start_time=text(start), next_scheduled_start_time=text(start) if waits else None,
-            start_time=None if waits else text(start), end_time=None if waits or state == "RUNNING" else text(over),
-            total_run_time=text(datetime(1970, 1, 1)), run_count=1, labels={}, state_timestamp=text(over),
+            "flow_run",
+            flow_id=flow,
+            name=name,
+            state_type=state,
+            state_name=state.title(),
+            created=text(start),
+            expected_start_time=text(start),
+            next_scheduled_start_time=text(start) if waits else None,
+            start_time=None if waits else text(start),
+            end_time=None if waits or state == "RUNNING" else text(over),
+            total_run_time=text(datetime(1970, 1, 1)),
+            run_count=1,
+            labels={},
+            state_timestamp=text(over),
             **{"parameters": {"project": None}, "tags": [], "auto_scheduled": 0, **more},
-        )  # fmt: skip
+        )
         for second, type in enumerate(("SCHEDULED",) if waits else ("PENDING", "RUNNING", state)):
             at = text(start + timedelta(seconds=second) if type != state else over)
             told = message if type == state else None
@@ -76,16 +86,30 @@ class Writer:
 
     def task(self, run: str, step: str, start: datetime) -> str:
         return self.add(
-            "task_run", flow_run_id=run, name=step, task_key=step, dynamic_key="0", state_type="COMPLETED",
-            state_name="Completed", expected_start_time=text(start), start_time=text(start),
-            end_time=text(start + timedelta(seconds=9)), total_run_time=text(datetime(1970, 1, 1)), labels={},
-        )  # fmt: skip
+            "task_run",
+            flow_run_id=run,
+            name=step,
+            task_key=step,
+            dynamic_key="0",
+            state_type="COMPLETED",
+            state_name="Completed",
+            expected_start_time=text(start),
+            start_time=text(start),
+            end_time=text(start + timedelta(seconds=9)),
+            total_run_time=text(datetime(1970, 1, 1)),
+            labels={},
+        )
 
     def artifact(self, run: str, key: str, at: datetime, data: Any, description: str, type: str = "table") -> None:
         self.add(
-            "artifact", flow_run_id=run, key=key, created=text(at), type=type, data=json.dumps(json.dumps(data)),
+            "artifact",
+            flow_run_id=run,
+            key=key,
+            created=text(at),
+            type=type,
+            data=json.dumps(json.dumps(data)),
             description=description,
-        )  # fmt: skip
+        )
 
 
 def fill(path: Path, count: int, now: datetime) -> None:

@@ -101,8 +101,11 @@ print(done / elapsed)
 """
 
 MAKE: dict[str, Callable[[int], str]] = {
-    "text": lambda seed: texts(1, seed)[0], "image": image, "noise": noise, "audio": recording,
-}  # fmt: skip
+    "text": lambda seed: texts(1, seed)[0],
+    "image": image,
+    "noise": noise,
+    "audio": recording,
+}
 MODALITY = {name: "image" if name == "noise" else name for name in MAKE}
 
 
@@ -141,9 +144,11 @@ async def load(address: str, clients: int, seconds: float, bodies: list[bytes]) 
     elapsed = time.perf_counter() - started
     times.sort()
     return {
-        "requests": len(times), "requests/s": round(len(times) / elapsed, 1),
-        "p50 ms": round(1000 * times[len(times) // 2], 1), "p99 ms": round(1000 * times[int(len(times) * 0.99)], 1),
-    }  # fmt: skip
+        "requests": len(times),
+        "requests/s": round(len(times) / elapsed, 1),
+        "p50 ms": round(1000 * times[len(times) // 2], 1),
+        "p99 ms": round(1000 * times[int(len(times) * 0.99)], 1),
+    }
 
 
 def loaded(address: str, clients: int, seconds: float, bodies: list[dict[str, Any]]) -> dict[str, Any]:
@@ -224,9 +229,11 @@ def told(kind: str, times: list[tuple[float, float]]) -> dict[str, Any]:
     """The fastest says what it takes where nothing else runs."""
     create, whole = zip(*times, strict=True)
     return {
-        "POST /tasks ms": round(statistics.median(create), 1), "fastest": round(min(create), 1),
-        "and the first answer ms": round(statistics.median(whole), 1), "target ms": TARGET_MS[kind],
-    }  # fmt: skip
+        "POST /tasks ms": round(statistics.median(create), 1),
+        "fastest": round(min(create), 1),
+        "and the first answer ms": round(statistics.median(whole), 1),
+        "target ms": TARGET_MS[kind],
+    }
 
 
 def beside_setfit(python: Path, scratch: Path) -> float:

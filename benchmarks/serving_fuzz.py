@@ -100,9 +100,11 @@ def bodies(port: int, base: str, count: int) -> dict[str, Any]:
             assert list(json.loads(said)) == ["error"], said
     memory.append(resident(port))
     return {
-        "sent": sum(statuses.values()), "statuses": {str(k): v for k, v in sorted(statuses.items())},
-        "slowest s": round(slowest, 2), f"MB, every {BATCH}": memory,
-    }  # fmt: skip
+        "sent": sum(statuses.values()),
+        "statuses": {str(k): v for k, v in sorted(statuses.items())},
+        "slowest s": round(slowest, 2),
+        f"MB, every {BATCH}": memory,
+    }
 
 
 def resident(port: int) -> int:

@@ -165,12 +165,13 @@ def lost(lines: list[Line], happened: Line) -> Line:
     unsure = {line["name"] for line in lines if line["kind"] == "create" and line["status"] != 201}
     there = happened["left"]
     return {
-        "acknowledged tasks at the end": len(known), "lost tasks": len(known.keys() - there.keys()),
+        "acknowledged tasks at the end": len(known),
+        "lost tasks": len(known.keys() - there.keys()),
         "tasks with other examples": sum(known[id] != there[id] for id in known.keys() & there.keys()),
         "deleted tasks that are there": len(deleted & there.keys()),
         "tasks that nobody made": sum(id not in known and task[0] not in unsure for id, task in there.items()),
         "surprises on the way": sum(line["kind"] == "surprise" for line in lines),
-    }  # fmt: skip
+    }
 
 
 def stale(answers: list[Line], happened: Line) -> Line:
@@ -241,16 +242,20 @@ def wrong(answers: list[Line], folders: dict[str, Path], false_alarm: float) -> 
 def summary(requests: list[Line], happened: Line) -> Line:
     took = sorted(line["end"] - line["start"] for line in requests)
     found = {
-        "requests": len(requests), "of each": dict(Counter(line["kind"] for line in requests).most_common()),
-        "p50 ms": round(1000 * took[len(took) // 2]), "p99 ms": round(1000 * took[int(len(took) * 0.99)]),
+        "requests": len(requests),
+        "of each": dict(Counter(line["kind"] for line in requests).most_common()),
+        "p50 ms": round(1000 * took[len(took) // 2]),
+        "p99 ms": round(1000 * took[int(len(took) * 0.99)]),
         "refused by the killed replica and sent to the other": sum(line["refused"] > 0 for line in requests),
-    }  # fmt: skip
+    }
     for name in ("restart", "stop and start"):
         begun, ended = happened[name]
         during = [line["end"] - line["start"] for line in requests if line["end"] > begun and line["start"] < ended]
         found[f"database: {name}"] = {
-            "took s": round(ended - begun, 1), "requests meanwhile": len(during), "slowest s": round(max(during), 1),
-        }  # fmt: skip
+            "took s": round(ended - begun, 1),
+            "requests meanwhile": len(during),
+            "slowest s": round(max(during), 1),
+        }
     return found
 
 
@@ -279,15 +284,19 @@ def main() -> None:
     answers = [line for line in requests if line["kind"] == "predict" and line["status"] == 200]
     false_alarm = load_settings(project / "params.yaml").serve.false_alarm
     result = {
-        "seconds": chosen.seconds, "clients": chosen.clients, **summary(requests, happened),
-        "failed requests": failures(requests, happened), "tasks": lost(lines, happened),
+        "seconds": chosen.seconds,
+        "clients": chosen.clients,
+        **summary(requests, happened),
+        "failed requests": failures(requests, happened),
+        "tasks": lost(lines, happened),
         "answers": {
             "checked": len(answers),
             "of each version": dict(sorted(Counter(one["reply"]["model"]["version"] for one in answers).items())),
-            **stale(answers, happened), **wrong(answers, folders, false_alarm),
+            **stale(answers, happened),
+            **wrong(answers, folders, false_alarm),
         },
         "errors of the service's own": happened["errors of the service's own"],
-    }  # fmt: skip
+    }
     print(json.dumps(result, indent=1))
     (serving.REPOSITORY / "benchmarks/results/serving_soak.json").write_text(json.dumps(result, indent=1) + "\n")
 

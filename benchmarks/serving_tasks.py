@@ -221,12 +221,15 @@ def main() -> None:
                 service.create(turn)
         before = [service.memory() for service in services]
         result = {
-            "tasks": len(ids), "repeats": chosen.repeats, "ms to write one by the store": round(1000 * seconds, 2),
+            "tasks": len(ids),
+            "repeats": chosen.repeats,
+            "ms to write one by the store": round(1000 * seconds, 2),
             "bytes of one": size() // len(ids),
             **measure(service_steps(*services, chosen.repeats)),
-            "MB of the services, few and many, before": before, "after": [service.memory() for service in services],
+            "MB of the services, few and many, before": before,
+            "after": [service.memory() for service in services],
             **measure(store_steps(urls, services, make, digest, chosen.repeats)),
-        }  # fmt: skip
+        }
     print(json.dumps(result, indent=1))
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     RESULT.write_text(json.dumps({**results, chosen.database: result}, indent=1) + "\n")

@@ -54,9 +54,12 @@ def real_words(datasets: Path) -> tuple[Dataset, Dataset]:
         datasets / "fsdd/recordings.zip", "fsdd", pattern="{class}_{speaker}_{}", domain="speaker", group="class"
     )
     arabic = import_source(
-        datasets / "arabic_speech_commands/clips.zip", "arabic", pattern="{class}/{speaker}_{}_{}", domain="speaker",
+        datasets / "arabic_speech_commands/clips.zip",
+        "arabic",
+        pattern="{class}/{speaker}_{}_{}",
+        domain="speaker",
         group="class",
-    )  # fmt: skip
+    )
     return Dataset(*fsdd), Dataset(*arabic)
 
 
@@ -144,9 +147,16 @@ def main() -> None:
         rows.append({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
     write_json(
         PROJECT / "benchmarks/results/speech.json",
-        {"steps": base.train.steps, "seeds": arguments.seeds, "episodes": EPISODES, "query": QUERY,
-         "added": sizes, "judged": judged, "rows": rows},
-    )  # fmt: skip
+        {
+            "steps": base.train.steps,
+            "seeds": arguments.seeds,
+            "episodes": EPISODES,
+            "query": QUERY,
+            "added": sizes,
+            "judged": judged,
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

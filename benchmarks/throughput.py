@@ -419,9 +419,12 @@ class Worker:
         own = {"GOMP_SPINCOUNT": DEFAULTS["GOMP_SPINCOUNT"]} if who in ("ours", "convolutions") else {}
         self.process = subprocess.Popen(
             [python, __file__, "--work", who, workload, "--device", device],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
             env=kept | own | (_malloc() if malloc else {}),
-        )  # fmt: skip
+        )
         self.answers: list[dict[str, float]] = []
 
     def ask(self, step: int) -> None:
@@ -468,20 +471,29 @@ def compare(workload: str, peers: str | None, rounds: int, device: str, allowed:
     ms = mine[0].milliseconds()
     differences = [abs(a["loss"] - b["loss"]) for a, b in zip(mine[0].answers, theirs[0].answers, strict=True)]
     return {
-        "workload": workload, "peer": peer if peers else "ours", "mark": mark,
-        "ms": ms, "peer ms": theirs[0].milliseconds(), "episodes/s": TASKS / ms * 1000,
+        "workload": workload,
+        "peer": peer if peers else "ours",
+        "mark": mark,
+        "ms": ms,
+        "peer ms": theirs[0].milliseconds(),
+        "episodes/s": TASKS / ms * 1000,
         "ratio": theirs[0].milliseconds() / ms,
         "ratio, peer with malloc settings": theirs[1].milliseconds() / ms,
         "malloc gain": mine[1].milliseconds() / ms,
         "malloc gain of peer": theirs[0].milliseconds() / theirs[1].milliseconds(),
         "first losses": [mine[0].answers[0]["loss"], theirs[0].answers[0]["loss"]],
         "last losses": [mine[0].answers[-1]["loss"], theirs[0].answers[-1]["loss"]],
-        "largest difference of losses": max(differences), "difference of the first": differences[0],
-        "GFLOP": allowed["operations"] / 1e9, "GFLOP/s": allowed["operations"] / ms / 1e6,
-        "GFLOP/s allowed": allowed["operations"] / allowed["seconds"] / 1e9, "share": allowed["seconds"] / ms * 1000,
-        "peak MB": mine[0].megabytes("peak"), "before MB": mine[0].megabytes("before"),
-        "peer peak MB": theirs[0].megabytes("peak"), "peer before MB": theirs[0].megabytes("before"),
-    }  # fmt: skip
+        "largest difference of losses": max(differences),
+        "difference of the first": differences[0],
+        "GFLOP": allowed["operations"] / 1e9,
+        "GFLOP/s": allowed["operations"] / ms / 1e6,
+        "GFLOP/s allowed": allowed["operations"] / allowed["seconds"] / 1e9,
+        "share": allowed["seconds"] / ms * 1000,
+        "peak MB": mine[0].megabytes("peak"),
+        "before MB": mine[0].megabytes("before"),
+        "peer peak MB": theirs[0].megabytes("peak"),
+        "peer before MB": theirs[0].megabytes("before"),
+    }
 
 
 HEAD = f"{'':18} {'peer':11} {'ms':>6} {'peer':>6} {'ratio':>6} {'malloc':>6} {'last':>5} {'ep./s':>6} {'GFLOP/s':>8} {'allowed':>8}  {'MB':>10} {'peer':>10}  losses"  # noqa: E501

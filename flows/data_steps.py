@@ -103,8 +103,9 @@ def bring_data(root: Path, version: str, listen: Callable[[str], None]) -> None:
     else:
         raise QuickstudyError(
             f"data version {version[:8]} is not in DVC's cache here, and no DVC remote is configured",
-            where=root, fix="Configure one here and where the data was made (dvc remote add -d), and dvc push it there",
-        )  # fmt: skip
+            where=root,
+            fix="Configure one here and where the data was made (dvc remote add -d), and dvc push it there",
+        )
 
 
 def _remember_data(root: Path, version: str) -> None:

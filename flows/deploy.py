@@ -66,9 +66,10 @@ def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
             CronSchedule(cron=runs.schedule, timezone=runs.timezone)
         except ValidationError:
             raise QuickstudyError(
-                f"runs.schedule = {runs.schedule!r} is not what cron understands", where="params.yaml",
+                f"runs.schedule = {runs.schedule!r} is not what cron understands",
+                where="params.yaml",
                 fix='Five fields: minute hour day month weekday, as "0 3 * * *" for every night at three; or null',
-            ) from None  # fmt: skip
+            ) from None
     try:
         wanted: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         deployments = {deployment["name"]: deployment for deployment in wanted["deployments"]}

@@ -77,9 +77,10 @@ def _deployment(client: SyncPrefectClient) -> Any:
         return client.read_deployment_by_name(DEPLOYMENT)
     except ObjectNotFound:
         raise QuickstudyError(
-            f"there is no deployment {DEPLOYMENT}", where=str(client.api_url),
+            f"there is no deployment {DEPLOYMENT}",
+            where=str(client.api_url),
             fix="Deploy it: quickstudy up. Or train here: runs.train_on: here",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _await_worker(client: SyncPrefectClient, pool: str, step: str) -> None:
@@ -92,9 +93,10 @@ def _await_worker(client: SyncPrefectClient, pool: str, step: str) -> None:
         seen = max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time), default=None)
         if seen is None or datetime.now(UTC) - seen > COMES_BACK:
             raise QuickstudyError(
-                f"no worker of the pool {pool} is online", where="runs.train_on",
+                f"no worker of the pool {pool} is online",
+                where="runs.train_on",
                 fix=f"Start one on the machine that shall train: quickstudy worker {pool}",
-            )  # fmt: skip
+            )
         if not told:
             told, until = True, (seen + COMES_BACK).astimezone()
             line = f"no worker of the pool {pool} is online; waits until {until:%H:%M:%S} (quickstudy worker {pool})"

@@ -81,9 +81,10 @@ def drop_missed(client: SyncPrefectClient, deployment: UUID, this: UUID) -> int:
         how many there were.
     """
     missed = [
-        run for run in waiting(client, deployment)
+        run
+        for run in waiting(client, deployment)
         if run.auto_scheduled and run.id != this and run.state is not None and run.state.type == StateType.SCHEDULED
-    ]  # fmt: skip
+    ]
     for run in missed:
         with contextlib.suppress(ObjectNotFound):
             client.delete_flow_run(run.id)
@@ -161,10 +162,11 @@ def waiting(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
     )
     now = datetime.now(UTC)
     return [
-        run for run in found
+        run
+        for run in found
         if run.state is not None
         and (run.state.type != StateType.SCHEDULED or (run.expected_start_time or now) <= now + timedelta(seconds=5))
-    ]  # fmt: skip
+    ]
 
 
 def main() -> int:

@@ -79,9 +79,15 @@ def judge(
     with telling.step(None, "verdict") as done:
         listen = telling.listener("verdict")
         verdict = verdicts.judge(
-            root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure, started,
+            root,
+            project,
+            recipe,
+            source,
+            load_settings(root / "params.yaml").reproduce,
+            failure,
+            started,
             lambda count, total: listen(f"answers: {count:,} of {total:,}"),
-        )  # fmt: skip
+        )
         done.update(note=f"{verdict.answer}: {verdict.why}", answer=verdict.answer, run_id=verdict.run_id)
     listed = "".join(f"\n- {line}" for line in (*verdict.where, *verdict.environment, *verdict.notes))
     create_markdown_artifact(

@@ -109,9 +109,10 @@ def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
         except OSError:
             if second == "skip":
                 raise QuickstudyError(
-                    "another retraining is at work; this one is skipped", where="runs.second",
+                    "another retraining is at work; this one is skipped",
+                    where="runs.second",
                     fix="Say wait to have it run after that one",
-                ) from None  # fmt: skip
+                ) from None
             get_run_logger().info("another retraining is at work; this one waits for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -141,9 +142,12 @@ def keep(root: Path, settings: Settings, registration: Registration) -> None:
     files["metrics.json"] = json.dumps(registry.stage_metrics(root), indent=1).encode()
     with telling.step(None, "branch") as done:
         git.commit_files(
-            root, name, files, f"Version {registration.version} of the model: data, lock and metrics",
+            root,
+            name,
+            files,
+            f"Version {registration.version} of the model: data, lock and metrics",
             push=settings.runs.push,
-        )  # fmt: skip
+        )
         done["note"] = f"{name}{' (pushed)' if settings.runs.push else ''}"
 
 

@@ -54,9 +54,10 @@ def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
                 dvc.repro(root, stage.name, listen, pull=pull, may_run=False)
             except MustRun:
                 raise QuickstudyError(
-                    f"the run {other.name} has trained, but what it made is not to be had here", where=stage.name,
+                    f"the run {other.name} has trained, but what it made is not to be had here",
+                    where=stage.name,
                     fix="Configure the same DVC remote in both clones (dvc remote add -d), or say runs.train_on: here",
-                ) from None  # fmt: skip
+                ) from None
             outcome = "ran"
             done["note"] = f"by {other.name}"
         done["outcome"] = outcome

@@ -130,9 +130,12 @@ def start(root: Path, settings: Settings, version: str) -> str | None:
             emit_event("quickstudy.data.drifted", resource={"prefect.resource.id": f"quickstudy.data.{version[:32]}"})
             why += " has drifted"
         run: Any = run_deployment(
-            recovery.RETRAIN, parameters={"data": version}, tags=[_tag(version), "trigger:data"], timeout=0,
+            recovery.RETRAIN,
+            parameters={"data": version},
+            tags=[_tag(version), "trigger:data"],
+            timeout=0,
             as_subflow=False,
-        )  # fmt: skip
+        )
         done["note"] = f"{why}; retraining {run.name}"
     return version
 

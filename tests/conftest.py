@@ -62,10 +62,17 @@ def tiny_params() -> dict[str, Any]:
     params["episodes"] = {"count": 6, "shots": [1, 2], "query": 2, "way": 3, "ways": {}}
     params["model"] |= {"dimension": 16, "width": 4, "heads": 2, "inner_steps": 2}
     params["train"] |= {
-        "steps": 6, "learning_rate": 0.01, "warmup": 0.2, "shots": [1, 2], "query": 2, "threads": 1,
-        "tasks": {"image": 2, "audio": 1, "text": 1}, "examples": {"image": 12, "audio": 12, "text": 12},
-        "validate_every": 2, "checkpoint_every": 3,
-    }  # fmt: skip
+        "steps": 6,
+        "learning_rate": 0.01,
+        "warmup": 0.2,
+        "shots": [1, 2],
+        "query": 2,
+        "threads": 1,
+        "tasks": {"image": 2, "audio": 1, "text": 1},
+        "examples": {"image": 12, "audio": 12, "text": 12},
+        "validate_every": 2,
+        "checkpoint_every": 3,
+    }
     params["evaluate"] = {"baselines": True, "scratch_episodes": 1, "scratch_steps": 2, "timed_episodes": 1}
     return params
 

@@ -70,8 +70,10 @@ class Episodes(Section):
 # A folder, or a name of the Hugging Face hub or of timm and, where it is not the newest, its revision.
 PRETRAINED = re.compile(r"(?P<library>[a-z-]+):((\.{0,2}|~)/\S.*|[\w.-]+(/[\w.-]+)?(@[\w./-]+)?)")
 LIBRARIES = {
-    "image": ("timm", "transformers"), "audio": ("transformers",), "text": ("sentence-transformers", "transformers")
-}  # fmt: skip
+    "image": ("timm", "transformers"),
+    "audio": ("transformers",),
+    "text": ("sentence-transformers", "transformers"),
+}
 
 
 class Encoders(Section):
@@ -79,11 +81,22 @@ class Encoders(Section):
 
     image: Literal["conv4", "resnet12"] | str
     audio: Literal["cnn", "gru", "lstm"] | str
-    text: Literal[
-        "minilm", "minilm-layers", "minilm-tuned",
-        "bytes-cnn", "bytes-gru", "bytes-lstm", "bytes-transformer",
-        "words-cnn", "words-gru", "words-lstm", "words-transformer",
-    ] | str  # fmt: skip
+    text: (
+        Literal[
+            "minilm",
+            "minilm-layers",
+            "minilm-tuned",
+            "bytes-cnn",
+            "bytes-gru",
+            "bytes-lstm",
+            "bytes-transformer",
+            "words-cnn",
+            "words-gru",
+            "words-lstm",
+            "words-transformer",
+        ]
+        | str
+    )
 
     @classmethod
     def known(cls, modality: str) -> tuple[str, ...]:

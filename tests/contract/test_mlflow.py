@@ -228,9 +228,16 @@ def broken(method: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "method", ["log_artifacts", "log_model_artifacts", "set_terminated", "create_model_version",
-               "set_registered_model_alias", "set_model_version_tag"]
-)  # fmt: skip
+    "method",
+    [
+        "log_artifacts",
+        "log_model_artifacts",
+        "set_terminated",
+        "create_model_version",
+        "set_registered_model_alias",
+        "set_model_version_tag",
+    ],
+)
 def test_cut_off_anywhere_nothing_half_counts_and_the_next_call_completes_it(ready: Path, method: str) -> None:
     with broken(method):
         registry.register(ready)

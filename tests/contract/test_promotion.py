@@ -205,10 +205,13 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(three: Path) -
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(number)],
-            cwd=three, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=three,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for number in (2, 3)
-    ]  # fmt: skip
+    ]
     for process in running:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in running:

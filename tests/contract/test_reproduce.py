@@ -181,9 +181,14 @@ def test_a_patch_is_the_same_whatever_git_is_set_to_and_can_be_applied(root: Pat
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 0", "seed: 9"))
     plain, index = git_.patch(root), (root / ".git/index").read_bytes()
     for name, value in {
-        "color.ui": "always", "diff.noprefix": "true", "diff.mnemonicPrefix": "true", "diff.external": "false",
-        "diff.renames": "copies", "core.abbrev": "4", "diff.context": "9",
-    }.items():  # fmt: skip
+        "color.ui": "always",
+        "diff.noprefix": "true",
+        "diff.mnemonicPrefix": "true",
+        "diff.external": "false",
+        "diff.renames": "copies",
+        "core.abbrev": "4",
+        "diff.context": "9",
+    }.items():
         git(root, "config", name, value)
     assert git_.patch(root) == plain and (root / ".git/index").read_bytes() == index
     names = {"params.yaml", "stage.py", "renamed ü.py", "sub/blob", "sub/run.sh", "sub/to"}

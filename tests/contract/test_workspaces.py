@@ -34,9 +34,12 @@ def in_another_process(clone: Path, workspace: str, **env: str) -> "subprocess.P
         f"print(workspaces.checkout({workspace!r})['directory'], flush=True); sys.stdin.read()"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, **env}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 def test_a_workspace_is_a_commit_and_keeps_what_was_built_there(clone: Path, git: Callable[..., str]) -> None:

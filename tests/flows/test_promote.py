@@ -32,9 +32,12 @@ def train_again(root: Path) -> None:
 
 
 def test_promote_roll_back_and_read_about_it(
-    with_flows: Path, built: Path, answer: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch,
+    with_flows: Path,
+    built: Path,
+    answer: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     root = built
     assert root == with_flows
     registry.register(root)
@@ -65,8 +68,10 @@ def test_promote_roll_back_and_read_about_it(
     code, out, err = answer(root, "promote", "--approve", "--reason", "it hears children")
     assert code == 0, err
     assert out.splitlines()[-3:] == [
-        "@champion  version 1 → version 2", "@challenger  version 2 → none", "@previous  none → version 1",
-    ]  # fmt: skip
+        "@champion  version 1 → version 2",
+        "@challenger  version 2 → none",
+        "@previous  none → version 1",
+    ]
     assert registry.aliases(root) == {"champion": 2, "previous": 1}
 
     # In this process; the person had looked at another champion.

@@ -33,8 +33,13 @@ def test_rebuild_a_version_and_look_at_its_lineage(
     code, out, err = answer(root, "reproduce", "champion")
     assert code == 0, err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("✓")] == [
-        "record", "worktree", "data", "tasks", "meta_train", "verdict",
-    ]  # fmt: skip
+        "record",
+        "worktree",
+        "data",
+        "tasks",
+        "meta_train",
+        "verdict",
+    ]
     assert out.splitlines()[0].startswith("IDENTICAL  models:/quickstudy/1, built again from commit ")
     assert json.loads(durations.read_text()) == {"tasks": 1000.0}  # `plan` tells what runs took, not rebuilds
 

@@ -175,9 +175,12 @@ def test_a_new_version_of_the_data_names_what_was_imported() -> None:
 
 
 def test_a_new_model_is_judged_once_and_promoted_where_the_gate_says_so(
-    project: Path, toy_gate: None, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
+    project: Path,
+    toy_gate: None,
+    git: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
 
     def train(seed: int, answer: str, promotion: str = "automatic") -> list[dict[str, Any]]:

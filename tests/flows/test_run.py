@@ -60,8 +60,13 @@ def test_ctrl_c_leaves_nothing_behind_and_the_next_run_goes_on(with_flows: Path)
     code, out, err = answer(with_flows, "run")
     assert code == 0, err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("✓")] == [
-        "data", "tasks", "meta_train", "evaluate", "card", "register",
-    ]  # fmt: skip
+        "data",
+        "tasks",
+        "meta_train",
+        "evaluate",
+        "card",
+        "register",
+    ]
     assert "✓ tasks         up to date" in err
     assert "71.0±1.0 (52.0)" in out and "95.0±1.0 (60.0)" in out
     assert "models:/quickstudy/1 @champion" in out and "quickstudy data import" in out

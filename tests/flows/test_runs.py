@@ -146,8 +146,9 @@ def test_what_ran_and_how_it_ended_is_the_same_by_both(both: Sources) -> None:
     for source in both():
         (run,) = details(source, done.id)
         assert [(found.step, found.outcome, found.seconds) for found in run.steps] == [
-            ("data", "ran", 2.5), ("tasks", "up to date", 0.1),
-        ]  # fmt: skip
+            ("data", "ran", 2.5),
+            ("tasks", "up to date", 0.1),
+        ]
         assert run.parameters == {"fails": False, "project": "here"} and run.parent is None
         (child,) = run.children
         assert (child.flow, child.state) == ("meta-train", "completed")
@@ -177,8 +178,9 @@ def test_looks_that_found_something_or_failed_are_shown(both: Sources) -> None:
     quietly(looks, False, True)
     shown = [run for run in same(both, last=300).runs if run.id not in before]
     assert [(run.state, run.what) for run in shown] == [
-        ("failed", "ValueError: the disk is full"), ("completed", "tickets: 12 new examples"),
-    ]  # fmt: skip
+        ("failed", "ValueError: the disk is full"),
+        ("completed", "tickets: 12 new examples"),
+    ]
     assert [run.id for run in same(both, last=300, flow="watch", state="failed").runs][:1] == [shown[0].id]
     assert [run.id for run in same(both, last=300, flow="watch", state="completed").runs][:1] == [shown[1].id]
     assert len(same(both, last=300, flow="watch", everything=True).runs) >= 5

@@ -44,9 +44,14 @@ def _runs(deployment: UUID) -> list[Any]:
     ],
 )
 def test_the_policy_says_what_new_data_starts(
-    policy: str, champion: int | None, drift: int | None, starts: bool,
-    project: Path, retrainings: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    policy: str,
+    champion: int | None,
+    drift: int | None,
+    starts: bool,
+    project: Path,
+    retrainings: Callable[[], list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values = yaml.safe_load((project / "params.yaml").read_text())
     values["watch"]["retrain"] = policy
     (project / "params.yaml").write_text(yaml.safe_dump(values))

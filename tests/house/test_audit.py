@@ -27,9 +27,12 @@ def advisory(name: str, alias: str, fixed: str) -> dict[str, Any]:
     package = {"name": name, "ecosystem": "PyPI"}
     events = [{"introduced": "0"}, {"fixed": fixed}]
     return {
-        "id": f"PYSEC-{name}", "aliases": [alias], "details": "Two\nlines.", "modified": "2026-01-01T00:00:00Z",
+        "id": f"PYSEC-{name}",
+        "aliases": [alias],
+        "details": "Two\nlines.",
+        "modified": "2026-01-01T00:00:00Z",
         "affected": [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}],
-    }  # fmt: skip
+    }
 
 
 class Database(BaseHTTPRequestHandler):
@@ -76,8 +79,9 @@ def test_what_is_known_is_told_unless_it_is_accepted(database: tuple[str, ...], 
     assert complaints(report, {}) == lines
     assert complaints(report, {"CVE-2-2": "never called", "PYSEC-worse": "only on Windows"}) == []
     assert complaints(report, {"CVE-2-2": "never called", "CVE-9-9": "long ago"}) == [
-        lines[1], "CVE-9-9 is accepted and not found: take it out"
-    ]  # fmt: skip
+        lines[1],
+        "CVE-9-9 is accepted and not found: take it out",
+    ]
 
 
 def test_a_version_that_the_database_does_not_know_is_no_complaint() -> None:

@@ -11,13 +11,24 @@ if not Path("answer").exists():
 answer = Path("answer").read_text()
 print("version answers: 3 of 3")
 rule = {
-    "name": "accuracy", "unit": "points", "gain": 0.012, "low": 0.004, "high": 0.02, "limit": 0.0, "state": "passed",
-    "more_episodes": None, "more_datasets": None,
-}  # fmt: skip
+    "name": "accuracy",
+    "unit": "points",
+    "gain": 0.012,
+    "low": 0.004,
+    "high": 0.02,
+    "limit": 0.0,
+    "state": "passed",
+    "more_episodes": None,
+    "more_datasets": None,
+}
 verdict = {
-    "answer": answer, "sentence": f"The toy says {answer.lower()}.", "rules": [rule], "confidence": 0.95,
-    "datasets": ["words"], "episodes": 3,
-}  # fmt: skip
+    "answer": answer,
+    "sentence": f"The toy says {answer.lower()}.",
+    "rules": [rule],
+    "confidence": 0.95,
+    "datasets": ["words"],
+    "episodes": 3,
+}
 folder = Path(f".cache/gate/{challenger}-against-{champion}")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "verdict.json").write_text(json.dumps(verdict))

@@ -102,9 +102,14 @@ class Stack:
     def _start(self, machine: str, *arguments: str, **env: str) -> "subprocess.Popen[str]":
         with (self.folder / f"{machine}.out").open("w") as out:
             self.processes[machine] = subprocess.Popen(
-                [QUICKSTUDY, *arguments], cwd=self.folder / machine, env=self.environment(machine) | env,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
+                [QUICKSTUDY, *arguments],
+                cwd=self.folder / machine,
+                env=self.environment(machine) | env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         return self.processes[machine]
 
     def said(self, machine: str) -> str:
@@ -172,9 +177,10 @@ class Stack:
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Runs of a flow that have begun or ended, the latest first."""
         body = {
-            "flows": {"name": {"any_": [flow]}}, "flow_runs": {"state": {"name": {"not_any_": ["Scheduled"]}}},
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"name": {"not_any_": ["Scheduled"]}}},
             "sort": "START_TIME_DESC",
-        }  # fmt: skip
+        }
         return list(self.post("/flow_runs/filter", body))
 
     def online(self, pool: str) -> list[dict[str, Any]]:

@@ -88,13 +88,19 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
     """The folder that the stages fill, with data beside it; the evaluation is given."""
 
     def make(
-        frame: pd.DataFrame, modalities=("image", "text"), description: str = "Small.", text_encoder: str = "minilm",
-        text: str = "hello", side: int = 12,
-    ) -> Path:  # fmt: skip
+        frame: pd.DataFrame,
+        modalities=("image", "text"),
+        description: str = "Small.",
+        text_encoder: str = "minilm",
+        text: str = "hello",
+        side: int = 12,
+    ) -> Path:
         root = tmp_path / "build"
         examples = {
-            "image": lambda i: png(i, size=(side, side)), "audio": lambda i: wav(i), "text": lambda i: f"{text} {i}",
-        }  # fmt: skip
+            "image": lambda i: png(i, size=(side, side)),
+            "audio": lambda i: wav(i),
+            "text": lambda i: f"{text} {i}",
+        }
         named = [(name, modality) for name, modality in NAMES.items() if modality in modalities]
         names = [name for name, _ in named]
         for name, modality in named:
@@ -179,9 +185,11 @@ def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[...
     shown = table_after(text, "### All methods")
     table = pd.read_csv(root / "evaluate/table.csv")
     columns = {
-        "quickstudy": "Quickstudy", "logreg_encoder": "LogReg, encoder", "centroid_raw": "centroid, raw",
+        "quickstudy": "Quickstudy",
+        "logreg_encoder": "LogReg, encoder",
+        "centroid_raw": "centroid, raw",
         "scratch": "from scratch",
-    }  # fmt: skip
+    }
     assert len(shown) == 6 and set(table["method"]) == set(columns)
     for row in table.itertuples():
         line = next(line for line in shown if (line["suite"], line["shots"]) == (row.suite, str(row.shot)))
@@ -232,9 +240,15 @@ def test_the_same_files_give_the_same_bytes(build: Callable[..., Path]) -> None:
         write_card(root, root / "again")
     names = sorted(path.name for path in (root / "card").iterdir())
     assert names == [
-        "accuracy.png", "adapt.png", "calibration.png", "card.html", "card.md", "episodes_audio.png",
-        "episodes_image.png", "training.png",
-    ]  # fmt: skip
+        "accuracy.png",
+        "adapt.png",
+        "calibration.png",
+        "card.html",
+        "card.md",
+        "episodes_audio.png",
+        "episodes_image.png",
+        "training.png",
+    ]
     for name in names:
         assert (root / "card" / name).read_bytes() == (root / "again" / name).read_bytes(), name
     assert set(Image.open(root / "card/accuracy.png").info) <= {"dpi"}

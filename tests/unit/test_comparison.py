@@ -32,9 +32,13 @@ def test_the_grid_is_every_learner_as_it_is_and_with_each_change(tiny: Settings)
     assert [cell.name for cell in grid(tiny, [], [])] == list(names)
     cells = grid(tiny, ["adapt", "protonet", "adapt"], ["model.width=8", "train.shots=[1, 5]"])
     assert [cell.name for cell in cells] == [
-        "adapt", "protonet", "adapt with model.width=8", "protonet with model.width=8",
-        "adapt with train.shots=[1, 5]", "protonet with train.shots=[1, 5]",
-    ]  # fmt: skip
+        "adapt",
+        "protonet",
+        "adapt with model.width=8",
+        "protonet with model.width=8",
+        "adapt with train.shots=[1, 5]",
+        "protonet with train.shots=[1, 5]",
+    ]
 
 
 def test_a_cell_is_trained_with_what_it_says(tiny: Settings) -> None:
@@ -143,8 +147,9 @@ def test_the_table_says_what_the_episodes_say() -> None:
     means = {}
     for name, row in (("adapt", best), ("protonet", other)):
         own = episodes[episodes["cell"] == name]
-        strata = {key: own[(own["modality"] == key[0]) & (own["suite"] == key[1]) & (own["shot"] == key[2])]
-                  for key in STRATA}  # fmt: skip
+        strata = {
+            key: own[(own["modality"] == key[0]) & (own["suite"] == key[1]) & (own["shot"] == key[2])] for key in STRATA
+        }
         means[name] = {key: part["accuracy"].mean() for key, part in strata.items()}
         images = [mean for key, mean in means[name].items() if key[0] == "image"]
         assert row["accuracy_image"] == pytest.approx(sum(images) / 3)
@@ -215,10 +220,12 @@ def ranked(*rows: tuple[str, float, float, float, float], failed: str = "") -> p
         # an interval that ends at 0 holds it; equally fast: the more accurate
         ([("a", 0.90, 0.0, 0.0, 20), ("b", 0.89, -0.01, 0.01, 20)], ("a", ("b",), "a")),
         # in whatever order; a time that is missing is no fast one; a width that is not known is no reason
-        ([("c", 0.88, -0.02, 0.03, math.nan), ("d", 0.88, -0.02, math.nan, 1), ("a", 0.90, 0.0, 0.0, 20)],
-         ("a", ("c",), "a")),
+        (
+            [("c", 0.88, -0.02, 0.03, math.nan), ("d", 0.88, -0.02, math.nan, 1), ("a", 0.90, 0.0, 0.0, 20)],
+            ("a", ("c",), "a"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_fastest_that_is_not_worse_is_recommended(rows: list[Any], found: tuple[Any, ...]) -> None:
     assert recommend(ranked(*rows, failed="z")) == Recommendation(*found)
 

@@ -92,9 +92,12 @@ def test_units_that_are_measured_less_exactly_are_no_drift() -> None:
         ).p
 
     assert rates(draw, 200)[0] <= by_chance(0.05, 200)[1]
-    raw = rates(lambda random: p_value(
-        clustered(random, 25, 10, spread=0.2), clustered(random, 5, 2, spread=0.2, prefix="n"), "class", random
-    ), 100)  # fmt: skip
+    raw = rates(
+        lambda random: p_value(
+            clustered(random, 25, 10, spread=0.2), clustered(random, 5, 2, spread=0.2, prefix="n"), "class", random
+        ),
+        100,
+    )
     assert raw[0] > 15  # what cutting them to the same size is for
 
 

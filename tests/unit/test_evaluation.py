@@ -68,9 +68,21 @@ def of(frame: pd.DataFrame, block: FrozenEpisodes, method: str) -> pd.DataFrame:
 
 def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, frozen: list[FrozenEpisodes]) -> None:
     assert list(frame.columns) == [
-        "suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method", "accuracy", "adapt_ms",
-        "nll", "answers", "confidences",
-    ]  # fmt: skip
+        "suite",
+        "dataset",
+        "modality",
+        "novelty",
+        "way",
+        "shot",
+        "query",
+        "episode",
+        "method",
+        "accuracy",
+        "adapt_ms",
+        "nll",
+        "answers",
+        "confidences",
+    ]
     assert len(frozen) == 6 and set(frame["method"]) == set(METHODS)
     for block in frozen:
         for method in METHODS:

@@ -13,8 +13,12 @@ from quickstudy.config import Gate, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.gate import Contender, Evidence, Rule, answer_of, decide, gains, judge, judge_until_settled
 
-SUITES = {"letters": ["letters"], "phrases": ["phrases/one", "phrases/two"], "signs": ["signs"],
-          "sounds": ["sounds", "sounds@new"]}  # fmt: skip
+SUITES = {
+    "letters": ["letters"],
+    "phrases": ["phrases/one", "phrases/two"],
+    "signs": ["signs"],
+    "sounds": ["sounds", "sounds@new"],
+}
 N = 60
 
 
@@ -47,9 +51,13 @@ def contender(name: str, episodes: pd.DataFrame, **changes: Any) -> Contender:
 def evidence(gain: dict[str, float] | float = 0.0, **changes: Any) -> Evidence:
     baselines = [answered(-0.1, 3, method="logreg_raw"), answered(-0.2, 4, method="centroid_raw")]
     made = Evidence(
-        contender("version 7", answered(gain, 2)), contender("version 6", answered(0.0, 1)), pd.concat(baselines),
-        {"letters": ["greek", "thai"]}, "data-of-today", "episodes-of-today",
-    )  # fmt: skip
+        contender("version 7", answered(gain, 2)),
+        contender("version 6", answered(0.0, 1)),
+        pd.concat(baselines),
+        {"letters": ["greek", "thai"]},
+        "data-of-today",
+        "episodes-of-today",
+    )
     return replace(made, **changes)
 
 
@@ -216,25 +224,41 @@ def accuracy_alone(policy: Gate, **changes: Any) -> Gate:
 
 
 REFUSED: list[tuple[Callable[[Evidence], Evidence], str]] = [
-    (lambda e: with_challenger(e, data_digest="data-of-old"),
-     "version 7: its evidence is older than the data (data-of-old, now data-of-toda). Evaluate it on today's data"),
-    (lambda e: replace(e, champion=replace(e.champion, episodes_digest="others")),
-     "version 6: it answered other episodes (others, now episodes-of-). Evaluate it on today's frozen episodes"),
-    (lambda e: with_challenger(e, trained_on={"letters": ["thai", "latin"], "phrases": ["greek"]}),
-     "version 7: it was trained on meta-test groups of letters: thai. What it scores there proves nothing."),
-    (lambda e: replace(e, champion=replace(e.champion, trained_on={"letters": ["thai", "greek"]})),
-     "version 6: it was trained on meta-test groups of letters: greek, thai."),
-    (lambda e: replace(e, champion=replace(e.champion, modalities=["text", "audio"], data_digest="old")),
-     "version 6: not comparable: the champion is from before a change of modalities (audio, text, version 7: text)."),
-    (lambda e: replace(e, champion=replace(e.champion, format=1)),
-     "version 6: not comparable: the champion is from before a change of format (1, version 7: 2). Train"),
-    (lambda e: with_challenger(e, episodes=e.challenger.episodes[lambda rows: rows["suite"] != "signs"]),
-     "version 6 and version 7 answered different episodes (720 and 600 rows, signs 1-shot in one alone)."),
-    (lambda e: with_challenger(e, episodes=e.challenger.episodes.assign(episode=lambda rows: rows["episode"] + 1)),
-     "version 6 and version 7 answered different episodes (720 and 720 rows)."),
+    (
+        lambda e: with_challenger(e, data_digest="data-of-old"),
+        "version 7: its evidence is older than the data (data-of-old, now data-of-toda). Evaluate it on today's data",
+    ),
+    (
+        lambda e: replace(e, champion=replace(e.champion, episodes_digest="others")),
+        "version 6: it answered other episodes (others, now episodes-of-). Evaluate it on today's frozen episodes",
+    ),
+    (
+        lambda e: with_challenger(e, trained_on={"letters": ["thai", "latin"], "phrases": ["greek"]}),
+        "version 7: it was trained on meta-test groups of letters: thai. What it scores there proves nothing.",
+    ),
+    (
+        lambda e: replace(e, champion=replace(e.champion, trained_on={"letters": ["thai", "greek"]})),
+        "version 6: it was trained on meta-test groups of letters: greek, thai.",
+    ),
+    (
+        lambda e: replace(e, champion=replace(e.champion, modalities=["text", "audio"], data_digest="old")),
+        "version 6: not comparable: the champion is from before a change of modalities (audio, text, version 7: text).",
+    ),
+    (
+        lambda e: replace(e, champion=replace(e.champion, format=1)),
+        "version 6: not comparable: the champion is from before a change of format (1, version 7: 2). Train",
+    ),
+    (
+        lambda e: with_challenger(e, episodes=e.challenger.episodes[lambda rows: rows["suite"] != "signs"]),
+        "version 6 and version 7 answered different episodes (720 and 600 rows, signs 1-shot in one alone).",
+    ),
+    (
+        lambda e: with_challenger(e, episodes=e.challenger.episodes.assign(episode=lambda rows: rows["episode"] + 1)),
+        "version 6 and version 7 answered different episodes (720 and 720 rows).",
+    ),
     (lambda e: with_challenger(e, episodes=e.challenger.episodes[:0]), "version 7: no episodes were answered."),
     (lambda e: replace(e, baselines=e.baselines[5:]), "the baseline logreg_raw answered other episodes."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("spoilt", "said"), REFUSED)

@@ -285,9 +285,17 @@ def looks(*scores: float) -> list[Look]:
 
 @pytest.mark.parametrize(
     "scores, patience, stops",
-    [((0.5, 0.6), 1, False), ((0.6, 0.5), 1, True), ((0.6, 0.6), 1, True), ((0.6, 0.5), 2, False),
-     ((0.6, 0.5), 0, False), ((0.4, 0.6, 0.5, 0.59), 2, True), ((math.nan, math.nan), 2, False), ((), 1, False)],
-)  # fmt: skip
+    [
+        ((0.5, 0.6), 1, False),
+        ((0.6, 0.5), 1, True),
+        ((0.6, 0.6), 1, True),
+        ((0.6, 0.5), 2, False),
+        ((0.6, 0.5), 0, False),
+        ((0.4, 0.6, 0.5, 0.59), 2, True),
+        ((math.nan, math.nan), 2, False),
+        ((), 1, False),
+    ],
+)
 def test_when_it_stops_early(scores, patience: int, stops: bool, tiny: Settings) -> None:
     assert _stops_early(looks(*scores), changed(tiny, patience=patience).train) == stops
 

@@ -20,9 +20,11 @@ def cost(evidence: Evidence) -> list[str]:
     told_of = "Of meta-training, over all its runs and processes."
     if parts:
         cpu = told.get("cpu_energy", "estimated")
-        source = "read from its counters" if cpu == "measured" else (
-            "an estimate from its load and rated power, as this machine shows no counter of it"
-        )  # fmt: skip
+        source = (
+            "read from its counters"
+            if cpu == "measured"
+            else ("an estimate from its load and rated power, as this machine shows no counter of it")
+        )
         told_of += (
             f" Energy is of the whole machine, whoever else worked on it, by codecarbon, offline: the processor's is "
             f"{source}; the memory's is always an estimate"
@@ -64,12 +66,16 @@ def separately(evidence: Evidence, pretrained: bool) -> list[str]:
     )
     table = [
         [
-            plain(row["suite"]), duration(TASKS * row["ours_ms"]), duration(TASKS * row["scratch_ms"]),
-            percent(row["ours_accuracy"]), percent(row["scratch_accuracy"]),
-            marked(row["difference"], row["difference_ci95"]), _after(row.get("paid_after", math.inf)),
+            plain(row["suite"]),
+            duration(TASKS * row["ours_ms"]),
+            duration(TASKS * row["scratch_ms"]),
+            percent(row["ours_accuracy"]),
+            percent(row["scratch_accuracy"]),
+            marked(row["difference"], row["difference_ci95"]),
+            _after(row.get("paid_after", math.inf)),
         ]
         for _, row in both.iterrows()
-    ]  # fmt: skip
+    ]
     head = ["suite", f"{TASKS} tasks", "separately", "right, %", "separately, %", "points", "paid for after"]
     how = (
         f"With {examples(shot)} a class, on the same {counts(both['episodes'])} episodes of each suite: the same "

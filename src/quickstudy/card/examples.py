@@ -77,9 +77,16 @@ def _draw(panel: Axes, episode: Episode, shown: list[int], columns: tuple[int, i
             _paste(canvas, see(episode.asked[place][query]), x, y)
             if episode.wrong[place, query]:
                 ring = FancyBboxPatch(
-                    (x, y), 1, 1, boxstyle="round,pad=0.03,rounding_size=0.14", fill=False, edgecolor=ORANGE,
-                    linewidth=2.0, zorder=5, clip_on=False,
-                )  # fmt: skip
+                    (x, y),
+                    1,
+                    1,
+                    boxstyle="round,pad=0.03,rounding_size=0.14",
+                    fill=False,
+                    edgecolor=ORANGE,
+                    linewidth=2.0,
+                    zorder=5,
+                    clip_on=False,
+                )
                 panel.add_patch(ring)
                 said = clipped(episode.classes[episode.answers[place, query]], 9)
                 panel.text(x + 0.5, y + 1.07, said, fontsize=6.5, color=ORANGE, ha="center", va="top", zorder=6)

@@ -27,8 +27,11 @@ def draw(evidence: Evidence, shown: Sequence[Sequence[Episode]], narrow: bool, d
         shown: of each modality the episodes to look at; texts are no figure.
     """
     makers: dict[str, Callable[[Evidence, bool], Figure | None]] = {
-        "accuracy.png": accuracy, "adapt.png": adaptation, "calibration.png": calibration, "training.png": training,
-    }  # fmt: skip
+        "accuracy.png": accuracy,
+        "adapt.png": adaptation,
+        "calibration.png": calibration,
+        "training.png": training,
+    }
     with style.context(["default", STYLE]):
         made = {name: make(evidence, narrow) for name, make in makers.items()}
         for episodes in shown:
@@ -73,18 +76,32 @@ def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[in
         ours = family == OURS
         x, half = [places[shot] for shot in part["shot"]], part["ci95"].fillna(0.0)
         panel.plot(
-            x, part["accuracy"], color=tone, marker=marker, linewidth=2.4 if ours else 1.3, zorder=4 if ours else 3,
-            markersize=6 if ours else 4, linestyle="--" if family == "scratch" else "-",
-        )  # fmt: skip
+            x,
+            part["accuracy"],
+            color=tone,
+            marker=marker,
+            linewidth=2.4 if ours else 1.3,
+            zorder=4 if ours else 3,
+            markersize=6 if ours else 4,
+            linestyle="--" if family == "scratch" else "-",
+        )
         low, high = (part["accuracy"] - half).clip(lower=0), (part["accuracy"] + half).clip(upper=1)
         panel.fill_between(x, low, high, color=tone, alpha=0.16, linewidth=0.0, zorder=2)
         ends.append((float(part["accuracy"].iloc[-1]), SHORT[method], tone))
         if ours:
             for shot, value in zip(part["shot"], part["accuracy"], strict=True):
                 panel.annotate(
-                    f"{100 * value:.0f}", (places[shot], value), (0, 6), textcoords="offset points",
-                    ha="center", fontsize=8.5, fontweight="bold", color=tone, path_effects=HALO, zorder=6,
-                )  # fmt: skip
+                    f"{100 * value:.0f}",
+                    (places[shot], value),
+                    (0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8.5,
+                    fontweight="bold",
+                    color=tone,
+                    path_effects=HALO,
+                    zorder=6,
+                )
     last = len(places) - 1
     panel.set(ylim=(0, 1.14), xlim=(-0.32, last + 0.2 + 0.62 * max(last, 1)))
     _label_ends(panel, last + 0.13, ends, gap=0.105)
@@ -112,24 +129,43 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
             tone, marker = LOOK[family]
             ci = both[f"{who}_ci95"].fillna(0.0) if what == "accuracy" else None
             panel.errorbar(
-                both[f"{who}_{what}"], y, xerr=ci, color=tone, marker=marker, markersize=6.5, linestyle="",
-                elinewidth=1.2, zorder=4,
-            )  # fmt: skip
+                both[f"{who}_{what}"],
+                y,
+                xerr=ci,
+                color=tone,
+                marker=marker,
+                markersize=6.5,
+                linestyle="",
+                elinewidth=1.2,
+                zorder=4,
+            )
             other = "ours" if who == "scratch" else "scratch"
             right = both[f"{who}_{what}"].iloc[0] > both[f"{other}_{what}"].iloc[0]
             inward = what == "ms" and _far(both, 0)  # where there is room between the two
             panel.annotate(
-                SHORT[family], (both[f"{who}_{what}"].iloc[0], y[0]), (0, 8), textcoords="offset points",
-                ha="right" if right == inward else "left", fontsize=8.5, fontweight="bold", color=tone,
-            )  # fmt: skip
+                SHORT[family],
+                (both[f"{who}_{what}"].iloc[0], y[0]),
+                (0, 8),
+                textcoords="offset points",
+                ha="right" if right == inward else "left",
+                fontsize=8.5,
+                fontweight="bold",
+                color=tone,
+            )
             if what == "ms":
                 for i, (height, ms, theirs) in enumerate(zip(y, both[f"{who}_ms"], both[f"{other}_ms"], strict=True)):
                     left = (ms > theirs) == _far(both, i)
                     panel.annotate(
-                        duration(ms), (ms, height), (-8 if left else 8, 0), textcoords="offset points",
-                        ha="right" if left else "left", va="center", fontsize=8, color=tone,
+                        duration(ms),
+                        (ms, height),
+                        (-8 if left else 8, 0),
+                        textcoords="offset points",
+                        ha="right" if left else "left",
+                        va="center",
+                        fontsize=8,
+                        color=tone,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-                    )  # fmt: skip
+                    )
         panel.set_yticks(y, [_short(suite) for suite in both["suite"]], color=INK)
         panel.set_ylim(-0.6, len(both) - 0.1)
         panel.set_title(title, pad=8)

@@ -334,9 +334,16 @@ def _data(evidence: Evidence) -> list[str]:
         info = evidence.datasets[name].info
         groups = [count.get(f"groups_{side}", 0) for side, _ in SIDES]
         body.append(
-            [plain(name), info.modality, f"{count['examples']:,}", f"{count['classes']:,}", plain(info.group),
-             *groups, plain(info.licence)]
-        )  # fmt: skip
+            [
+                plain(name),
+                info.modality,
+                f"{count['examples']:,}",
+                f"{count['classes']:,}",
+                plain(info.group),
+                *groups,
+                plain(info.licence),
+            ]
+        )
         note = [f"**{plain(name)}**:", sentence(info.description), f"Source: {sentence(info.source)}"]
         held_out = evidence.splits.get(name, {}).get("domains_held_out", [])
         if held_out:
@@ -414,11 +421,13 @@ def _rebuild(evidence: Evidence) -> list[str]:
     facts = [
         f"- {what}: `{value}`"
         for what, value in (
-            ("git commit", known.get("git_commit")), ("data (DVC)", known.get("data_hash")), ("seed", seed),
+            ("git commit", known.get("git_commit")),
+            ("data (DVC)", known.get("data_hash")),
+            ("seed", seed),
             ("weights (SHA-256)", evidence.weights),
         )
         if value is not None
-    ]  # fmt: skip
+    ]
     return [
         f"```sh\nquickstudy reproduce models:/quickstudy/{number}   # builds it anew, apart, and compares\n```",
         "It answers IDENTICAL, EQUIVALENT or DIFFERENT, with what differs. By hand, at the commit that the version was "

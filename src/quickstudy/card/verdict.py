@@ -59,9 +59,10 @@ def paired_with_champion(evidence: Evidence) -> pd.DataFrame:
     both = own[[*keys, "accuracy"]].rename(columns={"accuracy": "ours"}).merge(theirs, on=keys)
     if both.empty:
         raise QuickstudyError(
-            f"{evidence.gate.name} answered no episode that this version was judged on", where="champion.parquet",
+            f"{evidence.gate.name} answered no episode that this version was judged on",
+            where="champion.parquet",
             fix="Ask the gate again, on today's frozen episodes",
-        )  # fmt: skip
+        )
     return both
 
 

@@ -66,8 +66,10 @@ def chat(
     qs = Quickstudy.load(model)
     talk = Chat(
         lambda questions, answers: qs.adapt(questions, answers, modality="text", false_alarm=alarm),
-        entries, share, taught,
-    )  # fmt: skip
+        entries,
+        share,
+        taught,
+    )
     if sys.stdin.isatty():
         known = f"{len({entry.answer for entry in entries})} answers to {len(entries)} questions"
         print(f"{known}, and {len(taught)} that were taught. /help helps, Ctrl-D ends.")

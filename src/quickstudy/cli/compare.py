@@ -97,9 +97,14 @@ def compare(
 
 
 def _tell(
-    cells: "Sequence[Cell]", runs: "Mapping[str, Sequence[Run]]", times: "pd.DataFrame", failures: Mapping[str, str],
-    base: "Settings", split: str, out: Path,
-) -> None:  # fmt: skip
+    cells: "Sequence[Cell]",
+    runs: "Mapping[str, Sequence[Run]]",
+    times: "pd.DataFrame",
+    failures: Mapping[str, str],
+    base: "Settings",
+    split: str,
+    out: Path,
+) -> None:
     """Write table.csv, compare.md, compare.png and episodes.parquet; print the table and what it says."""
     import pandas as pd
     from rich.console import Console

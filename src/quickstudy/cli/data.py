@@ -177,9 +177,16 @@ def import_(
         )
         dataset = Dataset(info, table)
         findings = create(
-            ROOT, info, table, settings, _split_of(settings),
-            cache=CACHE, refuse=False, progress=progress, note=notes.append,
-        )  # fmt: skip
+            ROOT,
+            info,
+            table,
+            settings,
+            _split_of(settings),
+            cache=CACHE,
+            refuse=False,
+            progress=progress,
+            note=notes.append,
+        )
 
     print(f"Imported {_outline(dataset, NOUNS[info.modality])}.")
     print(_sides(dataset, settings))
@@ -239,9 +246,19 @@ def add(
     notes: list[str] = []
     with locked(ROOT), showing_progress() as progress:
         addition = prepare(
-            ROOT, name, source, cache=CACHE, progress=progress, note=notes.append,
-            content=text, label=label, group=group, domain=domain, pattern=pattern, skip_bad=skip_bad,
-        )  # fmt: skip
+            ROOT,
+            name,
+            source,
+            cache=CACHE,
+            progress=progress,
+            note=notes.append,
+            content=text,
+            label=label,
+            group=group,
+            domain=domain,
+            pattern=pattern,
+            skip_bad=skip_bad,
+        )
         findings = commit(
             ROOT, addition, settings, _split_of(settings), cache=CACHE, progress=progress, note=notes.append
         )

@@ -112,9 +112,15 @@ def drift(
 
 
 def _brought(
-    source: Path, name: str | None, known: "Mapping[str, Known]", unlabelled: bool, modality: Any, pattern: str | None,
-    group: str | None, domain: str | None,
-) -> "Batch":  # fmt: skip
+    source: Path,
+    name: str | None,
+    known: "Mapping[str, Known]",
+    unlabelled: bool,
+    modality: Any,
+    pattern: str | None,
+    group: str | None,
+    domain: str | None,
+) -> "Batch":
     """Files of the user's, which need not be imported."""
     import numpy as np
 
@@ -145,9 +151,14 @@ def _brought(
             table = make_table(info.modality, asked.contents, nothing, nothing, paths=asked.paths)
         else:
             info, table = import_source(
-                source, "source", modality, pattern=pattern, group=group, domain=domain,
+                source,
+                "source",
+                modality,
+                pattern=pattern,
+                group=group,
+                domain=domain,
                 progress=lambda done, total: progress("read", done, total),
-            )  # fmt: skip
+            )
     dataset = Dataset(info.model_copy(update={"name": called}), table)
     if name is not None and known[name].modality != dataset.modality:
         raise QuickstudyError(f"holds {dataset.modality}, and {name} is {known[name].modality}", where=source)
@@ -168,9 +179,13 @@ def _print(verdicts: "Sequence[Verdict]", settings: "Settings") -> None:
             over = _counted(test.units, verdict.words.get(test.kind, test.kind))
             over += f" against {test.reference_units}" + (f", {test.shared} in both" if test.shared else "")
             table.add_row(
-                f"{escape(verdict.dataset)} ({len(verdict.rows):,})" if place == 0 else "", escape(name),
-                f"{distance.auc:.2f}", f"{distance.far:.0%}", f"{distance.p:.3f}", escape(over),
-            )  # fmt: skip
+                f"{escape(verdict.dataset)} ({len(verdict.rows):,})" if place == 0 else "",
+                escape(name),
+                f"{distance.auc:.2f}",
+                f"{distance.far:.0%}",
+                f"{distance.p:.3f}",
+                escape(over),
+            )
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for verdict in verdicts:
@@ -232,21 +247,42 @@ def _record(
     datasets = []
     for verdict in verdicts:
         compared = [
-            {"dataset": name, "p": one.p, "auc": one.auc, "far": one.far, "decided_by": one.deciding.kind,
-             "tests": [asdict(test) for test in one.tests], "skipped": dict(one.skipped)}
+            {
+                "dataset": name,
+                "p": one.p,
+                "auc": one.auc,
+                "far": one.far,
+                "decided_by": one.deciding.kind,
+                "tests": [asdict(test) for test in one.tests],
+                "skipped": dict(one.skipped),
+            }
             for name, one in verdict.distances.items()
-        ]  # fmt: skip
+        ]
         unusual = [
             {"row": int(verdict.rows[place]), "example": verdict.names[place], "novelty": float(verdict.novelty[place])}
             for place in _unusual(verdict)
         ]
         datasets.append(
-            {"dataset": verdict.dataset, "drift": verdict.drifted, "p": verdict.p, "auc": verdict.auc,
-             "far": verdict.far, "nearest": verdict.nearest, "new": verdict.new, "compared": len(verdict.rows),
-             "against": compared, "unusual": unusual, "notes": _cautions(verdict)}
-        )  # fmt: skip
+            {
+                "dataset": verdict.dataset,
+                "drift": verdict.drifted,
+                "p": verdict.p,
+                "auc": verdict.auc,
+                "far": verdict.far,
+                "nearest": verdict.nearest,
+                "new": verdict.new,
+                "compared": len(verdict.rows),
+                "against": compared,
+                "unusual": unusual,
+                "notes": _cautions(verdict),
+            }
+        )
     return {
-        "drift": any(verdict.drifted for verdict in verdicts), "model": model, "model_sha256": digest,
-        "seed": settings.seed, "policy": settings.drift.model_dump(mode="json"), "datasets": datasets,
+        "drift": any(verdict.drifted for verdict in verdicts),
+        "model": model,
+        "model_sha256": digest,
+        "seed": settings.seed,
+        "policy": settings.drift.model_dump(mode="json"),
+        "datasets": datasets,
         "left_out": dict(left_out),
-    }  # fmt: skip
+    }

@@ -16,11 +16,12 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="The challenger: a number or an alias.")]
-    = "challenger",
+    version: Annotated[
+        str, typer.Argument(metavar="[VERSION]", help="The challenger: a number or an alias.")
+    ] = "challenger",
     against: Annotated[str, typer.Option(help="The champion: a number or an alias, or none.")] = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="The verdict with every rule's figures, as JSON.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Is it better, or lucky? Both models answer today's meta-test episodes; the gate says PROMOTE, HOLD or REJECT.
 
     What it asks stands in params.yaml under gate. Nothing is moved: `quickstudy promote` asks the same and then moves.
@@ -44,8 +45,9 @@ def gate(
     if champion == challenger:
         raise QuickstudyError(
             "is the champion: it would be compared with itself" if against == "champion" else "compared with itself",
-            where=f"models:/{registry.NAME}/{challenger}", fix="Name another: quickstudy gate VERSION --against OTHER",
-        )  # fmt: skip
+            where=f"models:/{registry.NAME}/{challenger}",
+            fix="Name another: quickstudy gate VERSION --against OTHER",
+        )
     with showing_progress() as progress:
         verdict = judge_versions(root, load_settings(), challenger, champion, progress)
     if as_json:
@@ -75,5 +77,6 @@ def show_verdict(console: Any, verdict: dict[str, Any]) -> None:
     console.print(
         f"{verdict['episodes']:,} episodes for each of {', '.join(verdict['datasets'])} and number of shots, "
         "the same for both",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from quickstudy.serving.engine.store import Store
 
 app = typer.Typer(
-    help="Serve the model over HTTP: teach a task in one call, ask in the next.", invoke_without_command=True,
+    help="Serve the model over HTTP: teach a task in one call, ask in the next.",
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+)
 keys = typer.Typer(help="Who may call. With the first key every call needs one.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
@@ -27,10 +28,12 @@ SHADOW_LOG = Path(".cache") / "shadow.jsonl"
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
-        "--database", metavar="URL", envvar="QUICKSTUDY_DATABASE",
+        "--database",
+        metavar="URL",
+        envvar="QUICKSTUDY_DATABASE",
         help="Where tasks are kept, instead of serve.database in params.yaml.",
     ),
-]  # fmt: skip
+]
 
 
 @app.callback()

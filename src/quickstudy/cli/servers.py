@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 Host = Annotated[
     str,
     typer.Option(
-        "--host", help="What the servers listen on. Beyond this machine whoever reaches it may do everything: see "
-        "docs/scale.md."
+        "--host",
+        help="What the servers listen on. Beyond this machine whoever reaches it may do everything: see docs/scale.md.",
     ),
-]  # fmt: skip
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,9 +59,10 @@ def up(
     console = Console()
     with only_up(root) as told, services(root / ".cache" / "up.log") as run:
         addresses = start_servers(root, run, console, host, prefect_port, mlflow_port)
-        json.dump({name.lower(): address for name, address in addresses.items()} | {
-            "prefect": f"{addresses['Prefect']}/api"
-        }, told)  # fmt: skip
+        json.dump(
+            {name.lower(): address for name, address in addresses.items()} | {"prefect": f"{addresses['Prefect']}/api"},
+            told,
+        )
         told.flush()
         env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
         with console.status("Deploying"):
@@ -103,10 +104,11 @@ def worker(
         address = os.environ.get(name) or served.get(here)
         if not address:
             raise QuickstudyError(
-                "is not set, and no `quickstudy up` runs in this clone", where=name,
+                "is not set, and no `quickstudy up` runs in this clone",
+                where=name,
                 fix=f"{name}=http://HOST:{4200 if here == 'prefect' else 5000}{'/api' if here == 'prefect' else ''} "
                 f"quickstudy worker {pool}",
-            )  # fmt: skip
+            )
         env[name] = address
     check_pool(env["PREFECT_API_URL"], pool)
     console = Console()

@@ -167,9 +167,15 @@ def _predict_table(
     ask = asker(_loaded_for(state, task, model), state)
     with showing_progress() as progress:
         done = predict_table(
-            queries, out, ask, state.modality, content=content, keep=keep, skip_bad=skip_bad,
+            queries,
+            out,
+            ask,
+            state.modality,
+            content=content,
+            keep=keep,
+            skip_bad=skip_bad,
             progress=lambda rows, total: progress("predict", rows, total),
-        )  # fmt: skip
+        )
     notes = [f"{done.unreadable:,} could not be read"] if done.unreadable else []
     notes += [f"{done.unknown:,} seem to be of none of the classes"] if done.unknown else []
     print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
@@ -268,8 +274,9 @@ def evaluate(
         if able < way and dataset.info.episode_scope == "dataset":
             raise QuickstudyError(
                 f"only {able} classes have {shot + query} examples (--shot + --query), --way asks for {way}",
-                where=source, fix="Ask for less",
-            )  # fmt: skip
+                where=source,
+                fix="Ask for less",
+            )
     loaded, digest = _load(model)
     if dataset.modality not in loaded.encoders:
         raise QuickstudyError(f"the model has not learned {dataset.modality}", where=model)
@@ -278,15 +285,22 @@ def evaluate(
     if not frozen:
         raise QuickstudyError(
             f"no {dataset.info.group} has two classes of {shot + query} examples (--shot + --query)",
-            where=source, fix="Ask for less",
-        )  # fmt: skip
+            where=source,
+            fix="Ask for less",
+        )
     with showing_progress() as progress:
         arrays, _ = features(
             dataset, loaded.encoder(dataset.modality), cache, lambda done, total: progress("prepare", done, total)
         )
         only_ours = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=10)
-        frame = judge(loaded, {dataset.name: Subject(dataset, arrays)}, frozen, only_ours, seed,
-                      lambda done, total: progress("evaluate", done, total))  # fmt: skip
+        frame = judge(
+            loaded,
+            {dataset.name: Subject(dataset, arrays)},
+            frozen,
+            only_ours,
+            seed,
+            lambda done, total: progress("evaluate", done, total),
+        )
     rows = summarise(frame)
     for row in rows.itertuples():
         print(
@@ -295,10 +309,17 @@ def evaluate(
         )
     if json is not None:
         results = [
-            {"suite": row.suite, "accuracy": row.accuracy, "ci95": row.ci95, "way": row.way, "shot": row.shot,
-             "episodes": row.episodes, "adapt_ms": row.adapt_ms}
+            {
+                "suite": row.suite,
+                "accuracy": row.accuracy,
+                "ci95": row.ci95,
+                "way": row.way,
+                "shot": row.shot,
+                "episodes": row.episodes,
+                "adapt_ms": row.adapt_ms,
+            }
             for row in rows.itertuples()
-        ]  # fmt: skip
+        ]
         _write_result(json, {**results[0], "model": model, "model_sha256": digest, "seed": seed, "suites": results})
 
 

@@ -93,8 +93,9 @@ def _read_change(text: str) -> Change:
     if section in Settings.model_fields and section not in VARIABLE:
         raise QuickstudyError(
             f"{section} is the same for all cells, as they answer the same episodes",
-            where=where, fix=f"Change it in params.yaml; parameters of {', '.join(VARIABLE)} may differ",
-        )  # fmt: skip
+            where=where,
+            fix=f"Change it in params.yaml; parameters of {', '.join(VARIABLE)} may differ",
+        )
     try:
         return Change(parameter, yaml.safe_load(value), " ".join(text.split()))
     except yaml.YAMLError as error:
@@ -116,9 +117,10 @@ def freeze_all(
         frozen += [block for suite in suites for block in freeze(suite, settings.episodes, settings.seed)]
     if not frozen:
         raise QuickstudyError(
-            f"no dataset has a group on the meta-{split} side with enough examples", where="data",
+            f"no dataset has a group on the meta-{split} side with enough examples",
+            where="data",
             fix=f"Raise splits.{split} or lower episodes.shots in params.yaml",
-        )  # fmt: skip
+        )
     return frozen
 
 

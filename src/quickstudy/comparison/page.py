@@ -47,14 +47,16 @@ def texts(row: pd.Series) -> list[str]:
     overall, *each = [interval(row[name], row[name.replace("accuracy", "ci95")]) for name in names]
     difference, half = row["difference"], row["difference_ci95"]
     return [
-        str(int(row.name) + 1), row["cell"], overall,
+        str(int(row.name) + 1),
+        row["cell"],
+        overall,
         "best" if difference == half == 0 else _signed(difference, half),
         "–" if math.isnan(row["adapt_ms"]) else duration(row["adapt_ms"]),
         *each,
         duration(1000 * row["train_seconds"]),
         f"{row['parameters']:,.0f}",
         "–" if math.isnan(row["peak_mib"]) else f"{row['peak_mib']:,.0f} MiB",
-    ]  # fmt: skip
+    ]
 
 
 def _signed(difference: float, half: float) -> str:

@@ -82,8 +82,14 @@ def _tone(name: str, found: Recommendation) -> str:
 
 def _headings(figure: Figure, rows: pd.DataFrame, top: float, height: float, episodes: str) -> None:
     """Above the panel: what is shown, what the colours mean, and what the areas do."""
-    figure.text(0.075, 1 - 0.22 / height, f"Accuracy on {episodes} tasks against the time to adapt", fontweight="bold",
-                fontsize=10, va="center")  # fmt: skip
+    figure.text(
+        0.075,
+        1 - 0.22 / height,
+        f"Accuracy on {episodes} tasks against the time to adapt",
+        fontweight="bold",
+        fontsize=10,
+        va="center",
+    )
     ends, x = [("recommended", BLUE), ("not significantly worse than the best", GREEN), ("worse", MUTED)], 0.075
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     for text, tone in ends:
@@ -146,9 +152,17 @@ def _label(
     for i, (tone, (number, row)) in enumerate(zip(tones, rows.iterrows(), strict=True)):
         name, weight = _name(row), "bold" if row["cell"] == found.chosen else "normal"
         text = panel.text(
-            0, 0, name if len(name) <= 48 else f"{name[:47]}…", color=tone, fontsize=8.5, fontweight=weight,
-            path_effects=HALO, zorder=6, transform=IdentityTransform(), va="bottom",
-        )  # fmt: skip
+            0,
+            0,
+            name if len(name) <= 48 else f"{name[:47]}…",
+            color=tone,
+            fontsize=8.5,
+            fontweight=weight,
+            path_effects=HALO,
+            zorder=6,
+            transform=IdentityTransform(),
+            va="bottom",
+        )
         spot = place(i, text.get_window_extent(renderer), 24, bars)
         if spot is None:  # a number may stand on a line of another's interval
             text.set_text(str(int(number) + 1))

@@ -72,9 +72,12 @@ def tabulate(
         own = answers[cell.name]
         part = episodes[episodes["cell"] == cell.name]
         row: dict[str, Any] = {
-            "cell": cell.name, "learner": cell.learner, "change": cell.change.text if cell.change else "",
-            "trainings": part["seed"].nunique(), "episodes": sum(values.shape[1] for values in own.values()),
-        }  # fmt: skip
+            "cell": cell.name,
+            "learner": cell.learner,
+            "change": cell.change.text if cell.change else "",
+            "trainings": part["seed"].nunique(),
+            "episodes": sum(values.shape[1] for values in own.values()),
+        }
         row["accuracy"], row["ci95"] = means[cell.name]
         for modality in modalities:
             of_it = [values for (m, _, _), values in own.items() if m == modality]

@@ -72,9 +72,12 @@ class Verdict:
 
 
 def judge(
-    model: MetaModel, known: Mapping[str, Known], batches: Sequence[Batch], settings: Settings,
+    model: MetaModel,
+    known: Mapping[str, Known],
+    batches: Sequence[Batch],
+    settings: Settings,
     model_name: object = "",
-) -> list[Verdict]:  # fmt: skip
+) -> list[Verdict]:
     """Compare batches of new examples with what a model learned from. Reads no file but the batches' own.
 
     Args:
@@ -99,19 +102,28 @@ def judge(
         least = min(distance.auc for distance in distances.values())
         drifted = p <= settings.drift.significance and least >= settings.drift.auc
         kinds = dict.fromkeys(kind for name in distances for kind in known[name].units)
-        unknown = tuple(next(known[name].words[kind] for name in distances if kind in known[name].words)
-                        for kind in kinds if kind not in words)  # fmt: skip
+        unknown = tuple(
+            next(known[name].words[kind] for name in distances if kind in known[name].words)
+            for kind in kinds
+            if kind not in words
+        )
         verdicts.append(
-            Verdict(batch.dataset.name, len(batch.rows), rows, _names(batch, rows), distances, p, drifted,
-                    words, unknown)
-        )  # fmt: skip
+            Verdict(
+                batch.dataset.name, len(batch.rows), rows, _names(batch, rows), distances, p, drifted, words, unknown
+            )
+        )
     return verdicts
 
 
 def _compare(
-    model: MetaModel, known: Mapping[str, Known], batch: Batch, settings: Settings, batches: int,
-    model_name: object, progress: Callable[[str, int, int], None],
-) -> tuple[np.ndarray, dict[str, Distance], dict[str, str]]:  # fmt: skip
+    model: MetaModel,
+    known: Mapping[str, Known],
+    batch: Batch,
+    settings: Settings,
+    batches: int,
+    model_name: object,
+    progress: Callable[[str, int, int], None],
+) -> tuple[np.ndarray, dict[str, Distance], dict[str, str]]:
     """The rows that were compared, the distances by dataset of the model's, and words for the kinds of unit."""
 
     policy, dataset = settings.drift, batch.dataset

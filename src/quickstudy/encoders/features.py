@@ -63,9 +63,10 @@ def _prepared(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int],
         yield part
     if bad:
         raise QuickstudyError(
-            f"{bad} examples hold values that are no finite numbers", where=f"{dataset.name}, row {first}",
+            f"{bad} examples hold values that are no finite numbers",
+            where=f"{dataset.name}, row {first}",
             fix="Remove them from the source and import it again",
-        )  # fmt: skip
+        )
 
 
 def _parts(dataset: Dataset, encoder: Encoder) -> Iterator[np.ndarray]:

@@ -61,8 +61,9 @@ class Pretrained(ProjectedEncoder):
         if trained != self.backbone.digest:
             raise QuickstudyError(
                 f"its files have the digest {self.backbone.digest}, the model was trained with those of {trained}",
-                where=self.name, fix="Bring those back, or train again with `quickstudy run`",
-            )  # fmt: skip
+                where=self.name,
+                fix="Bring those back, or train again with `quickstudy run`",
+            )
 
 
 @lru_cache(maxsize=8)

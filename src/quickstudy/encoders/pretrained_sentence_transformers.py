@@ -29,9 +29,12 @@ def sentence_transformers_model(model: str, inputs: TextInput) -> Backbone:
         if (part / "pytorch_model.bin").exists():  # the library takes it where there is nothing else
             require_safetensors(part, "")
     encoder = SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, trust_remote_code=False,
+        str(folder),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
         model_kwargs={"use_safetensors": True, "dtype": "float32"},
-    )  # fmt: skip
+    )
     encoder.max_seq_length = min(inputs.max_tokens, encoder.max_seq_length or inputs.max_tokens)
 
     def embed(texts: list[str]) -> Tensor:

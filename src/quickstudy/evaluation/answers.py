@@ -74,15 +74,23 @@ def evaluate(
     parts: list[pd.DataFrame] = []
 
     def add(
-        block: FrozenEpisodes, method: str, results: Sequence[tuple[float, float]],
+        block: FrozenEpisodes,
+        method: str,
+        results: Sequence[tuple[float, float]],
         told: Mapping[str, Sequence[Any]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         way, shot, query = block.episodes.way, block.episodes.shot, block.episodes.query.shape[2]
         frame = pd.DataFrame(results, columns=["accuracy", "adapt_ms"])
         for name, value in (
-            ("suite", block.suite), ("dataset", block.dataset), ("modality", block.modality),
-            ("novelty", block.novelty), ("way", way), ("shot", shot), ("query", query), ("method", method),
-        ):  # fmt: skip
+            ("suite", block.suite),
+            ("dataset", block.dataset),
+            ("modality", block.modality),
+            ("novelty", block.novelty),
+            ("way", way),
+            ("shot", shot),
+            ("query", query),
+            ("method", method),
+        ):
             frame[name] = value
         frame["episode"] = np.arange(len(frame))
         frame["nll"] = told["nll"] if told else math.nan
@@ -211,9 +219,14 @@ def _baselines(
 
 
 def _scratch(
-    model: MetaModel, subject: Subject, block: _Block, arrays: torch.Tensor, rows: np.ndarray, settings: Evaluate,
+    model: MetaModel,
+    subject: Subject,
+    block: _Block,
+    arrays: torch.Tensor,
+    rows: np.ndarray,
+    settings: Evaluate,
     seed: int,
-) -> list[tuple[float, float]]:  # fmt: skip
+) -> list[tuple[float, float]]:
     """Accuracy and time of each episode. As ours, the time begins with the files of the support set: the frozen front
     reads them, whoever learns from what it makes of them."""
     support, query = _places(block, rows)
@@ -252,9 +265,15 @@ def _read_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode
 
 
 def train_from_scratch(
-    encoder: Encoder, dimension: int, support: torch.Tensor, targets: torch.Tensor, query: torch.Tensor,
-    answers: torch.Tensor, way: int, steps: int,
-) -> tuple[float, float]:  # fmt: skip
+    encoder: Encoder,
+    dimension: int,
+    support: torch.Tensor,
+    targets: torch.Tensor,
+    query: torch.Tensor,
+    answers: torch.Tensor,
+    way: int,
+    steps: int,
+) -> tuple[float, float]:
     """The same network, its weights drawn anew, with a linear head, trained on one task's support set alone.
 
     Args:

@@ -36,15 +36,21 @@ def contender(name: str, folder: Path, data_digest: str, episodes_digest: str) -
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
         return Contender(
-            name=name, episodes=NOT_ANSWERED, trained_on=lineage["trained_on"], modalities=config["modalities"],
-            format=config["format"], mebibytes=(folder / "model.safetensors").stat().st_size / 2**20,
-            data_digest=data_digest, episodes_digest=episodes_digest,
-        )  # fmt: skip
+            name=name,
+            episodes=NOT_ANSWERED,
+            trained_on=lineage["trained_on"],
+            modalities=config["modalities"],
+            format=config["format"],
+            mebibytes=(folder / "model.safetensors").stat().st_size / 2**20,
+            data_digest=data_digest,
+            episodes_digest=episodes_digest,
+        )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise QuickstudyError(
-            f"does not say what it is or was trained on ({type(error).__name__}: {error})", where=name,
+            f"does not say what it is or was trained on ({type(error).__name__}: {error})",
+            where=name,
             fix="A model without that proves nothing: train one, or decide by hand, with the reason",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def answers(

@@ -185,12 +185,20 @@ def judge(evidence: Evidence, policy: Gate, before: Sequence[int] = (), planned:
         raise ValueError(f"looks at {looks} episodes of {planned} planned do not grow towards it")
     rules = decide(gains(evidence), memory_ratio(evidence), policy, looks, planned)
     verdict = Verdict(
-        answer=answer_of(rules), sentence="", rules=rules, challenger=evidence.challenger.name,
+        answer=answer_of(rules),
+        sentence="",
+        rules=rules,
+        challenger=evidence.challenger.name,
         champion=evidence.champion.name if evidence.champion else None,
-        datasets=tuple(sorted(set(challenger["dataset"]))), episodes=episodes, looks=looks, planned=planned,
-        confidence=policy.confidence, over=policy.over,
-        data_digest=evidence.data_digest, episodes_digest=evidence.episodes_digest,
-    )  # fmt: skip
+        datasets=tuple(sorted(set(challenger["dataset"]))),
+        episodes=episodes,
+        looks=looks,
+        planned=planned,
+        confidence=policy.confidence,
+        over=policy.over,
+        data_digest=evidence.data_digest,
+        episodes_digest=evidence.episodes_digest,
+    )
     return replace(verdict, sentence=_sentence(verdict))
 
 
@@ -252,8 +260,9 @@ def _check_today(contender: Contender, evidence: Evidence) -> None:
             more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
             raise QuickstudyError(
                 f"it was trained on meta-test groups of {dataset}: {', '.join(seen[:3])}{more}",
-                where=contender.name, fix="What it scores there proves nothing. Train one with today's splits",
-            )  # fmt: skip
+                where=contender.name,
+                fix="What it scores there proves nothing. Train one with today's splits",
+            )
 
 
 def _check_pairs(champion: Contender, challenger: Contender) -> None:

@@ -42,8 +42,9 @@ class FilmLearner(WeightLearner):
             if not isinstance(encoder, Modulated):
                 raise QuickstudyError(
                     f"the {modality} encoder {type(encoder).__name__} has no channels that a task could modulate",
-                    where="model.learner = film", fix="Choose another learner, or another encoder",
-                )  # fmt: skip
+                    where="model.learner = film",
+                    fix="Choose another learner, or another encoder",
+                )
             self.generators[modality] = Generators(encoder.channels)
         # τ of each modality: how sharply its vectors tell classes apart, in the squared length of the vectors.
         self.log_tau = nn.ParameterDict({m: nn.Parameter(torch.tensor(math.log(TAU))) for m in encoders})

@@ -139,9 +139,12 @@ def descend(
             logits = vectors @ state["head.weight"].mT + state["head.bias"][:, None]
             residual = (logits.softmax(-1) - onehot) / support.shape[1]
             inside = torch.autograd.grad(
-                vectors, [state[name] for name in start], residual @ state["head.weight"],
-                retain_graph=learning, create_graph=learning and second_order,
-            )  # fmt: skip
+                vectors,
+                [state[name] for name in start],
+                residual @ state["head.weight"],
+                retain_graph=learning,
+                create_graph=learning and second_order,
+            )
             gradient = dict(zip(start, inside, strict=True))
             gradient |= {"head.weight": residual.mT @ vectors, "head.bias": residual.sum(1)}
             minus_g = gradient if second_order else {name: slope.detach() for name, slope in gradient.items()}
@@ -216,9 +219,15 @@ class _TaskLayers(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _conv2d(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
         groups: int = 1,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         if weight.ndim == 5:
             groups, weight, bias = groups * len(weight), weight.flatten(0, 1), None if bias is None else bias.flatten()
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)

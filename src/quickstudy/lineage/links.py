@@ -172,9 +172,16 @@ def _promotions(version: int, ledger: Ledger) -> Link:
         why = f": {entry.why}" if entry.why else ""
         facts.append((entry.when[:16].replace("T", " "), f"{moves} ({entry.verb} by {entry.who}{why})"))
         values.append(
-            {"line": number, "when": entry.when, "who": entry.who, "verb": entry.verb, "why": entry.why,
-             "moves": [vars(move) for move in mine], "evidence": entry.evidence}
-        )  # fmt: skip
+            {
+                "line": number,
+                "when": entry.when,
+                "who": entry.who,
+                "verb": entry.verb,
+                "why": entry.why,
+                "moves": [vars(move) for move in mine],
+                "evidence": entry.evidence,
+            }
+        )
     facts += [("broken", f"the ledger does not hold: {found}") for found in ledger.broken]
     title = f"{len(values)} move{'s' if len(values) != 1 else ''} of an alias" if values else "no alias moved"
     return Link("promotions", title, tuple(facts), {"moves": values, "broken": [str(b) for b in ledger.broken]})

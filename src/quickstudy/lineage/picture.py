@@ -16,13 +16,24 @@ from quickstudy.system.atomic import draft
 
 COLUMNS = (("data",), ("tasks", "parameters", "code", "environment"), ("run",), ("version", "promotions"))
 ARROWS = (
-    ("data", "tasks"), ("tasks", "run"), ("parameters", "run"), ("code", "run"), ("environment", "run"),
-    ("run", "version"), ("version", "promotions"),
-)  # fmt: skip
+    ("data", "tasks"),
+    ("tasks", "run"),
+    ("parameters", "run"),
+    ("code", "run"),
+    ("environment", "run"),
+    ("run", "version"),
+    ("version", "promotions"),
+)
 TONES = {
-    "data": BLUE, "tasks": BLUE, "parameters": GREEN, "code": GREEN, "environment": GREEN, "run": ORANGE,
-    "version": PURPLE, "promotions": PURPLE,
-}  # fmt: skip
+    "data": BLUE,
+    "tasks": BLUE,
+    "parameters": GREEN,
+    "code": GREEN,
+    "environment": GREEN,
+    "run": ORANGE,
+    "version": PURPLE,
+    "promotions": PURPLE,
+}
 FORMATS = (".png", ".svg")
 
 WIDTH, GAP, BELOW, LINE = 3.0, 0.75, 0.35, 0.165  # inches: of a box, between columns and boxes, of a line of text
@@ -100,10 +111,15 @@ def _box(axes: Axes, link: Link, lines: Sequence[tuple[str, str]], box: tuple[fl
     tone = TONES[link.name]
     axes.add_patch(
         FancyBboxPatch(
-            (x, y), WIDTH, height, boxstyle="round,pad=0,rounding_size=0.07", facecolor="white", edgecolor=tone,
+            (x, y),
+            WIDTH,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor="white",
+            edgecolor=tone,
             linewidth=1.3,
         )
-    )  # fmt: skip
+    )
     axes.text(x + 0.12, y + height - 0.1, link.name, fontsize=8, color=tone, va="top")
     axes.text(
         x + 0.12,
@@ -119,9 +135,14 @@ def _box(axes: Axes, link: Link, lines: Sequence[tuple[str, str]], box: tuple[fl
         text = axes.text(x + 0.12, at, name, fontsize=7.5, color=MUTED, va="top")
         if line:
             axes.annotate(
-                line, xy=(1, 1) if name else (0, 1), xycoords=text, va="top", fontsize=7.5, color=INK,
+                line,
+                xy=(1, 1) if name else (0, 1),
+                xycoords=text,
+                va="top",
+                fontsize=7.5,
+                color=INK,
                 annotation_clip=False,
-            )  # fmt: skip
+            )
 
 
 def _arrow(

@@ -198,9 +198,13 @@ def _lock(root: Path, record: Recorded, origin: Mapping[str, Any], notes: list[s
 
 
 def _patch(
-    root: Path, record: Recorded, origin: Mapping[str, Any], lock: Mapping[str, Any], obstacles: list[str],
+    root: Path,
+    record: Recorded,
+    origin: Mapping[str, Any],
+    lock: Mapping[str, Any],
+    obstacles: list[str],
     notes: list[str],
-) -> bytes | None:  # fmt: skip
+) -> bytes | None:
     if not origin.get("git_dirty"):
         return None
     path = artifact(root, record, "changes.patch")

@@ -47,8 +47,9 @@ def load_model(folder: Path) -> MetaModel:
         if config["format"] != FORMAT:
             raise QuickstudyError(
                 f"the model has format {config['format']}, this version reads {FORMAT}",
-                where=folder, fix="Train it again with `quickstudy run`",
-            )  # fmt: skip
+                where=folder,
+                fix="Train it again with `quickstudy run`",
+            )
         inputs, shape = Inputs.model_validate(config["inputs"]), Model.model_validate(config["model"])
         model = MetaModel(inputs, shape, config["modalities"])
         model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -45,9 +45,13 @@ class Run:
 
 
 def compare_all(
-    cell: Cell, settings: Settings, datasets: dict[str, Dataset], frozen: Sequence[FrozenEpisodes],
-    title: str, progress: Progress,
-) -> Run:  # fmt: skip
+    cell: Cell,
+    settings: Settings,
+    datasets: dict[str, Dataset],
+    frozen: Sequence[FrozenEpisodes],
+    title: str,
+    progress: Progress,
+) -> Run:
     """Train a model and judge it; what was done before is read."""
     with threads_of(settings.train.threads):
         training = prepare_training(settings, datasets, progress)
@@ -76,9 +80,13 @@ def _train(training: Training, settings: Settings, folder: Path, progress: Calla
         return Cost(**json.loads(record.read_text(encoding="utf-8")))
     counted = _forget_peak()
     result = meta_train(
-        training.model, training.sources["train"], training.sources["validation"], settings, checkpoint,
+        training.model,
+        training.sources["train"],
+        training.sources["validation"],
+        settings,
+        checkpoint,
         lambda step, steps, text: progress(step, steps),
-    )  # fmt: skip
+    )
     parameters = sum(p.numel() for p in training.model.parameters())
     cost = Cost(result.seconds, parameters, _peak_mib() if counted else math.nan)
     save_model(training.model, folder / "model", training.lineage)
@@ -89,9 +97,13 @@ def _train(training: Training, settings: Settings, folder: Path, progress: Calla
 
 
 def _judge(
-    folder: Path, settings: Settings, datasets: Mapping[str, Dataset], frozen: Sequence[FrozenEpisodes],
-    title: str, progress: Progress,
-) -> pd.DataFrame:  # fmt: skip
+    folder: Path,
+    settings: Settings,
+    datasets: Mapping[str, Dataset],
+    frozen: Sequence[FrozenEpisodes],
+    title: str,
+    progress: Progress,
+) -> pd.DataFrame:
     """One row an episode of what the model has learned; kept in FOLDER, a file a dataset."""
     try:
         model = load_model(folder / "model")
@@ -114,9 +126,13 @@ def _judge(
         if frame is None:
             subject = {name: Subject(datasets[name], arrays[name][0])}
             frame = evaluate(
-                model, subject, own, ours, settings.seed,
+                model,
+                subject,
+                own,
+                ours,
+                settings.seed,
                 lambda done, _, before=before: progress(title, before + done, total),  # type: ignore[misc]
-            )  # fmt: skip
+            )
             with draft(path) as part:
                 frame.to_parquet(part, index=False, compression="zstd")
         parts.append(frame.drop(columns=["method", "adapt_ms"]))
@@ -142,9 +158,12 @@ def _judging_code() -> bytes:
 
 
 def time_all(
-    folders: Mapping[str, Path], datasets: Mapping[str, Dataset], frozen: Sequence[FrozenEpisodes], count: int,
+    folders: Mapping[str, Path],
+    datasets: Mapping[str, Dataset],
+    frozen: Sequence[FrozenEpisodes],
+    count: int,
     progress: Progress,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """What adapting takes by cell, suite, shot and episode. Another cell beside them, and all are timed anew: only
     times that were taken together can be compared."""
     digest = blake2b(repr((count, sorted((n, f.name) for n, f in folders.items()))).encode(), digest_size=12)

@@ -21,8 +21,9 @@ def evaluate() -> None:
     if not frozen:
         raise QuickstudyError(
             f"no episodes of what the model has learned ({', '.join(model.modalities)})",
-            where=TASKS / "episodes.parquet", fix="Import such data for meta-test, or other data for meta-train",
-        )  # fmt: skip
+            where=TASKS / "episodes.parquet",
+            fix="Import such data for meta-test, or other data for meta-train",
+        )
     datasets = read_datasets()
     with showing_progress() as progress:
         arrays = read_arrays(
@@ -30,9 +31,13 @@ def evaluate() -> None:
         )
         subjects = {name: Subject(datasets[name], array) for name, (array, _) in arrays.items()}
         frame = answers.evaluate(
-            model, subjects, frozen, settings.evaluate, settings.seed,
+            model,
+            subjects,
+            frozen,
+            settings.evaluate,
+            settings.seed,
             lambda done, total: progress("evaluate", done, total),
-        )  # fmt: skip
+        )
     write_evaluation(EVALUATE, frame)
     below = beaten_by(summarise(frame))
     print(f"{len(frame):,} episodes judged; below a baseline's interval at {len(below)} places")

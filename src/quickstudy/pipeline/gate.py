@@ -66,9 +66,13 @@ def judge_versions(
         have = int(found["episode"].max()) + 1 if len(found) else 0
         if have < count:
             more = contenders.answers(
-                models[place], subjects[place], frozen, have, count,
+                models[place],
+                subjects[place],
+                frozen,
+                have,
+                count,
                 lambda done, total: progress(f"version {numbers[place]} answers", done, total),
-            )  # fmt: skip
+            )
             found = pd.concat([found, more], ignore_index=True) if len(found) else more
             with draft(path) as part:
                 found.to_parquet(part, index=False, compression="zstd")
@@ -98,10 +102,13 @@ def judge_versions(
             with draft(folder / f"{name}.parquet") as part:
                 one.episodes.to_parquet(part, index=False, compression="zstd")
         return Evidence(
-            challenger=these[0], champion=these[1] if len(these) > 1 else None,
-            baselines=baselines[baselines["episode"] < count], meta_test=splits, data_digest=data,
+            challenger=these[0],
+            champion=these[1] if len(these) > 1 else None,
+            baselines=baselines[baselines["episode"] < count],
+            meta_test=splits,
+            data_digest=data,
             episodes_digest=episodes,
-        )  # fmt: skip
+        )
 
     verdict = judge_until_settled(evidence, settings.gate, max(block.count for block in frozen))
     write_json(folder / "verdict.json", verdict.record())
@@ -119,8 +126,9 @@ def _are_todays(root: Path) -> None:
         if step in stale:
             raise QuickstudyError(
                 f"its evidence would be older than what is here now ({step}: {stale[step][0]})",
-                where="build/evaluate", fix="Bring it up to date: quickstudy run",
-            )  # fmt: skip
+                where="build/evaluate",
+                fix="Bring it up to date: quickstudy run",
+            )
 
 
 def _splits(path: Path) -> dict[str, list[str]]:

@@ -61,10 +61,16 @@ def meta_train() -> None:
         Meter(energy=first, gpu=gpu) as meter,
     ):
         result = fit(
-            model, training.sources["train"], training.sources["validation"], settings, checkpoint,
+            model,
+            training.sources["train"],
+            training.sources["validation"],
+            settings,
+            checkpoint,
             (lambda step, steps, text: progress("meta-train", step, steps)) if engine.rank == 0 else None,
-            lambda numbers: print(json.dumps(numbers), file=live, flush=True), engine, meter.read,
-        )  # fmt: skip
+            lambda numbers: print(json.dumps(numbers), file=live, flush=True),
+            engine,
+            meter.read,
+        )
     if engine.rank:
         return
     save_model(model, MODEL, training.lineage)
@@ -102,10 +108,21 @@ def _in_processes(count: int, threads: int) -> None:
             print(line, flush=True)
 
     code = stream(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m",
-         "quickstudy", "meta_train"],
-        Path.cwd(), tell, {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(count),
+            "-m",
+            "quickstudy",
+            "meta_train",
+        ],
+        Path.cwd(),
+        tell,
+        {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
+    )
     if code:
         told = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
         if told:
@@ -149,10 +166,14 @@ def prepare_training(settings: Settings, datasets: dict[str, Dataset], progress:
         {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
     )
     sources = {
-        split: [Source(pool, arrays[name][0]) for name, found in by_name.items() for pool in found
-                if pool.modality in model.encoders]
+        split: [
+            Source(pool, arrays[name][0])
+            for name, found in by_name.items()
+            for pool in found
+            if pool.modality in model.encoders
+        ]
         for split, by_name in pools.items()
-    }  # fmt: skip
+    }
     key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
     groups = {name: _trained_groups(datasets[name], settings) for name in learned}
     lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}

@@ -25,9 +25,12 @@ def tasks() -> None:
     datasets = open_datasets()
     with showing_progress() as progress:
         findings = check_datasets(
-            list(datasets.values()), settings, partial(meta_split, splits=settings.splits),
-            cache=CACHE / "checks", progress=lambda name, done, total: progress(f"check {name}", done, total),
-        )  # fmt: skip
+            list(datasets.values()),
+            settings,
+            partial(meta_split, splits=settings.splits),
+            cache=CACHE / "checks",
+            progress=lambda name, done, total: progress(f"check {name}", done, total),
+        )
     fatal = [finding for finding in findings if finding.severity == "fatal"]
     if fatal:
         more = f" (and {len(fatal) - 1} more: `quickstudy data check`)" if len(fatal) > 1 else ""
@@ -48,9 +51,10 @@ def tasks() -> None:
         counts[name] |= {f"groups_{s}": sum(1 for _, of in groups if of == s) for s in ("train", "validation", "test")}
     if not frozen:
         raise QuickstudyError(
-            "no dataset has a group on the meta-test side with enough examples", where="data",
+            "no dataset has a group on the meta-test side with enough examples",
+            where="data",
             fix="Import one with --split test, or lower episodes.shots in params.yaml",
-        )  # fmt: skip
+        )
     TASKS.mkdir(parents=True, exist_ok=True)
     (TASKS / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
     write_episodes(TASKS / "episodes.parquet", frozen)

@@ -257,7 +257,7 @@ def start_servers(
         env = {  # not arguments, which every user of the machine can read
             "MLFLOW_BACKEND_STORE_URI": uri,
             DESTINATION: os.environ.get(DESTINATION, str(root / "mlruns/artifacts")),
-        }  # fmt: skip
+        }
         with console.status("MLflow starts"):
             run(Service("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
     if server := os.environ.get("PREFECT_API_URL"):
@@ -299,9 +299,12 @@ def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None =
 
 def deploy(root: Path, env: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.deploy", "--alone"], cwd=root, env={**os.environ, **env},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "flows.deploy", "--alone"],
+        cwd=root,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
         raise QuickstudyError(last.removeprefix("quickstudy: "))

@@ -82,9 +82,10 @@ def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
     tree = folder / "tree"
     if keep and not (tree / ".git").exists():
         raise QuickstudyError(
-            f"no run has worked in the workspace {workspace} of this machine", where=folder,
+            f"no run has worked in the workspace {workspace} of this machine",
+            where=folder,
             fix="Start one: prefect deployment run retrain/retrain",
-        )  # fmt: skip
+        )
     if not keep:
         commit = git.find_commit(clone, os.environ.get(COMMIT) or load_settings(clone / "params.yaml").runs.ref)
         new = not (tree / ".git").exists()
@@ -99,8 +100,9 @@ def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
         raise QuickstudyError(
             f"this worker's packages are not those of the run's commit ({', '.join(wrong[:3])}"
             f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''})",
-            where=clone, fix="Check that commit out in the worker's clone, make install, and start the worker again",
-        )  # fmt: skip
+            where=clone,
+            fix="Check that commit out in the worker's clone, make install, and start the worker again",
+        )
     _share(clone, project)
     os.environ[LOCKED] = str(project)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project / "src"), os.environ.get("PYTHONPATH"))))
@@ -138,9 +140,10 @@ def _send(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True)
     if "Unreachable" in done.stderr:
         raise registry.Unreachable(
-            "MLflow still does not answer, and what the last run has built is not registered yet", where=project,
+            "MLflow still does not answer, and what the last run has built is not registered yet",
+            where=project,
             fix="Start MLflow's server, then this run again; nothing is lost until then",
-        )  # fmt: skip
+        )
     (project / UNSENT).unlink()
 
 

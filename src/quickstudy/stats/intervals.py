@@ -49,9 +49,15 @@ def beaten_by(table: "pd.DataFrame") -> list[dict[str, Any]]:
         for row in part[part["method"] != OURS].itertuples():
             if ours < row.accuracy - row.ci95:
                 found.append(
-                    {"suite": suite, "shot": int(shot), "method": row.method, "ours": ours,
-                     "theirs": row.accuracy, "ci95": row.ci95}
-                )  # fmt: skip
+                    {
+                        "suite": suite,
+                        "shot": int(shot),
+                        "method": row.method,
+                        "ours": ours,
+                        "theirs": row.accuracy,
+                        "ci95": row.ci95,
+                    }
+                )
     return found
 
 

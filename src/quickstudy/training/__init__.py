@@ -11,9 +11,19 @@ from quickstudy.training.loop import (
     optimiser,
     validate,
     write_curve,
-)  # fmt: skip
+)
 
 __all__ = [
-    "Engine", "Look", "Result", "Source", "draw_tasks", "gather", "learning_rate", "meta_loss", "meta_train",
-    "optimiser", "validate", "write_curve",
-]  # fmt: skip
+    "Engine",
+    "Look",
+    "Result",
+    "Source",
+    "draw_tasks",
+    "gather",
+    "learning_rate",
+    "meta_loss",
+    "meta_train",
+    "optimiser",
+    "validate",
+    "write_curve",
+]

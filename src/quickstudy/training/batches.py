@@ -65,9 +65,13 @@ def draw_tasks(
 
 
 def _draw_task(
-    sources: Sequence[Source], train: Train, model: MetaModel, modality: Modality, stream: tuple[int, int, int],
+    sources: Sequence[Source],
+    train: Train,
+    model: MetaModel,
+    modality: Modality,
+    stream: tuple[int, int, int],
     device: torch.device,
-) -> TaskBatch:  # fmt: skip
+) -> TaskBatch:
     number = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0])
     generator = torch.Generator().manual_seed(number)
     # A dataset with more classes has more to teach, but does not drown the others.

@@ -73,9 +73,13 @@ class Meter:
 
         tracker = OfflineEmissionsTracker(
             country_iso_code="FRA",  # of no matter: it is for the carbon, which is not asked for
-            save_to_file=False, save_to_api=False, allow_multiple_runs=True, tracking_mode="machine",
-            log_level="critical", output_handlers=[Keep()],
-        )  # fmt: skip
+            save_to_file=False,
+            save_to_api=False,
+            allow_multiple_runs=True,
+            tracking_mode="machine",
+            log_level="critical",
+            output_handlers=[Keep()],
+        )
         tracker.start()
         self._tracker, self.measured = tracker, is_rapl_available()
 

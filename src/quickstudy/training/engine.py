@@ -43,8 +43,9 @@ class Engine:
         if device == "cuda" and torch.cuda.device_count() < here:
             raise QuickstudyError(
                 f"{here} processes on this machine, but torch finds {torch.cuda.device_count()} CUDA devices",
-                where="train.processes", fix="Start one process a GPU",
-            )  # fmt: skip
+                where="train.processes",
+                fix="Start one process a GPU",
+            )
         self.fabric = Fabric(
             accelerator=device,
             strategy="ddp" if self.processes > 1 else "auto",
@@ -67,8 +68,9 @@ class Engine:
             if not isinstance(model.learner, VectorLearner):
                 raise QuickstudyError(
                     f"{model.shape.learner} changes the encoder's weights for each task, which is not compiled",
-                    where="train.compile", fix="Say train.compile: false",
-                )  # fmt: skip
+                    where="train.compile",
+                    fix="Say train.compile: false",
+                )
             for encoder in model.encoders.values():
                 encoder.compile()  # torch finds out which sizes vary; told beforehand, its compiler fails (2.13)
 
@@ -155,6 +157,7 @@ def available(device: str) -> str:
     if not there[device]:
         raise QuickstudyError(
             f"is {device}, but torch finds no such device here",
-            where="train.device", fix="Say auto or cpu; for a GPU install a build of torch that knows it",
-        )  # fmt: skip
+            where="train.device",
+            fix="Say auto or cpu; for a GPU install a build of torch that knows it",
+        )
     return device

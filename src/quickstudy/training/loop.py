@@ -163,9 +163,12 @@ def meta_train(
         optimizer.step()
         place.step += 1
         numbers = {
-            "step": place.step, "loss": lost, "gradient_norm": slope, "learning_rate": rate,
+            "step": place.step,
+            "loss": lost,
+            "gradient_norm": slope,
+            "learning_rate": rate,
             "tasks_per_second": sum(counts.values()) / (time.monotonic() - began),
-        }  # fmt: skip
+        }
         if place.step % train.validate_every == 0 or place.step == train.steps:
             accuracy = engine.share(validate(model, held_out) if engine.rank == 0 else {})
             place.curve.append(Look(place.step, float(np.mean(place.recent)), accuracy))
@@ -196,13 +199,15 @@ def _check_counts(counts: Mapping[Modality, int], processes: int) -> None:
     if not counts:
         raise QuickstudyError(
             "no task can be drawn: no two classes of a dataset have the examples for one shot and train.query",
-            where="meta_train", fix="Lower train.query, raise train.tasks and train.examples, or import more data",
-        )  # fmt: skip
+            where="meta_train",
+            fix="Lower train.query, raise train.tasks and train.examples, or import more data",
+        )
     if sum(counts.values()) < processes:
         raise QuickstudyError(
             f"a meta-batch has {sum(counts.values())} tasks, fewer than the {processes} processes that share it",
-            where="train.tasks", fix="Raise train.tasks or start fewer processes",
-        )  # fmt: skip
+            where="train.tasks",
+            fix="Raise train.tasks or start fewer processes",
+        )
 
 
 def _follow(place: Place, loss: float, norm: float, checkpoint: Path | None, saved: int) -> None:
@@ -223,8 +228,9 @@ def _follow(place: Place, loss: float, norm: float, checkpoint: Path | None, sav
     stays = f"; the checkpoint of step {saved} stays: {checkpoint}" if checkpoint is not None and saved else ""
     raise QuickstudyError(
         f"the training diverges: {what} at step {place.step}{stays}",
-        where="meta_train", fix="Lower train.learning_rate",
-    )  # fmt: skip
+        where="meta_train",
+        fix="Lower train.learning_rate",
+    )
 
 
 def _best(curve: Sequence[Look]) -> int:

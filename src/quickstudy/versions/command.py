@@ -147,9 +147,14 @@ def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
             if command[: len(DVC)] == [*DVC]:
                 mend(root)
             done = subprocess.run(
-                command, cwd=root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                command,
+                cwd=root,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
                 check=False,
-            )  # fmt: skip
+            )
             if last or done.returncode != -signal.SIGKILL:  # killed, as where memory runs out: once more
                 break
         return done

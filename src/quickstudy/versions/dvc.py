@@ -178,9 +178,12 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
         RemoteFailed: the remote cannot be reached or does not have it.
     """
     _transfer(
-        root, ["pull", "data.dvc"], "give the data", on_line,
+        root,
+        ["pull", "data.dvc"],
+        "give the data",
+        on_line,
         "Check `dvc remote list`, or make the starter data: quickstudy data build",
-    )  # fmt: skip
+    )
 
 
 def pull_outputs(root: Path, stage: str, on_line: Callable[[str], None]) -> None:

@@ -15,9 +15,17 @@ from quickstudy.versions import dvc, git, stale
 
 # The packages whose arithmetic ends up in the weights and the numbers.
 NUMERIC = (
-    "torch", "lightning-fabric", "numpy", "scipy", "scikit-learn", "transformers", "pyarrow", "pandas", "pillow",
+    "torch",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "transformers",
+    "pyarrow",
+    "pandas",
+    "pillow",
     "soundfile",
-)  # fmt: skip
+)
 
 FEATURES = Path(".cache") / "features"
 """Where a stage keeps what the frozen fronts of the encoders made of the datasets."""

@@ -96,8 +96,11 @@ def test_all_cells_answer_the_same_meta_validation_episodes(run: Run, datasets, 
     first, others = judged[0][1] + judged[1][1], [judged[i][1] + judged[i + 1][1] for i in (2, 4, 6)]
     assert sides(datasets, first) == {"validation"}
     assert [(b.suite, b.episodes.shot) for b in first] == [
-        ("pictures", 1), ("pictures", 2), ("sounds", 1), ("sounds", 2)
-    ]  # fmt: skip
+        ("pictures", 1),
+        ("pictures", 2),
+        ("sounds", 1),
+        ("sounds", 2),
+    ]
     for frozen in others:
         for one, other in zip(first, frozen, strict=True):
             assert torch.equal(one.episodes.support, other.episodes.support)

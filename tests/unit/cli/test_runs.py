@@ -35,7 +35,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Overview:
         ),
         (Pool("cpu", 1, 0, 2), Pool("gpu", 0, 2, 0)),
         {"retrain/home": datetime.now(UTC) + timedelta(hours=5, minutes=10), "watch/home": None},
-    )  # fmt: skip
+    )
     monkeypatch.setattr(runs, "overview", lambda *_: found)
     return found
 
@@ -77,19 +77,35 @@ def test_pools_and_plans(seen: Overview, run: Tell) -> None:
 def test_one_run_in_full(run: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     child = made("small-cat", "failed", flow="meta-train", what="out of memory")
     one = made(
-        "quiet-newt", "crashed", what="out of memory at step 3 of", error="out of memory\nat step 3 of\n  [meta_train]",
-        steps=(Step("meta_train", "failed", 61.0, "on gpu"), Step("card", "up to date", None, "")), children=(child,),
-        parameters={"data": "1a2b", "project": None}, tags=("trigger:data",), parent="big-dog", ended=START,
-    )  # fmt: skip
+        "quiet-newt",
+        "crashed",
+        what="out of memory at step 3 of",
+        error="out of memory\nat step 3 of\n  [meta_train]",
+        steps=(Step("meta_train", "failed", 61.0, "on gpu"), Step("card", "up to date", None, "")),
+        children=(child,),
+        parameters={"data": "1a2b", "project": None},
+        tags=("trigger:data",),
+        parent="big-dog",
+        ended=START,
+    )
     monkeypatch.setattr(runs, "details", lambda *_: (one, made("quiet-newt", "completed")))
     code, out, _ = run("runs", "quiet-newt")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0 and lines[0] == "quiet-newt"
     for line in (
-        "state crashed", "error out of memory", "at step 3 of", "[meta_train]", "part of big-dog",
-        'parameters data: "1a2b"', "project: null", "tags trigger:data", "meta_train failed 1 min 01 s on gpu",
-        "card up to date –", "started 2026-03-03 02:00:00 UTC", "Called so too: 2026-03-03 02:00 id of quiet-newt",
-    ):  # fmt: skip
+        "state crashed",
+        "error out of memory",
+        "at step 3 of",
+        "[meta_train]",
+        "part of big-dog",
+        'parameters data: "1a2b"',
+        "project: null",
+        "tags trigger:data",
+        "meta_train failed 1 min 01 s on gpu",
+        "card up to date –",
+        "started 2026-03-03 02:00:00 UTC",
+        "Called so too: 2026-03-03 02:00 id of quiet-newt",
+    ):
         assert line in lines, line
     assert any("small-cat" in line and "out of memory" in line for line in lines)
 

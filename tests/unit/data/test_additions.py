@@ -32,9 +32,7 @@ def added(source: Path, **how) -> tuple[int, int]:
     """New examples and repetitions."""
     settings = load_settings()
     addition = prepare(ROOT, "mine", source, cache=CACHE, **how)
-    commit(
-        ROOT, addition, settings, lambda info, group: meta_split(info, group, settings.splits), cache=CACHE
-    )  # fmt: skip
+    commit(ROOT, addition, settings, lambda info, group: meta_split(info, group, settings.splits), cache=CACHE)
     return len(addition.new), addition.repetitions
 
 
@@ -106,8 +104,12 @@ def test_a_class_alone_and_a_new_class_are_welcome(workspace, write, png):
 
 
 def test_one_group_of_folders_stays_a_group(workspace, write, png):
-    files = {f"{g}/{c}/{i}.png": png(100 * "gl".index(g[0]) + 10 * c + i) for g in ("greek", "latin") for c in (1, 2)
-             for i in range(8)}  # fmt: skip
+    files = {
+        f"{g}/{c}/{i}.png": png(100 * "gl".index(g[0]) + 10 * c + i)
+        for g in ("greek", "latin")
+        for c in (1, 2)
+        for i in range(8)
+    }
     imported(write(files))
     assert added(write({"greek/1/new.png": png(5000)}, "one")) == (1, 0)  # by itself it would be the class 1
     assert added(write({"today/thai/7/new.png": png(5001)}, "two")) == (1, 0)
@@ -123,10 +125,17 @@ def test_one_group_of_folders_stays_a_group(workspace, write, png):
 
 def test_a_pattern_and_its_domain(workspace, write, wav):
     imported(
-        write({f"{c}_{s}_{i}.wav": wav(10 * i + 100 * "abxy".index(c) + len(s)) for c in "ab" for s in ("ann", "li")
-               for i in range(4)}),
-        pattern="{class}_{who}_{}", domain="who",
-    )  # fmt: skip
+        write(
+            {
+                f"{c}_{s}_{i}.wav": wav(10 * i + 100 * "abxy".index(c) + len(s))
+                for c in "ab"
+                for s in ("ann", "li")
+                for i in range(4)
+            }
+        ),
+        pattern="{class}_{who}_{}",
+        domain="who",
+    )
     single = write({"a_kim_7.wav": wav(9999)}, "more") / "a_kim_7.wav"
     assert added(single) == (1, 0)
     assert rows(read_dataset(ROOT / "mine"), "label", "domain")[-1] == (wav(9999), "a", "kim")
@@ -154,8 +163,11 @@ def test_a_dataset_without_a_record_is_read_by_its_own_columns(workspace, write,
     more = write({"more.csv": "text,label,group,domain\nnew,class 00,group 0,domain 7\n"}) / "more.csv"
     assert added(more) == (1, 0)
     assert rows(read_dataset(ROOT / "mine"), "label", "group", "domain")[-1] == (
-        "new", "class 00", "group 0", "domain 7",
-    )  # fmt: skip
+        "new",
+        "class 00",
+        "group 0",
+        "domain 7",
+    )
     bare = write({"bare.csv": "text,label\nnewer,class 00\n"}) / "bare.csv"
     assert refusal(bare).endswith("does not say the group (alphabet) of its examples. Name what says it by --group")
     half = write({"half.csv": "text,label,group\nnewer,class 00,group 0\n"}) / "half.csv"
@@ -228,9 +240,13 @@ def test_what_was_fatal_before_may_be_mended(workspace, write):
 def test_a_leak_into_another_dataset_is_refused(tickets, write):
     text = "".join(f"other {q} of {i},q{q},x{q}\n" for q in range(4) for i in range(16))
     info, rows_of = import_source(
-        write({"o.csv": "body,queue,product\n" + text}) / "o.csv", "other",
-        content="body", label="queue", group="product", split="test",
-    )  # fmt: skip
+        write({"o.csv": "body,queue,product\n" + text}) / "o.csv",
+        "other",
+        content="body",
+        label="queue",
+        group="product",
+        split="test",
+    )
     write_dataset(ROOT, info, rows_of)
     mine = read_dataset(ROOT / "mine")
     write_dataset(ROOT, mine.info.model_copy(update={"meta_split": "train"}), mine.table)

@@ -113,8 +113,9 @@ def test_folders_are_classes_or_groups(workspace, write, png, grouped):
 
 
 def test_a_day_s_folder_around_the_classes(workspace, write, png):
-    write_dataset(ROOT, *import_source(write({f"{c}/{i}.png": png(10 * ord(c) + i) for c in "ab" for i in range(9)}),
-                                       "photos"))  # fmt: skip
+    write_dataset(
+        ROOT, *import_source(write({f"{c}/{i}.png": png(10 * ord(c) + i) for c in "ab" for i in range(9)}), "photos")
+    )
     (workspace / "inbox/photos").mkdir(parents=True)
     write({f"{c}/1.png": png(7000 + ord(c)) for c in "ab"}, "workspace/inbox/photos/monday")
     assert told(taken()) == [("monday", "taken", 2, 0)]
@@ -206,8 +207,9 @@ def test_a_change_while_it_is_read_counts_for_nothing(tickets, monkeypatch):
 
 
 def test_a_folder_that_grows_while_it_is_taken_stays(workspace, write, png, monkeypatch):
-    write_dataset(ROOT, *import_source(write({f"{c}/{i}.png": png(10 * ord(c) + i) for c in "ab" for i in range(9)}),
-                                       "photos"))  # fmt: skip
+    write_dataset(
+        ROOT, *import_source(write({f"{c}/{i}.png": png(10 * ord(c) + i) for c in "ab" for i in range(9)}), "photos")
+    )
     (workspace / "inbox/photos").mkdir(parents=True)
     folder = write({"1.png": png(7000)}, "workspace/inbox/photos/a")
     from quickstudy.ingest import additions
@@ -331,8 +333,11 @@ def test_links_are_not_followed(tickets, tmp_path, write, png):
     (folder / "2.png").symlink_to(folder / "1.png")
     outcomes = taken()
     assert [(one.delivery, one.outcome) for one in outcomes] == [
-        ("else", "waiting"), ("a.csv", "rejected"), ("b", "rejected"), ("c", "rejected"),
-    ]  # fmt: skip
+        ("else", "waiting"),
+        ("a.csv", "rejected"),
+        ("b", "rejected"),
+        ("c", "rejected"),
+    ]
     assert all("a link, which is not followed" in one.reason for one in outcomes)
     assert secret.read_text() == lines(16, 2)
     assert (INBOX / ".rejected/tickets/a.csv").is_symlink()

@@ -107,7 +107,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "heads that do not divide": (in_model(heads=3), "damaged"),
     "another encoder": (in_model(encoders={"image": "resnet12", "audio": "cnn", "text": "minilm"}), "damaged"),
     "an encoder of tomorrow": (in_model(encoders={"image": "vit", "audio": "cnn", "text": "minilm"}), "damaged"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGES)

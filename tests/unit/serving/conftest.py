@@ -29,10 +29,16 @@ from quickstudy.serving.http.metrics import Metrics
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Nothing but the page is to be fetched, and a container has neither a sandbox nor a graphics card.
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
-)  # fmt: skip
+)
 
 TICKETS = [
     {"input": "My card was charged twice.", "label": "billing"},

@@ -25,8 +25,11 @@ def test_a_task_is_taught_in_one_call_and_answers_in_the_next(client: TestClient
     assert answers["model"]["version"] == "1" and re.fullmatch("[0-9a-f]{64}", answers["model"]["digest"])
     first, second = answers["answers"]
     assert first["nearest"][0] == {
-        "example": 1, "label": "billing", "likeness": pytest.approx(1, abs=1e-3), "input": TICKETS[0]["input"]
-    }  # fmt: skip
+        "example": 1,
+        "label": "billing",
+        "likeness": pytest.approx(1, abs=1e-3),
+        "input": TICKETS[0]["input"],
+    }
     assert second["nearest"][0]["example"] == 4
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert first["label"] == max(first["probabilities"], key=first["probabilities"].__getitem__)

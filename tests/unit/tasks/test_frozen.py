@@ -29,8 +29,9 @@ def same(a: FrozenEpisodes, b: FrozenEpisodes) -> bool:
 def test_there_are_as_many_as_asked_for_of_each_shot(toys) -> None:
     blocks = freeze(suite(toys()), SETTINGS, 0)
     assert [(b.count, b.episodes.way, b.episodes.shot, b.episodes.query.shape[2]) for b in blocks] == [
-        (70, 4, 1, 2), (70, 4, 3, 2),
-    ]  # fmt: skip
+        (70, 4, 1, 2),
+        (70, 4, 3, 2),
+    ]
     everything = torch.cat([blocks[0].episodes.support, blocks[0].episodes.query], dim=2).flatten(1)
     assert len(torch.unique(everything, dim=0)) == 70  # the blocks they are drawn in do not repeat
 

@@ -82,9 +82,12 @@ def test_no_tested_group_and_no_held_out_domain_is_ever_trained_on(scope: str) -
     n = 600
     labels = random.integers(0, 60, n)
     table = make_table(
-        "text", [f"t{i}" for i in range(n)], [f"c{c}" for c in labels], [f"g{c % 20}" for c in labels],
+        "text",
+        [f"t{i}" for i in range(n)],
+        [f"c{c}" for c in labels],
+        [f"g{c % 20}" for c in labels],
         [f"v{v}" for v in random.integers(0, 6, n)],
-    )  # fmt: skip
+    )
     info = DatasetInfo(name="d", modality="text", domain="voice", episode_scope=scope)  # type: ignore[arg-type]
     dataset = Dataset(info, table)
     groups, domains = np.array(dataset.column("group")), np.array(dataset.column("domain"))

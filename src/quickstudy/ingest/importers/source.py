@@ -169,9 +169,17 @@ def read_more(
     group = group or reading.group
     by_file = group is not None and group.endswith(".json")
     wanted = Wanted(
-        content or reading.content, label or reading.label, group, domain or reading.domain, pattern or reading.pattern,
-        reading.levels, True, skip_bad or reading.skip_bad, progress, note,
-    )  # fmt: skip
+        content or reading.content,
+        label or reading.label,
+        group,
+        domain or reading.domain,
+        pattern or reading.pattern,
+        reading.levels,
+        True,
+        skip_bad or reading.skip_bad,
+        progress,
+        note,
+    )
     rows = _read(source, info.modality, wanted, mapping, only)
     _refuse_bad(rows, wanted)
     labels = tidy_all(rows.labels)

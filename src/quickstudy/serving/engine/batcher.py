@@ -73,9 +73,13 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def encode(
-        self, loaded: Loaded, modality: Modality, inputs: Sequence[Any], finish: Callable[[Tensor], _Rows],
+        self,
+        loaded: Loaded,
+        modality: Modality,
+        inputs: Sequence[Any],
+        finish: Callable[[Tensor], _Rows],
         piece: int | None = None,
-    ) -> list[_Rows]:  # fmt: skip
+    ) -> list[_Rows]:
         """Encode inputs, and do something with their vectors on the thread that computes.
 
         Args:

@@ -94,9 +94,14 @@ class Engine:
     """
 
     def __init__(
-        self, settings: Serve, store: Store, champion: Source, metrics: Metrics, challenger: Source | None = None,
+        self,
+        settings: Serve,
+        store: Store,
+        champion: Source,
+        metrics: Metrics,
+        challenger: Source | None = None,
         compare: Callable[[str, Answered, Answered], None] = lambda task, champion, challenger: None,
-    ):  # fmt: skip
+    ):
         self.settings, self.store, self.metrics = settings, store, metrics
         self._champion, self._challenger, self._compare = champion, challenger, compare
         if settings.threads:
@@ -162,9 +167,14 @@ class Engine:
         return (ready.revision, *await self.batcher.run(held_out, loaded.model, ready.adapted.task))
 
     async def _answer(
-        self, loaded: Loaded, id: str, revision: int, modality: Modality, queries: Sequence[Any],
+        self,
+        loaded: Loaded,
+        id: str,
+        revision: int,
+        modality: Modality,
+        queries: Sequence[Any],
         piece: int | None = None,
-    ) -> Answered | None:  # fmt: skip
+    ) -> Answered | None:
         ready = await self._ready(loaded, id, revision)
         if ready is None:
             return None

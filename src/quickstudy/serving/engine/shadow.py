@@ -30,9 +30,13 @@ def compare(metrics: Metrics, task: str, champion: Answered, challenger: Answere
             entry[name] = {"class": best, "probability": float(chances[best]), "known": bool(known[side][place])}
         disagreements.append(entry)
     about = {
-        "task": task, "revision": champion.ready.revision, "queries": len(labels[0]),
-        "champion": champion.loaded.version, "challenger": challenger.loaded.version,
-        "champion_digest": champion.loaded.digest, "challenger_digest": challenger.loaded.digest,
+        "task": task,
+        "revision": champion.ready.revision,
+        "queries": len(labels[0]),
+        "champion": champion.loaded.version,
+        "challenger": challenger.loaded.version,
+        "champion_digest": champion.loaded.digest,
+        "challenger_digest": challenger.loaded.digest,
         "disagreements": disagreements,
-    }  # fmt: skip
+    }
     SHADOW.info("shadow", extra={"about": about})

@@ -201,9 +201,15 @@ class Store:
     # ---- tasks
 
     def create(
-        self, tenant: str, name: str, modality: Modality, labels: Sequence[str], contents: Sequence[bytes],
-        packed: Sequence[bytes], model: str,
-    ) -> Kept:  # fmt: skip
+        self,
+        tenant: str,
+        name: str,
+        modality: Modality,
+        labels: Sequence[str],
+        contents: Sequence[bytes],
+        packed: Sequence[bytes],
+        model: str,
+    ) -> Kept:
         """Keep a new task with its first examples.
 
         Args:
@@ -213,9 +219,14 @@ class Store:
         id = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
         created = _now()
         row = {
-            "id": id, "tenant": tenant, "name": name, "modality": modality, "revision": 1, "last": len(labels),
+            "id": id,
+            "tenant": tenant,
+            "name": name,
+            "modality": modality,
+            "revision": 1,
+            "last": len(labels),
             "created": created,
-        }  # fmt: skip
+        }
 
         def work(connection: sa.Connection) -> None:
             connection.execute(_tasks.insert().values(row))
@@ -257,9 +268,15 @@ class Store:
         return bool(self._write(lambda connection: connection.execute(_own(_tasks.delete(), tenant, id)).rowcount))
 
     def add(
-        self, tenant: str, id: str, labels: Sequence[str], contents: Sequence[bytes], packed: Sequence[bytes],
-        model: str, check: Callable[[Mapping[str, int]], None],
-    ) -> tuple[Kept, list[int]] | None:  # fmt: skip
+        self,
+        tenant: str,
+        id: str,
+        labels: Sequence[str],
+        contents: Sequence[bytes],
+        packed: Sequence[bytes],
+        model: str,
+        check: Callable[[Mapping[str, int]], None],
+    ) -> tuple[Kept, list[int]] | None:
         """Give a task more examples.
 
         Args:
@@ -431,9 +448,14 @@ def _touch(connection: sa.Connection, tenant: str, id: str, values: Mapping[str,
 
 
 def _insert_examples(
-    connection: sa.Connection, id: str, first: int, labels: Sequence[str], contents: Sequence[bytes],
-    packed: Sequence[bytes], model: str,
-) -> None:  # fmt: skip
+    connection: sa.Connection,
+    id: str,
+    first: int,
+    labels: Sequence[str],
+    contents: Sequence[bytes],
+    packed: Sequence[bytes],
+    model: str,
+) -> None:
     numbers = range(first, first + len(labels))
     rows = zip(numbers, labels, contents, strict=True)
     examples = [{"task": id, "number": n, "label": label, "content": content} for n, label, content in rows]

@@ -45,15 +45,22 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
         await engine.stop()
 
     app = FastAPI(
-        title="Quickstudy", summary="Teach a task by a handful of examples, then ask.", version="1", lifespan=life,
-        docs_url=None, redoc_url=None,  # they fetch scripts from elsewhere
+        title="Quickstudy",
+        summary="Teach a task by a handful of examples, then ask.",
+        version="1",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,  # they fetch scripts from elsewhere
         responses={code: {"model": replies.ErrorReply} for code in (401, 403, 404, 408, 413, 422, 429, 503)},
-    )  # fmt: skip
+    )
     if settings.cors:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.cors), allow_methods=["*"],
-            allow_headers=["authorization", "content-type", "x-request-id"], expose_headers=["x-request-id"],
-        )  # fmt: skip
+            CORSMiddleware,
+            allow_origins=list(settings.cors),
+            allow_methods=["*"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id"],
+        )
     app.add_middleware(Frame, settings=settings, metrics=metrics)
     _answer_mistakes(app)
     Tenant = Annotated[str, Depends(access.tenant)]
@@ -69,17 +76,20 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
         )
         return replies.task(kept)
 
-    @app.post("/tasks", status_code=201, response_model=replies.TaskReply, openapi_extra=_body(
-        inputs.TaskBody, name="string", modality="string", label="strings", file="files"
-    ))  # fmt: skip
+    @app.post(
+        "/tasks",
+        status_code=201,
+        response_model=replies.TaskReply,
+        openapi_extra=_body(inputs.TaskBody, name="string", modality="string", label="strings", file="files"),
+    )
     async def create_task(request: Request, tenant: Tenant) -> Any:
         """Teach a task by its examples."""
         name, modality, given = await inputs.read_examples(request, None, settings)
         return JSONResponse(await create(tenant, name, modality, given), 201)
 
-    @app.post("/tasks/import", status_code=201, response_model=replies.TaskReply, openapi_extra=_body(
-        inputs.ExportBody
-    ))  # fmt: skip
+    @app.post(
+        "/tasks/import", status_code=201, response_model=replies.TaskReply, openapi_extra=_body(inputs.ExportBody)
+    )
     async def import_task(request: Request, tenant: Tenant) -> Any:
         """Teach a task that was exported, here or elsewhere."""
         body = await inputs.read_json(request, inputs.ExportBody)
@@ -111,9 +121,12 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
             _found(None)
         return Response(status_code=204)
 
-    @app.post("/tasks/{id}/examples", status_code=201, response_model=replies.AddedReply, openapi_extra=_body(
-        inputs.ExamplesBody, label="strings", file="files"
-    ))  # fmt: skip
+    @app.post(
+        "/tasks/{id}/examples",
+        status_code=201,
+        response_model=replies.AddedReply,
+        openapi_extra=_body(inputs.ExamplesBody, label="strings", file="files"),
+    )
     async def add_examples(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Teach a task more: only the new examples are encoded."""
         _, modality = _found(await revisions.newest(tenant, id))
@@ -131,9 +144,11 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
         kept = await asyncio.to_thread(store.remove, tenant, id, example)
         return JSONResponse(replies.task(_found(kept, "there is no such task or example")))
 
-    @app.post("/tasks/{id}/predict", response_model=replies.AnswersReply, openapi_extra=_body(
-        inputs.QueriesBody, file="files"
-    ))  # fmt: skip
+    @app.post(
+        "/tasks/{id}/predict",
+        response_model=replies.AnswersReply,
+        openapi_extra=_body(inputs.QueriesBody, file="files"),
+    )
     async def predict(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Answer queries of a task."""
         with engine.batcher.coming():

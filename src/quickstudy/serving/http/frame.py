@@ -63,9 +63,14 @@ class Frame:
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.seconds.labels(method, route).observe(seconds)
         about = {
-            "request": request_id, "method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1),
-            "tenant": scope.get("state", {}).get("tenant"), **scope.get("state", {}).get("about", {}),
-        }  # fmt: skip
+            "request": request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "tenant": scope.get("state", {}).get("tenant"),
+            **scope.get("state", {}).get("about", {}),
+        }
         REQUESTS.info("request", extra={"about": about})
 
 

@@ -62,10 +62,15 @@ def add_playground(app: FastAPI, settings: Serve, engine: Engine, access: Access
         reply, learned = await engine.batcher.run(
             conversations.say, engine.loaded, tenant, body.session, given, taught, body.line
         )
-        return JSONResponse({
-            "kind": reply.kind, "text": reply.text, "choices": list(reply.choices), "learned": reply.learned,
-            "taught": [{"question": one.question, "answer": one.answer} for one in learned],
-        })  # fmt: skip
+        return JSONResponse(
+            {
+                "kind": reply.kind,
+                "text": reply.text,
+                "choices": list(reply.choices),
+                "learned": reply.learned,
+                "taught": [{"question": one.question, "answer": one.answer} for one in learned],
+            }
+        )
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -38,8 +38,10 @@ def sentiment() -> ReadyMade:
 def symbols() -> ReadyMade:
     """Circle, spiral and zigzag, each time drawn a little otherwise."""
     draw: dict[str, Callable[[np.random.Generator], list[tuple[float, float]]]] = {
-        "circle": _circle, "spiral": _spiral, "zigzag": _zigzag
-    }  # fmt: skip
+        "circle": _circle,
+        "spiral": _spiral,
+        "zigzag": _zigzag,
+    }
     rng = np.random.default_rng(6)
     shots = tuple({name: _picture(path(rng), rng) for name, path in draw.items()} for _ in range(SHOTS))
     return ReadyMade("Three symbols", "image", shots, _picture(_circle(rng), rng))
@@ -56,8 +58,11 @@ def command() -> ReadyMade:
 
 
 READY_MADE: dict[str, Callable[[], ReadyMade]] = {
-    "news": cache(news_or_blog), "sentiment": cache(sentiment), "symbols": cache(symbols), "command": cache(command),
-}  # fmt: skip
+    "news": cache(news_or_blog),
+    "sentiment": cache(sentiment),
+    "symbols": cache(symbols),
+    "command": cache(command),
+}
 
 
 def _texts(name: str, group: str) -> ReadyMade:

@@ -87,9 +87,13 @@ class ExportReply(BaseModel):
 
 def task(kept: Kept) -> dict[str, Any]:
     return {
-        "id": kept.id, "name": kept.name, "modality": kept.modality, "classes": dict(kept.classes),
-        "revision": kept.revision, "created": kept.created,
-    }  # fmt: skip
+        "id": kept.id,
+        "name": kept.name,
+        "modality": kept.modality,
+        "classes": dict(kept.classes),
+        "revision": kept.revision,
+        "created": kept.created,
+    }
 
 
 def examples(contents: Contents) -> list[dict[str, Any]]:
@@ -116,26 +120,32 @@ def answers(id: str, answered: Answered) -> dict[str, Any]:
     best = given.probabilities.argmax(1)
     rows = []
     for place, chances in enumerate(given.probabilities.tolist()):
-        rows.append({
-            "label": given.classes[best[place]],
-            "known": bool(given.unknown[place] <= given.threshold),
-            "unknown": float(given.unknown[place]),
-            "probabilities": dict(zip(given.classes, chances, strict=True)),
-            "nearest": _nearest(answered, given.neighbours[place].tolist(), given.likeness[place].tolist()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "label": given.classes[best[place]],
+                "known": bool(given.unknown[place] <= given.threshold),
+                "unknown": float(given.unknown[place]),
+                "probabilities": dict(zip(given.classes, chances, strict=True)),
+                "nearest": _nearest(answered, given.neighbours[place].tolist(), given.likeness[place].tolist()),
+            }
+        )
     return {
-        "task": id, "revision": ready.revision,
+        "task": id,
+        "revision": ready.revision,
         "model": {"version": answered.loaded.version, "digest": answered.loaded.digest},
-        "threshold": float(given.threshold) if finite else None, "answers": rows,
-    }  # fmt: skip
+        "threshold": float(given.threshold) if finite else None,
+        "answers": rows,
+    }
 
 
 def _nearest(answered: Answered, places: Sequence[int], likeness: Sequence[float]) -> list[dict[str, Any]]:
     ready = answered.ready
     return [
         {
-            "example": ready.numbers[place], "label": ready.adapted.task.labels[place], "likeness": alike,
+            "example": ready.numbers[place],
+            "label": ready.adapted.task.labels[place],
+            "likeness": alike,
             "input": ready.texts[place] if ready.texts else None,
         }
         for place, alike in zip(places, likeness, strict=True)
-    ]  # fmt: skip
+    ]

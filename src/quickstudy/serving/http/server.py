@@ -75,9 +75,16 @@ def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Co
         if path is not None and not path.is_file():
             raise QuickstudyError("there is no such file", where=path, fix=fix)
     config = uvicorn.Config(
-        app, http=Protocol, log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=settings.grace, ssl_certfile=certificate, ssl_keyfile=key,
-    )  # fmt: skip
+        app,
+        http=Protocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.grace,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
     try:
         config.load()
     except OSError as error:  # which an SSLError is

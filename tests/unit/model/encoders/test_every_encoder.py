@@ -50,8 +50,11 @@ def test_it_learns_what_can_be_learned(tiny: Settings, toys, modality, name) -> 
         times = np.arange(1600) / 4000
         random = np.random.default_rng(0)
         encoder = make_encoder(modality, chosen.inputs, chosen.model)
-        waves = [np.sin(2 * np.pi * hertz * times) + random.normal(0, 0.1, 1600)
-                 for hertz in (200, 600, 1500) for _ in range(8)]  # fmt: skip
+        waves = [
+            np.sin(2 * np.pi * hertz * times) + random.normal(0, 0.1, 1600)
+            for hertz in (200, 600, 1500)
+            for _ in range(8)
+        ]
         arrays = encoder.log_mel(torch.tensor(np.array(waves), dtype=torch.float32)).half()
     else:
         arrays = torch.from_numpy(make_encoder(modality, chosen.inputs, chosen.model).prepare(dataset.raw()))
@@ -59,9 +62,15 @@ def test_it_learns_what_can_be_learned(tiny: Settings, toys, modality, name) -> 
     encoder = make_encoder(modality, chosen.inputs, chosen.model)
     rows, labels = arrays.unflatten(0, (3, 8)), torch.arange(3)
     accuracy, _ = train_from_scratch(
-        encoder, 16, rows[:, :6].flatten(0, 1), labels.repeat_interleave(6), rows[:, 6:].flatten(0, 1),
-        labels.repeat_interleave(2), 3, 40,
-    )  # fmt: skip
+        encoder,
+        16,
+        rows[:, :6].flatten(0, 1),
+        labels.repeat_interleave(6),
+        rows[:, 6:].flatten(0, 1),
+        labels.repeat_interleave(2),
+        3,
+        40,
+    )
     assert accuracy == 1.0
 
 
@@ -153,10 +162,17 @@ def test_unlike_fronts_never_share_a_cached_file(tiny: Settings, toys, tmp_path:
     shorter = inputs.model_copy(update={"text": inputs.text.model_copy(update={"max_bytes": 10})})
     keys: dict[str, str] = {}
     for name, settings in (
-        ("minilm", inputs), ("minilm", cut), ("minilm-layers", inputs), ("minilm-tuned", inputs), ("minilm-tuned", cut),
-        ("bytes-cnn", inputs), ("bytes-cnn", shorter),
-        ("words-cnn", inputs), ("words-cnn", cut), ("words-cnn", fewer),
-    ):  # fmt: skip
+        ("minilm", inputs),
+        ("minilm", cut),
+        ("minilm-layers", inputs),
+        ("minilm-tuned", inputs),
+        ("minilm-tuned", cut),
+        ("bytes-cnn", inputs),
+        ("bytes-cnn", shorter),
+        ("words-cnn", inputs),
+        ("words-cnn", cut),
+        ("words-cnn", fewer),
+    ):
         encoder = make_encoder("text", settings, with_encoder(tiny, "text", name).model)
         array, key = features(dataset, encoder, tmp_path)
         assert np.array_equal(array, encoder.prepare(dataset.raw()))

@@ -64,9 +64,14 @@ def made(tmp_path_factory: pytest.TempPathFactory):
             tf.ViTImageProcessor(**pixels).save_pretrained(folder)
         else:
             config = tf.Wav2Vec2Config(
-                conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 4), num_conv_pos_embeddings=4,
-                num_conv_pos_embedding_groups=2, feat_extract_norm="layer" if kind == "masked" else "group", **layers,
-            )  # fmt: skip
+                conv_dim=(8, 8),
+                conv_stride=(5, 4),
+                conv_kernel=(10, 4),
+                num_conv_pos_embeddings=4,
+                num_conv_pos_embedding_groups=2,
+                feat_extract_norm="layer" if kind == "masked" else "group",
+                **layers,
+            )
             model = tf.Wav2Vec2Model(config)
             extractor = tf.Wav2Vec2FeatureExtractor(sampling_rate=4000, return_attention_mask=kind == "masked")
             extractor.save_pretrained(folder)
@@ -202,8 +207,11 @@ def test_vectors_are_computed_once_and_anew_for_other_weights(tiny: Settings, ma
     inode = next(cache.iterdir()).stat().st_ino
     again, same = features(dataset, encoder_of(tiny, "text", name), cache)
     assert same == key and np.array_equal(first, again) and next(cache.iterdir()).stat().st_ino == inode
-    cut = tiny.model_copy(update={"inputs": tiny.inputs.model_copy(
-        update={"text": tiny.inputs.text.model_copy(update={"max_tokens": 8})})})  # fmt: skip
+    cut = tiny.model_copy(
+        update={
+            "inputs": tiny.inputs.model_copy(update={"text": tiny.inputs.text.model_copy(update={"max_tokens": 8})})
+        }
+    )
     assert features(dataset, encoder_of(cut, "text", name), cache)[1] != key
     _replace(folder, made("bert", seed=1))
     other, changed = features(dataset, encoder_of(tiny, "text", name), cache)
@@ -351,8 +359,9 @@ def test_what_does_not_fit(tiny: Settings, made) -> None:
 
 def test_a_library_that_is_not_installed_is_named(tiny: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for library, module, modality in (
-        ("timm", "timm", "image"), ("sentence-transformers", "sentence_transformers", "text"),
-    ):  # fmt: skip
+        ("timm", "timm", "image"),
+        ("sentence-transformers", "sentence_transformers", "text"),
+    ):
         monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
         line = refusal(tiny, modality, f"{library}:resnet18")
         assert line.endswith(f"Install it: `pip install 'quickstudy[{library}]'`")
@@ -410,9 +419,10 @@ def test_names_of_timm(tiny: Settings, made, timm: list, tmp_path: Path, monkeyp
     assert "no weights 'resnet18.a9'. Known: resnet18.a1_in1k" in refusal(tiny, "image", "timm:resnet18.a9")
     assert "has no weights of 'own'" in refusal(tiny, "image", "timm:own")
     for name, get in (
-        ("resnet18", "timm/resnet18.a1_in1k"), ("resnet18@v2", "timm/resnet18.a1_in1k --revision v2"),
+        ("resnet18", "timm/resnet18.a1_in1k"),
+        ("resnet18@v2", "timm/resnet18.a1_in1k --revision v2"),
         ("somebody/own", "somebody/own"),
-    ):  # fmt: skip
+    ):
         assert refusal(tiny, "image", f"timm:{name}").endswith(f"Download it: `hf download {get}`")
     folder = made("vit")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -433,15 +443,27 @@ def test_a_torchvision_of_another_build_is_told_from_a_model_that_does_not_fit(
 def test_names_that_may_stand_in_params() -> None:
     values = {"image": "conv4", "audio": "cnn", "text": "minilm"}
     for modality, name in (
-        ("image", "timm:resnet18"), ("image", "timm:vit_base_patch16_224.augreg_in21k@v1"), ("image", "timm:./a b/c"),
-        ("audio", "transformers:facebook/wav2vec2-base"), ("text", "transformers:../models/own"),
-        ("text", "sentence-transformers:BAAI/bge-small-en-v1.5"), ("text", "sentence-transformers:~/own"),
-    ):  # fmt: skip
+        ("image", "timm:resnet18"),
+        ("image", "timm:vit_base_patch16_224.augreg_in21k@v1"),
+        ("image", "timm:./a b/c"),
+        ("audio", "transformers:facebook/wav2vec2-base"),
+        ("text", "transformers:../models/own"),
+        ("text", "sentence-transformers:BAAI/bge-small-en-v1.5"),
+        ("text", "sentence-transformers:~/own"),
+    ):
         assert Encoders(**(values | {modality: name})).model_dump() == values | {modality: name}
     for modality, name in (
-        ("image", "resnet18"), ("image", "timm:"), ("image", "sentence-transformers:a"), ("audio", "timm:resnet18"),
-        ("text", "timm:resnet18"), ("text", "transformers:a/b/c"), ("text", "transformers:a b"), ("text", ":a"),
-        ("text", "huggingface:a/b"), ("text", None), ("text", 3),
-    ):  # fmt: skip
+        ("image", "resnet18"),
+        ("image", "timm:"),
+        ("image", "sentence-transformers:a"),
+        ("audio", "timm:resnet18"),
+        ("text", "timm:resnet18"),
+        ("text", "transformers:a/b/c"),
+        ("text", "transformers:a b"),
+        ("text", ":a"),
+        ("text", "huggingface:a/b"),
+        ("text", None),
+        ("text", 3),
+    ):
         with pytest.raises(ValueError, match=r"input should be 'c|input should be 'm"):
             Encoders(**(values | {modality: name}))

@@ -44,8 +44,12 @@ def reference(network: nn.Module, x: Tensor) -> Tensor:
     if isinstance(network, Recurrent):
         layer = (nn.GRU if network.memories == 1 else nn.LSTM)(INSIDE, HIDDEN, bidirectional=True).double()
         for direction, suffix in enumerate(("l0", "l0_reverse")):
-            for ours, theirs in (("weight_in", "weight_ih"), ("weight_again", "weight_hh"),
-                                 ("bias_in", "bias_ih"), ("bias_again", "bias_hh")):  # fmt: skip
+            for ours, theirs in (
+                ("weight_in", "weight_ih"),
+                ("weight_again", "weight_hh"),
+                ("bias_in", "bias_ih"),
+                ("bias_again", "bias_hh"),
+            ):
                 ours_here = getattr(network, ours)[direction]
                 getattr(layer, f"{theirs}_{suffix}").data = ours_here.T if ours_here.ndim == 2 else ours_here
         return layer(x)[0]
@@ -54,10 +58,12 @@ def reference(network: nn.Module, x: Tensor) -> Tensor:
         for ours in network.layers:
             theirs = nn.TransformerEncoderLayer(INSIDE, HEADS, 4 * INSIDE, 0.0, F.gelu, norm_first=True).double()
             for source, target in (
-                (ours.norm_attention, theirs.norm1), (ours.norm_places, theirs.norm2),
-                (ours.answer, theirs.self_attn.out_proj), (ours.places[0], theirs.linear1),
+                (ours.norm_attention, theirs.norm1),
+                (ours.norm_places, theirs.norm2),
+                (ours.answer, theirs.self_attn.out_proj),
+                (ours.places[0], theirs.linear1),
                 (ours.places[2], theirs.linear2),
-            ):  # fmt: skip
+            ):
                 target.load_state_dict(source.state_dict())
             theirs.self_attn.in_proj_weight.data = ours.ask.weight
             theirs.self_attn.in_proj_bias.data = ours.ask.bias

@@ -43,16 +43,34 @@ def test_words_are_the_same_in_every_process() -> None:
         "print(made('words').prepare(['Hello, HELLO world!'])[0].tolist())"
     )
     said = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-                       capture_output=True, text=True, check=True).stdout for seed in "12"
-    }  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "12"
+    }
     assert said == {f"{arrays[0].tolist()}\n"}
 
 
 def test_words_part_at_blanks_and_signs() -> None:
     assert words("Can't re-open №5 (v2.0)?") == [
-        "can", "'", "t", "re", "-", "open", "no5", "(", "v2", ".", "0", ")", "?",
-    ]  # fmt: skip
+        "can",
+        "'",
+        "t",
+        "re",
+        "-",
+        "open",
+        "no5",
+        "(",
+        "v2",
+        ".",
+        "0",
+        ")",
+        "?",
+    ]
     many = made("words").prepare([f"word{i}" for i in range(2000)])[:, 0]
     assert len(set(many)) > 800  # of 1000 places, 865 are expected to be taken
 

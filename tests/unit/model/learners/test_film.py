@@ -160,9 +160,13 @@ def reference(model: MetaModel, task: TaskBatch) -> Tensor:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_it_agrees_with_a_plain_reference(model: MetaModel, modality) -> None:
     task = batch(modality)
-    parameters = [*model.encoders[modality].parameters(), *model.learner.set_encoder.parameters(),
-                  *model.learner.generators[modality].parameters(), model.learner.log_tau[modality],
-                  model.learner.alpha]  # fmt: skip
+    parameters = [
+        *model.encoders[modality].parameters(),
+        *model.learner.set_encoder.parameters(),
+        *model.learner.generators[modality].parameters(),
+        model.learner.log_tau[modality],
+        model.learner.alpha,
+    ]
     both = [model([task])[0], reference(model, task)]
     assert (both[0] - both[1]).abs().max() < 1e-8
     answers = task.targets()[1].flatten()
@@ -182,8 +186,10 @@ def test_in_training_too_the_gradient_is_that_of_the_loss(model: MetaModel, moda
     task = batch(modality, query=2)
     start = copy.deepcopy(model.state_dict())
     parameters = [*model.encoders[modality].parameters(), *model.learner.parameters()]
-    directions = [torch.randn(p.shape, generator=torch.Generator().manual_seed(i), dtype=p.dtype)
-                  for i, p in enumerate(parameters)]  # fmt: skip
+    directions = [
+        torch.randn(p.shape, generator=torch.Generator().manual_seed(i), dtype=p.dtype)
+        for i, p in enumerate(parameters)
+    ]
 
     def loss(step: float) -> Tensor:
         model.load_state_dict(start)
@@ -205,8 +211,10 @@ def test_the_running_averages_are_of_modulated_passes_alone(model: MetaModel) ->
     before = norm.running_mean.clone()
     with torch.no_grad():
         model([task])
-        inside = [model.encoders["image"].blocks[0][0](part.flatten(0, 1)).mean((0, 2, 3))
-                  for part in (task.support, task.query)]  # fmt: skip
+        inside = [
+            model.encoders["image"].blocks[0][0](part.flatten(0, 1)).mean((0, 2, 3))
+            for part in (task.support, task.query)
+        ]
     expected = 0.9 * (0.9 * before + 0.1 * inside[0]) + 0.1 * inside[1]
     assert model.training and all(module.training for module in model.modules())
     assert (norm.running_mean - expected).abs().max() < 1e-10
@@ -308,8 +316,10 @@ def test_a_task_is_learned_kept_and_asked(tiny: Settings, png, tmp_path: Path) -
     order = [4, 0, 3, 1, 5, 2]
     state = adapt(model, "image", [support[i] for i in order], [labels[i] for i in order], "digest")
     assert {name: tuple(value.shape) for name, value in state.learned.items()} == {
-        "prototypes": (3, 16), "gamma": (2 + 4 + 8 + 16,), "beta": (2 + 4 + 8 + 16,),
-    }  # fmt: skip
+        "prototypes": (3, 16),
+        "gamma": (2 + 4 + 8 + 16,),
+        "beta": (2 + 4 + 8 + 16,),
+    }
     (tmp_path / "task").write_bytes(state.to_bytes())
     back = TaskState.read(tmp_path / "task")
     assert back.to_bytes() == state.to_bytes()

@@ -25,9 +25,15 @@ from quickstudy.tasks.suites import Pool
 from quickstudy.training import Source, meta_loss, meta_train, optimiser
 
 ENCODERS: list[tuple[Modality, str]] = [
-    ("image", "conv4"), ("image", "resnet12"), ("audio", "cnn"), ("audio", "gru"), ("text", "minilm"),
-    ("text", "bytes-cnn"), ("text", "words-lstm"), ("text", "bytes-transformer"),
-]  # fmt: skip
+    ("image", "conv4"),
+    ("image", "resnet12"),
+    ("audio", "cnn"),
+    ("audio", "gru"),
+    ("text", "minilm"),
+    ("text", "bytes-cnn"),
+    ("text", "words-lstm"),
+    ("text", "bytes-transformer"),
+]
 D, STEPS = 16, 3
 
 
@@ -192,8 +198,10 @@ def test_with_a_linear_head_it_is_that_of_the_paper(
         for _ in range(STEPS):
             loss = F.cross_entropy(answer(weights, support[i]), targets[i])
             g = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-            steps = [own.alphas[n.replace(".", "_") + "_alpha"] * (s if second_order else s.detach())
-                     for n, s in zip(weights, g, strict=True)]  # fmt: skip
+            steps = [
+                own.alphas[n.replace(".", "_") + "_alpha"] * (s if second_order else s.detach())
+                for n, s in zip(weights, g, strict=True)
+            ]
             weights = {n: w - step for (n, w), step in zip(weights.items(), steps, strict=True)}
         losses.append(F.cross_entropy(answer(weights, query[i]), answers[i]))
     loss = sum(losses) / 3
