@@ -100,7 +100,7 @@ class _Follower:
         with contextlib.suppress(Exception):
             self.monitor.finish()
             if status == "FINISHED":
-                found = runs.weights_of(self.root / "build/model")
+                found = store.weights_of(self.root / "build/model")
                 own = [path for path in found if path.parent.name == self.kind] or found
                 if own:
                     self.client.set_tag(self.run_id, runs.WEIGHTS, runs.digest_of(own[0]))

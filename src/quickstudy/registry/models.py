@@ -12,8 +12,7 @@ from typing import Any
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
-from quickstudy.registry.runs import weights_of
-from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED
+from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import check_files
 
 

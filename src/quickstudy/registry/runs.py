@@ -22,7 +22,7 @@ from typing import Any
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import promotions, store
 from quickstudy.registry.ledger import Move
-from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
+from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import DIGESTS, file_digests
 from quickstudy.versions import dvc, git, lineage, stale
 
@@ -87,11 +87,6 @@ def model_key(root: Path) -> str | None:
     except FileNotFoundError:
         return None
     return digest.hexdigest()[:32] if weights else None
-
-
-def weights_of(folder: Path) -> list[Path]:
-    """Return the weights of a model: of each part, ``KIND/model.safetensors``, or of the model as a whole."""
-    return sorted([*folder.glob("model.safetensors"), *folder.glob("*/model.safetensors")])
 
 
 def digest_of(path: Path) -> str:
