@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from quickstudy.data.dataset import DatasetInfo, make_table
+from quickstudy.data.dataset import DatasetInfo, Split, make_table
 from quickstudy.starter import phrasebook
 from quickstudy.starter.work import Progress, generator, silent
 
@@ -28,7 +28,7 @@ JOINTS = (
     "{a}. oh, and {b}",
     "{a}. {B} thanks",
 )
-PINNED = {"finance": "test", "cooking": "test", "health": "test", "travel": "validation"}
+PINNED: dict[str, Split] = {"finance": "test", "cooking": "test", "health": "test", "travel": "validation"}
 """Ten groups are few for a hash to spread; the others are learned from."""
 
 

@@ -110,7 +110,7 @@ def decide(names: Sequence[str], logits: Tensor, settled: Thresholds | None, que
     """Return what queries are, from logits [Q, N]. A query may have no tag; none is unknown."""
     odds = logits if settled is None else logits - settled.values
     probabilities = odds.double().sigmoid().numpy()
-    chosen = [[names[i] for i in np.flatnonzero(row > 0.5)] for row in probabilities]
+    chosen = [[names[i] for i in np.flatnonzero(row > 0.5).tolist()] for row in probabilities]
     return Decided(probabilities, chosen, np.zeros(len(logits)), float("inf"))
 
 

@@ -16,7 +16,7 @@ from quickstudy.kinds.linear import span_coordinates
 NAME = "micro F1"
 """What `score` is called."""
 
-BASELINES = ("logreg", "centroid")
+BASELINES: tuple[str, ...] = ("logreg", "centroid")
 """One classifier a tag, against the rest."""
 
 DRAWS = 1000
@@ -64,7 +64,7 @@ def baselines(
 
     Args:
         features: [n, F]
-        episodes: of each the rows of its support [S] and of its query [Q], and the tags of both, 0 or 1: [S, N], [Q, N].
+        episodes: of each the rows of its support [S] and of its query [Q], and the tags of both [S, N], [Q, N], 0 or 1.
     """
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
     for support, query, targets, answers in episodes:
