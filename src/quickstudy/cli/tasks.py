@@ -140,7 +140,7 @@ def predict(
         name = asked.contents[i][:60] if state.modality == "text" else asked.paths[i]
         extra = [Text("unknown" if unknown[i] else "")] if verdict else []
         extra += [] if labels is None else [Text(part.shown(labels[i]), style="" if labels[i] == answers[i] else "red")]
-        table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.probabilities[i].max():.2f}", *extra)
+        table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.confidence[i]:.2f}", *extra)
     console = Console()
     console.print(table)
     if len(answers) > 20:
@@ -154,8 +154,8 @@ def predict(
         console.print(f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples")
     if json is not None:
         result["predictions"] = [
-            {"example": where, "answer": answer, "probability": round(float(chance.max()), 6), "known": not strange}
-            for where, answer, chance, strange in zip(asked.paths, answers, said.probabilities, unknown, strict=True)
+            {"example": where, "answer": answer, "probability": round(float(sure), 6), "known": not strange}
+            for where, answer, sure, strange in zip(asked.paths, answers, said.confidence, unknown, strict=True)
         ]
         _write_result(json, result)
 

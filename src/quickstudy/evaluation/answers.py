@@ -271,8 +271,8 @@ def _read_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each suite, shot and method: kind, metric (what its score is called), suite, modality, novelty,
-    way, shot, method, episodes, score, ci95 (half width), adapt_ms (median)."""
+    """Return one row for each suite, shot and method: kind, metric (its score's name), suite, modality, novelty, way,
+    shot, method, episodes, score, ci95 (half width), adapt_ms (median)."""
     rows = []
     keys = ["kind", "suite", "modality", "novelty", "way", "shot", "method"]
     for key, part in frame.groupby(keys, sort=False):
