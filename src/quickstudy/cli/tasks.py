@@ -107,6 +107,7 @@ def predict(
     from rich.table import Table
 
     from quickstudy.adaptation.table import asker
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.stats.intervals import mean_interval
 
@@ -117,7 +118,7 @@ def predict(
     state = _adapted(task)
     if out is not None:
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
-    asked = read_queries(queries, state.modality, content=content, pattern=pattern)
+    asked = read_queries(queries, ImportOptions(modality=state.modality, content=content, pattern=pattern))
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
     answers = said.answers
     # Labels count only where the task knows them: a folder's name may say something else.
@@ -334,12 +335,14 @@ def _load(uri: str) -> "tuple[MetaModel, str]":
 
 def _read(source: Path, modality: Any, pattern: str | None) -> "Dataset":
     from quickstudy.data.dataset import Dataset
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.system.progress import showing_progress
 
+    options = ImportOptions(modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
-            source, "source", modality, pattern=pattern, progress=lambda done, total: progress("read", done, total)
+            source, "source", options, progress=lambda done, total: progress("read", done, total)
         )
     return Dataset(info.model_copy(update={"name": source.stem.lower() or "source"}), table)
 
