@@ -51,13 +51,13 @@ def train(root: Path, step: str) -> FlowRun:
     lock = (root / "dvc.lock").read_text(encoding="utf-8")
     data, commit = dvc.data_hash(root), git.code_state(root).commit
     assert data and commit
-    inputs = hashlib.sha256("\n".join((commit, data, lock)).encode()).hexdigest()[:12]
+    inputs = hashlib.sha256("\n".join((commit, data, lock, step)).encode()).hexdigest()[:12]
     with get_client(sync_client=True) as client:
         deployment = _deployment(client)
         _await_worker(client, deployment.work_pool_name, step)
         run: Any = _at_work(client, deployment.id, inputs) or run_deployment(
             DEPLOYMENT,
-            parameters={"lock": lock, "data": data},
+            parameters={"lock": lock, "data": data, "stage": step},
             tags=[f"inputs:{inputs}"],
             job_variables={"env": {workspaces.COMMIT: commit}},
             timeout=0,

@@ -18,8 +18,6 @@ from quickstudy.config import load_settings
 from quickstudy.system.atomic import write_bytes
 from quickstudy.versions import dvc, stale
 
-STAGE = "meta_train"
-
 
 @task(
     name="inputs",
@@ -48,19 +46,20 @@ def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
     retry_delay_seconds=process.BACKOFF,
     retry_condition_fn=process.a_retry_can_help,
 )
-def send(root: Path) -> None:
+def send(root: Path, stage: str) -> None:
     """What was trained, into the DVC remote."""
     with telling.step(None, "outputs"):
-        dvc.push_outputs(root, [STAGE], telling.listener("outputs"))
+        dvc.push_outputs(root, [stage], telling.listener("outputs"))
 
 
 @flow(name="meta-train", persist_result=False)
-def meta_train(lock: str, data: str, project: str | None = None) -> None:
-    """Run the stage meta_train on the inputs that another run names.
+def meta_train(lock: str, data: str, stage: str = "meta_train@classify", project: str | None = None) -> None:
+    """Run a stage meta_train@KIND on the inputs that another run names.
 
     Args:
         lock: the other run's dvc.lock, which names what the stages before have made.
         data: the version of the data: DVC's hash.
+        stage: whose training it is.
         project: its folder; by default the one around the current folder.
 
     Raises:
@@ -71,13 +70,13 @@ def meta_train(lock: str, data: str, project: str | None = None) -> None:
     with process.only_run(root), notice.of_run(root), alone_on_the_gpu():
         write_bytes(root / "dvc.lock", lock.encode())
         stages = {stage.name: stage for stage in stale.stages(root)}
-        fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[STAGE].after, data)
+        fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[stage].after, data)
         train = stage_steps.bring_up_to_date.with_options(
-            name=STAGE, task_run_name=STAGE, timeout_seconds=limits.limit(STAGE)
+            name=stage, task_run_name=stage, timeout_seconds=limits.limit(stage)
         )
-        train(root, stages[STAGE], return_state=True).result()
+        train(root, stages[stage], return_state=True).result()
         if dvc.has_remote(root):
-            send.with_options(timeout_seconds=limits.limit("outputs"))(root, return_state=True).result()
+            send.with_options(timeout_seconds=limits.limit("outputs"))(root, stage, return_state=True).result()
 
 
 @contextlib.contextmanager

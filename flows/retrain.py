@@ -73,7 +73,7 @@ def retrain(
             get_run_logger().info("every stage is up to date")
             stages = ()
         for stage in stages:
-            elsewhere = stage.name == TRAINING and train_on == "gpu"
+            elsewhere = stage.name.partition("@")[0] == TRAINING and train_on == "gpu"
             step = (stage_steps.train_elsewhere if elsewhere else stage_steps.bring_up_to_date).with_options(
                 name=stage.name, task_run_name=stage.name, timeout_seconds=limit(stage.name)
             )

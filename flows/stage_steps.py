@@ -29,7 +29,8 @@ def bring_up_to_date(root: Path, stage: stale.Stage) -> Any:
     Returns:
         "ran", "up to date" or "restored" (from DVC's run cache).
     """
-    follow = registry.following(root, root / LIVE) if stage.name == "meta_train" else contextlib.nullcontext()
+    what, _, kind = stage.name.partition("@")
+    follow = registry.following(root, root / LIVE, kind) if what == "meta_train" else contextlib.nullcontext()
     with step(root, stage.name) as done, follow:
         outcome = dvc.repro(root, stage.name, listener(stage.name))
         done["outcome"] = outcome
@@ -67,7 +68,7 @@ def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
 
 def show(root: Path, stage: stale.Stage) -> None:
     """An artifact in Prefect's UI with what a stage made: its text, its table or its numbers, the first there is."""
-    key = stage.name.replace("_", "-").lower()
+    key = re.sub(r"[_@]", "-", stage.name).lower()
     places = [root / out for out in stage.outs]
     folders = list(dict.fromkeys(place if place.is_dir() else place.parent for place in places if place.exists()))
     for path in (found for folder in folders for found in sorted(folder.glob("*.md"))):

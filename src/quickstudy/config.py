@@ -1,6 +1,7 @@
 """params.yaml, validated and frozen."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
@@ -227,8 +228,8 @@ class Runs(Section):
     notify: tuple[Block, ...]
 
     def limit(self, step: str) -> float:
-        """Seconds that a step may take."""
-        return 3600 * self.hours.get(step, self.hours["other"])
+        """Return the seconds that a step may take; a stage of a kind, STAGE@KIND, as long as STAGE."""
+        return 3600 * self.hours.get(step.partition("@")[0], self.hours["other"])
 
     @field_validator("hours")
     @classmethod
@@ -300,6 +301,37 @@ class Settings(Section):
     chat: Chat
     runs: Runs
     watch: Watch
+    kinds: dict[str, dict[str, Any]]
+
+    def of(self, kind: str) -> "Settings":
+        """Return the settings of a kind: what ``kinds.KIND`` says instead of the sections above it.
+
+        Raises:
+            QuickstudyError: the kind is not listed, or sets what there is not.
+        """
+        if kind not in self.kinds:
+            raise QuickstudyError(
+                f"params.yaml lists no kind {kind!r}, but {', '.join(self.kinds)}",
+                where="kinds",
+                fix=_closest(kind, self),
+            )
+        values = self.model_dump(mode="json")
+        _merge(values, self.kinds[kind])
+        return _checked(values, f"kinds.{kind}")
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put changes, section by section, in the place of what is there."""
+    for name, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(name), dict):
+            _merge(values[name], change)
+        else:
+            values[name] = change
+
+
+def _closest(kind: str, settings: Settings) -> str:
+    near = get_close_matches(kind, settings.kinds, 1)
+    return f"Did you mean {near[0]}?" if near else "Add it there"
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:

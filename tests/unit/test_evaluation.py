@@ -18,10 +18,11 @@ from quickstudy.adaptation.state import adapt, predict
 from quickstudy.config import Episodes, Evaluate, Settings
 from quickstudy.encoders import make_encoder
 from quickstudy.evaluation.answers import METHODS, Subject, evaluate, summarise, train_from_scratch, write_evaluation
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import OURS
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze
-from quickstudy.tasks.suites import Pool, Suite
+from quickstudy.tasks.suites import Suite
 
 SEED = 3
 
@@ -48,7 +49,7 @@ def subjects(toys, model: MetaModel) -> dict[str, Subject]:
 @pytest.fixture
 def frozen(subjects: dict[str, Subject]) -> list[FrozenEpisodes]:
     settings = Episodes(count=8, shots=(1, 3), query=3, way=4, ways={})
-    pools = {name: Pool.of(s.dataset, np.ones(len(s.dataset), dtype=bool)) for name, s in subjects.items()}
+    pools = {name: pool_of(s.dataset, np.ones(len(s.dataset), dtype=bool)) for name, s in subjects.items()}
     suites = [Suite(name, "classes", pool) for name, pool in pools.items()]
     suites.append(Suite("pictures@new", "domain", pools["pictures"]))  # two suites of one dataset
     return [block for suite in suites for block in freeze(suite, settings, SEED)]

@@ -10,12 +10,13 @@ from quickstudy.config import Episodes, Reproduce, Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.lineage.verdict import Gap, _equivalent, compare
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.tasks.frozen import freeze, write_episodes
-from quickstudy.tasks.suites import Pool, Suite
+from quickstudy.tasks.suites import Suite
 
 POLICY = Reproduce(bound=0.02, dataset_bound=0.05, episodes=40)
 
@@ -35,7 +36,7 @@ def project(toys, model: MetaModel, tmp_path: Path) -> Path:
         toys("audio", classes=4, each=6, name="sounds"),
     ):
         write_dataset(tmp_path / "data", dataset.info, dataset.table)
-        pool = Pool.of(dataset, np.ones(len(dataset), dtype=bool))
+        pool = pool_of(dataset, np.ones(len(dataset), dtype=bool))
         suite = Suite(dataset.name, "classes", pool)
         blocks += freeze(suite, Episodes(count=60, shots=(1, 3), query=3, way=4, ways={}), 3)
     (tmp_path / "build/tasks").mkdir(parents=True)

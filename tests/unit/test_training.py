@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from quickstudy.config import PerModality, Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.suites import Pool
 from quickstudy.training import (
     Engine,
     Look,
@@ -36,7 +36,7 @@ from quickstudy.training.loop import _stops_early
 
 
 def source(dataset, arrays: np.ndarray) -> Source:
-    return Source(Pool.of(dataset, np.ones(len(dataset), dtype=bool)), arrays)
+    return Source.of(dataset, np.ones(len(dataset), dtype=bool), arrays)
 
 
 def made(settings: Settings, seed: int = 0, modalities=("image", "text")) -> MetaModel:
@@ -89,7 +89,7 @@ def test_a_meta_batch_is_what_the_settings_ask_for(numbered: Source, tiny: Setti
             assert len(rows[1]) == task.way * 2 and len(rows[0]) + len(rows[1]) <= train.examples.text
             assert task.way == min(12 // (shot + 2), 9)
             assert len({*rows[0], *rows[1]}) == len(rows[0]) + len(rows[1])
-            for part, targets in zip(rows, task.targets(), strict=True):
+            for part, targets in zip(rows, (task.support_targets, task.query_targets), strict=True):
                 pairs = set(zip(classes[part].tolist(), targets[0].tolist(), strict=True))
                 assert len(pairs) == task.way  # a class for each target, a target for each class
     assert shots == {1, 2, 4}
@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
 ) -> None:
     stopped_after(4, tiny, sources, tmp_path / "key")
     kept = (tmp_path / "key").read_bytes()
-    broken = [sources[0], Source(sources[1].pool, np.full_like(sources[1].arrays, np.nan))]
+    broken = [sources[0], replace(sources[1], arrays=np.full_like(sources[1].arrays, np.nan))]
     with pytest.raises(
         QuickstudyError, match=r"the loss is nan at step 3; the checkpoint of step 3 stays: .*key\. Lower train"
     ):
@@ -361,7 +361,7 @@ import json, sys, torch
 from pathlib import Path
 from quickstudy.config import Settings
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.suites import Pool
+from quickstudy.kinds.task import Pool
 from quickstudy.training import Engine, Source, meta_train
 from safetensors.torch import load_file, save_file
 
@@ -369,11 +369,14 @@ folder = Path(sys.argv[1])
 settings = Settings.model_validate_json((folder / "settings.json").read_text())
 arrays = load_file(folder / "arrays.safetensors")
 places = [arrays[name] for name in ("rows", "starts", "counts")]
-pool = Pool("texts", "text", *places, tuple(map(str, range(len(places[2])))))
+codes = torch.arange(len(places[2]))
+pool = Pool("classify", "texts", "text", *places, codes, tuple(map(str, codes.tolist())))
+labels = torch.empty(len(arrays["x"]), dtype=torch.int64)
+labels[places[0]] = codes.repeat_interleave(places[2])
 torch.manual_seed(0)
 model = MetaModel(settings.inputs, settings.model, ["text"])
 engine = Engine(settings.train)
-sources = [Source(pool, arrays["x"].numpy())]
+sources = [Source(pool, arrays["x"].numpy(), labels)]
 cost = {"cpu_seconds": 1.0 + engine.rank} | ({"cpu_wh": 5.0} if engine.rank == 0 else {})
 result = meta_train(model, sources, sources, settings, folder / "checkpoint", engine=engine, meter=lambda seconds: cost)
 curve = result.curve

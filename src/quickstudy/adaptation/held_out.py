@@ -1,41 +1,36 @@
 """How well a task is learned, told by its own examples: each in turn is left out and asked."""
 
-from collections import Counter
-
 import torch
 
 from quickstudy.adaptation.adapted import Task
+from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.left_out import left_out
+from quickstudy.kinds.scores import SCORES
 from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel
 
 MOST = 100
 """Examples that are left out, evenly spread over the task."""
-ROWS = 20_000
-"""Vectors of the tasks that are adapted at once."""
 
 
 @torch.inference_mode()
-def held_out(model: MetaModel, task: Task) -> tuple[int, int]:
-    """Leave-one-out accuracy of a task.
+def held_out(model: MetaModel, task: Task) -> tuple[float, int]:
+    """Return the leave-one-out score of a task, and how many examples were asked.
 
-    An only example of its class is not left out: without it the class is not known.
+    An example without which the task would be another one, as the only one of its class, is not left out.
 
     Returns:
-        (right, asked); (0, 0) where nothing can be left out.
+        (score, asked); (0, 0) where nothing can be left out.
     """
     assert isinstance(model.learner, VectorLearner)
-    classes, count = task.classes, Counter(task.labels)
-    places = [place for place, label in enumerate(task.labels) if count[label] > 1]
+    try:
+        names, numbers = model.head.arrange(task.targets)
+    except QuickstudyError:
+        return 0.0, 0
+    places = torch.nonzero(model.head.can_be_left_out(numbers, len(names))).squeeze(1)
     places = places[:: -(-len(places) // MOST) or 1]
-    if not places or len(classes) < 2:
-        return 0, 0
-    targets = torch.tensor([classes.index(label) for label in task.labels])
-    everything = torch.arange(len(targets))
-    right, step = 0, max(1, ROWS // len(targets))
-    for start in range(0, len(places), step):
-        out = torch.tensor(places[start : start + step])
-        kept = torch.stack([everything[everything != place] for place in out])  # [B, S - 1]
-        state = model.learner.adapt(task.vectors[kept], targets[kept], len(classes))
-        scores = model.learner.score(state, task.vectors[out][:, None])  # [B, 1, N]
-        right += int((scores[:, 0].argmax(-1) == targets[out]).sum())
-    return right, len(places)
+    if not len(places):
+        return 0.0, 0
+    answers = left_out(model.learner, model.head.pose, model.head.read, task.vectors, numbers, len(names), places)
+    (score,) = SCORES[model.kind].judge(answers[None], numbers[places][None])["score"]
+    return score, len(places)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from quickstudy.adaptation.state import adapt, predict
+from quickstudy.adaptation.adapted import answers_of, learn
 from quickstudy.data.coded import decoded
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, weights_digest
@@ -51,14 +51,13 @@ class EpisodeModel:
         modality, support = row["modality"], list(row["support"])
         examples = _decode([item["input"] for item in support], modality, f"{where}, support")
         labels = [str(item["label"]) for item in support]
-        task = adapt(self.model, modality, examples, labels, self.digest)
-        chances = predict(self.model, task, _decode(list(row["queries"]), modality, f"{where}, queries"))
-        best = chances.argmax(1)
+        task = learn(self.model, modality, examples, labels, self.digest)
+        said = answers_of(self.model, task, _decode(list(row["queries"]), modality, f"{where}, queries"))
         return {
-            "labels": [task.classes[i] for i in best],
-            "probabilities": [float(chance[i]) for chance, i in zip(chances, best, strict=True)],
-            "classes": list(task.classes),
-            "distributions": chances.tolist(),
+            "labels": said.targets,
+            "probabilities": said.probabilities.max(1).tolist(),
+            "classes": list(said.names),
+            "distributions": said.probabilities.tolist(),
         }
 
 
@@ -72,4 +71,4 @@ def _load_pyfunc(path: str) -> EpisodeModel:
     folder = Path(path)
     if (folder / DIGESTS).exists():
         check_files(folder, json.loads((folder / DIGESTS).read_text(encoding="utf-8")), folder)
-    return EpisodeModel(load_model(folder), weights_digest(folder))
+    return EpisodeModel(load_model(folder, "classify"), weights_digest(folder, "classify"))

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quickstudy.adaptation import adapted as serving
-from quickstudy.adaptation.state import TaskState, predict
+from quickstudy.adaptation.adapted import Answers, answer, answers_of, encode, fault, restored
+from quickstudy.adaptation.state import TaskState
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.columns import CONTENT_COLUMNS, LABEL_COLUMNS
+from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.system.atomic import draft
 
@@ -22,38 +24,16 @@ BUFFER = 1 << 20  # bytes read at once: of a row group, however large, no more i
 FLUSH_ROWS, FLUSH_BYTES = 16_384, 8 << 20  # what is held of the answers before it is written as one row group
 
 
-@dataclass(frozen=True)
-class Said:
-    """Of n examples."""
-
-    classes: tuple[str, ...]
-    chances: np.ndarray
-    """float64 [n, N]"""
-    known: np.ndarray | None
-    """bool [n]: false where an example seems to be of none of the classes; None where the task kept no examples, by
-    which that is told"""
-
-    @property
-    def answers(self) -> list[str]:
-        """The likeliest class of each."""
-        return [self.classes[i] for i in self.chances.argmax(1)]
-
-
-Ask = Callable[[Sequence[Any]], Said]
+Ask = Callable[[Sequence[Any]], Answers]
 """Texts, or bytes of files [n] → what the task says."""
 
 
 def asker(model: MetaModel, state: TaskState) -> Ask:
-    """How to ask a task that was adapted and kept in a file."""
+    """Return how to ask a task that was adapted and kept in a file."""
     if state.support is None:
-        return lambda examples: Said(state.classes, predict(model, state, examples), None)
-    adapted = serving.restored(model, state)
-
-    def ask(examples: Sequence[Any]) -> Said:
-        answers = serving.answer(model, adapted, serving.encode(model, state.modality, examples))
-        return Said(answers.classes, answers.probabilities, answers.unknown <= answers.threshold)
-
-    return ask
+        return lambda examples: answers_of(model, state, examples)
+    adapted = restored(model, state)
+    return lambda examples: answer(model, adapted, encode(model, state.modality, examples))
 
 
 @dataclass
@@ -68,12 +48,15 @@ class Summary:
     """rows with a label that the task knows"""
     hits: int = 0
     """of them, those whose answer is their label"""
+    metric: str = ""
+    """what the share of hits is called"""
 
 
 def predict_table(
     source: Path,
     out: Path,
     ask: Ask,
+    kind: str,
     modality: Modality,
     *,
     content: str | None = None,
@@ -98,15 +81,15 @@ def predict_table(
         raise QuickstudyError("answers are written as Parquet", where=out, fix="Name it .parquet")
     if out.exists() and source.exists() and out.samefile(source):
         raise QuickstudyError("the answers would take the place of the examples", where=out, fix="Name another --out")
-    summary = Summary()
+    summary = Summary(metric=targets_of(kind).HIT)
     with _opened(source) as file:
-        plan = _plan(file.schema_arrow, source, modality, content, keep)
+        plan = _plan(file.schema_arrow, source, targets_of(kind), modality, content, keep)
         total = file.metadata.num_rows
         with draft(out) as part, pq.ParquetWriter(part, plan.schema) as writer:
             held: list[pa.Table] = []
             rows = size = 0
             for batch in _batches(file, plan, source):
-                table = _answered(batch, plan, ask, modality, skip_bad, source, summary)
+                table = _answered(batch, plan, ask, targets_of(kind), modality, skip_bad, source, summary)
                 progress(summary.rows, total)
                 held.append(table)
                 rows, size = rows + table.num_rows, size + table.nbytes
@@ -143,7 +126,12 @@ def _opened(source: Path) -> pq.ParquetFile:
 
 
 def _plan(
-    schema: pa.Schema, source: Path, modality: Modality, content: str | None, keep: Sequence[str] | None
+    schema: pa.Schema,
+    source: Path,
+    part: Targets,
+    modality: Modality,
+    content: str | None,
+    keep: Sequence[str] | None,
 ) -> _Plan:
     names = schema.names
     there = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
@@ -159,15 +147,10 @@ def _plan(
         what = f"has a column {min(clash)!r} already, as the answers have"
         raise QuickstudyError(what, where=source, fix="Name the columns that you want by --keep")
     labels = [name for name in names if name.lower() in LABEL_COLUMNS and name != column]
-    label = next((name for name in labels if _is_text(schema.field(name).type)), None)
-    ours = (("answer", pa.string()), ("probability", pa.float64()), ("known", pa.bool_()))
+    label = next((name for name in labels if part.is_column(schema.field(name).type)), None)
+    ours = (("answer", part.ARROW), ("probability", pa.float64()), ("known", pa.bool_()))
     fields = [*(schema.field(name) for name in kept), *(pa.field(name, kind) for name, kind in ours)]
     return _Plan(column, label, kept, pa.schema(fields))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _batches(file: pq.ParquetFile, plan: _Plan, source: Path) -> Iterator[pa.RecordBatch]:
@@ -186,20 +169,27 @@ def _batches(file: pq.ParquetFile, plan: _Plan, source: Path) -> Iterator[pa.Rec
 
 
 def _answered(
-    batch: pa.RecordBatch, plan: _Plan, ask: Ask, modality: Modality, skip_bad: bool, source: Path, summary: Summary
+    batch: pa.RecordBatch,
+    plan: _Plan,
+    ask: Ask,
+    part: Targets,
+    modality: Modality,
+    skip_bad: bool,
+    source: Path,
+    summary: Summary,
 ) -> pa.Table:
     """A batch with its answers; adds to the summary."""
     cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in batch.column(plan.content).to_pylist()]
     places, said = _asked(ask, cells, modality, skip_bad, f"{source}, row", summary.rows + 1)
     labels = [None] * len(cells) if plan.label is None else batch.column(plan.label).to_pylist()
-    answer: list[str | None] = [None] * len(cells)
+    answer: list[Any] = [None] * len(cells)
     probability: list[float | None] = [None] * len(cells)
     known: list[bool | None] = [None] * len(cells)
     if said is not None:
-        for i, (place, label) in enumerate(zip(places, said.answers, strict=True)):
-            answer[place], probability[place] = label, float(said.chances[i].max())
-            known[place] = None if said.known is None else bool(said.known[i])
-            if labels[place] in said.classes:
+        for i, (place, target) in enumerate(zip(places, said.targets, strict=True)):
+            answer[place], probability[place] = target, float(said.probabilities[i].max())
+            known[place] = bool(said.known[i]) if not np.isnan(said.unknown[i]) else None
+            if labels[place] is not None and part.are_of([labels[place]], said.names):
                 summary.labelled += 1
                 summary.hits += labels[place] == answer[place]
     summary.rows += len(cells)
@@ -211,7 +201,7 @@ def _answered(
 
 def _asked(
     ask: Ask, cells: list[Any], modality: Modality, skip_bad: bool, where: str, first: int
-) -> tuple[list[int], Said | None]:
+) -> tuple[list[int], Answers | None]:
     """Answers, and the places that they are of: all of them, unless what cannot be read may be left out."""
     try:
         if not any(_is_missing(cell, modality) for cell in cells):
@@ -236,5 +226,5 @@ def _fault(cell: Any, modality: Modality) -> str | None:
     """What is wrong with an example."""
     if _is_missing(cell, modality):
         return "the text is missing or empty" if modality == "text" else f"the cell holds no bytes of an {modality}"
-    error = serving.fault(cell, modality)
+    error = fault(cell, modality)
     return error.what if error else None

@@ -72,7 +72,7 @@ def compare(
     if steps is not None:
         base = changed(base, "train.steps", steps, "--steps")
     cells = grid(base, learner or [], change or [])
-    datasets = read_datasets()
+    datasets = read_datasets("classify")
     frozen = freeze_all(datasets.values(), base, split.value)
     runs: dict[str, list[Run]] = {}
     failures: dict[str, str] = {}

@@ -73,15 +73,16 @@ def drift(
 
     from quickstudy.drift.judge import arrived, judge, unable
     from quickstudy.drift.reference import read_reference
-    from quickstudy.model.store import load_model, weights_digest
+    from quickstudy.model.store import load_model, parts_of, weights_digest
     from quickstudy.registry import resolve
 
     folder = resolve(model, root)
-    known = read_reference(folder, model)
+    parts = parts_of(folder)
+    known = {name: one for part in parts.values() for name, one in read_reference(part, model).items()}
     if source is None:
         from quickstudy.pipeline.inputs import read_datasets
 
-        batches = [arrived(dataset, known, everything) for dataset in read_datasets().values()]
+        batches = [arrived(dataset, known, everything) for kind in parts for dataset in read_datasets(kind).values()]
     elif (DATA / source / "dataset.yaml").exists():
         from quickstudy.data.dataset import read_dataset
 
@@ -102,11 +103,14 @@ def drift(
         else:
             left_out[batch.dataset.name] = why
             print(f"{batch.dataset.name}: {why}")
-    verdicts = judge(load_model(folder), known, able, settings, model) if able else []
+    verdicts = []
+    for kind in dict.fromkeys(batch.dataset.info.kind for batch in able):
+        own = [batch for batch in able if batch.dataset.info.kind == kind]
+        verdicts += judge(load_model(folder, kind), known, own, settings, model)
     if verdicts:
         _print(verdicts, settings)
     if json is not None:
-        write_json(json, _record(verdicts, left_out, settings, model, weights_digest(folder)))
+        write_json(json, _record(verdicts, left_out, settings, model, weights_digest(folder, next(iter(parts)))))
         print(f"→ {json}")
     if any(verdict.drifted for verdict in verdicts):
         raise typer.Exit(DRIFT)

@@ -1,8 +1,12 @@
-"""The stages that dvc.yaml calls: files in, files out, nothing else."""
+"""The stages that dvc.yaml calls, each for a kind of task: files in, files out, nothing else."""
+
+from typing import Annotated
 
 import typer
 
 PANEL = "Stages (dvc.yaml calls these; `quickstudy run` brings them up to date)"
+
+StageKind = Annotated[str, typer.Option("--kind", metavar="KIND", help="Of task: classify, or what params.yaml lists.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -12,15 +16,15 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(card)
 
 
-def tasks() -> None:
-    """Check the data, split it by group and freeze the evaluation episodes. data → build/tasks"""
+def tasks(kind: StageKind = "classify") -> None:
+    """Check the data, split it by group and freeze the evaluation episodes. data → build/tasks/KIND"""
     from quickstudy.pipeline.tasks import tasks
 
-    tasks()
+    tasks(kind)
 
 
-def meta_train() -> None:
-    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train
+def meta_train(kind: StageKind = "classify") -> None:
+    """Meta-train a part of the model on the meta-train groups. data, build/tasks → build/model, build/meta_train
 
     With train.processes above 1 it starts that many of itself by torchrun. Over several machines start it by torchrun
     on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m quickstudy
@@ -28,7 +32,7 @@ def meta_train() -> None:
     """
     from quickstudy.pipeline.meta_train import meta_train
 
-    meta_train()
+    meta_train(kind)
 
 
 def card() -> None:

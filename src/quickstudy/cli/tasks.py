@@ -24,6 +24,10 @@ ModelOption = Annotated[
 ModalityOption = Annotated[
     str | None, typer.Option("--modality", "-m", help="image, audio or text; told from the files where left out.")
 ]
+KindOption = Annotated[
+    str | None,
+    typer.Option("--kind", metavar="KIND", help="Of task: classify, tag …; told from the source where left out."),
+]
 PatternOption = Annotated[
     str | None, typer.Option(metavar="PATTERN", help="How file names hold the class, e.g. '{class}_{speaker}_{}'.")
 ]
@@ -43,6 +47,7 @@ def adapt(
     shots: Annotated[
         int | None, typer.Option("--shots", "-k", min=1, help="Use K examples a class, drawn by the seed; else all.")
     ] = None,
+    kind: KindOption = None,
     modality: ModalityOption = None,
     pattern: PatternOption = None,
     model: ModelOption = CHAMPION,
@@ -53,32 +58,34 @@ def adapt(
     [dim]quickstudy adapt photos/ --task defects --shots 5[/dim]
     """
 
-    from quickstudy.adaptation.state import adapt as adapt_task
+    from quickstudy.adaptation.adapted import learn
     from quickstudy.config import load_settings
     from quickstudy.ingest.importers.source import check_name
+    from quickstudy.kinds.targets import targets_of
     from quickstudy.system.environment import find_project
 
     check_name(task)
     alarm = load_settings(find_project() / "params.yaml").serve.false_alarm
-    dataset = _read(support, modality, pattern)
+    dataset = _read(support, kind, modality, pattern)
     rows = _draw(dataset, shots, seed, support)
-    loaded, digest = _load(model)
-    examples = dataset.raw(rows)
-    labels = [dataset.classes[i] for i in dataset.class_index[rows]]
-    adapt_task(loaded, dataset.modality, examples[:1] * 2, ["a", "b"], "")  # weights and kernels are warm from here on
+    loaded, digest = _load(model, dataset.info.kind)
+    examples, targets = dataset.raw(rows), targets_of(dataset.info.kind).of(dataset, rows)
+    learn(loaded, dataset.modality, examples, targets, "")  # weights and kernels are warm from here on
     names = examples if dataset.modality == "text" else [dataset.path(int(row)) or f"row {row + 1}" for row in rows]
-    state = adapt_task(loaded, dataset.modality, examples, labels, digest, names, alarm)
+    state = learn(loaded, dataset.modality, examples, targets, digest, names, alarm)
     path = STATES / f"{task}.safetensors"
     write_bytes(path, state.to_bytes())
     low, high = min(state.shots), max(state.shots)
     each = f"{low}" if low == high else f"{low} to {high}"
-    print(f"Learned {task!r} in {state.adapt_ms:.0f} ms: {len(state.classes)} classes, {each} examples each → {path}")
+    word = targets_of(state.kind).WORD
+    print(f"Learned {task!r} in {state.adapt_ms:.0f} ms: {len(state.names)} {word}, {each} examples each → {path}")
     print(f"Next: `quickstudy predict --task {task} FILES`")
 
 
 def predict(
     queries: Annotated[Path, typer.Argument(help="A file, a folder or a table; a .txt file has a text a line.")],
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="A task that was adapted.")],
+    kind: KindOption = None,
     pattern: PatternOption = None,
     model: ModelOption = CHAMPION,
     json: JsonOption = None,
@@ -105,47 +112,51 @@ def predict(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from quickstudy.adaptation.table import asker
     from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
-    from quickstudy.stats.intervals import mean_interval
+    from quickstudy.kinds.scores import SCORES
+    from quickstudy.kinds.targets import targets_of
 
     if out is None and (keep or skip_bad):
         raise QuickstudyError("--keep and --skip-bad are about the rows of --out FILE", fix="Say --out too")
     if out is not None and pattern is not None:
         raise QuickstudyError("--pattern is about the names of files, --out about a table", fix="Leave one of them out")
     state = _adapted(task)
+    if kind is not None and kind != state.kind:
+        raise QuickstudyError(f"task {task!r} is of kind {state.kind}, not {kind}", fix="Leave --kind out")
     if out is not None:
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
     asked = read_queries(queries, ImportOptions(modality=state.modality, content=content, pattern=pattern))
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
-    answers = said.answers
+    answers, part = said.targets, targets_of(state.kind)
     # Labels count only where the task knows them: a folder's name may say something else.
-    labels = asked.labels if asked.labels is not None and set(asked.labels) <= set(state.classes) else None
-    unknown = [False] * len(answers) if said.known is None else [not known for known in said.known]
+    labels = asked.labels if asked.labels is not None and part.are_of(asked.labels, state.names) else None
+    unknown = [not known for known in said.known]
     verdict = any(unknown)
     table = Table("example", "answer", "probability", *(["verdict"] if verdict else []), *(["label"] if labels else []))
     for i in range(min(len(answers), 20)):
         name = asked.contents[i][:60] if state.modality == "text" else asked.paths[i]
-        extra = ["unknown" if unknown[i] else ""] if verdict else []
-        extra += [] if labels is None else [labels[i] if labels[i] == answers[i] else f"[red]{labels[i]}[/red]"]
-        table.add_row(name, answers[i], f"{said.chances[i].max():.2f}", *extra)
+        extra = [Text("unknown" if unknown[i] else "")] if verdict else []
+        extra += [] if labels is None else [Text(part.shown(labels[i]), style="" if labels[i] == answers[i] else "red")]
+        table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.probabilities[i].max():.2f}", *extra)
     console = Console()
     console.print(table)
     if len(answers) > 20:
         console.print(f"… and {len(answers) - 20} more" + ("" if json else "; --json FILE keeps all"))
     result = _about(state, task, model)
     if labels is not None:
-        hits = [a == b for a, b in zip(answers, labels, strict=True)]
-        result["accuracy"], half = mean_interval(hits)
-        result["ci95"] = half if len(hits) > 1 else None
-        spread = f" ± {half:.3f}" if len(hits) > 1 else ""
-        console.print(f"Accuracy {result['accuracy']:.3f}{spread} on {len(hits)} labelled examples")
+        score, half = SCORES[state.kind].agreement(answers, labels)
+        result |= {"score": score, "ci95": half if len(labels) > 1 else None}
+        spread = f" ± {half:.3f}" if len(labels) > 1 else ""
+        metric = result["metric"]
+        console.print(f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples")
     if json is not None:
         result["predictions"] = [
             {"example": where, "answer": answer, "probability": round(float(chance.max()), 6), "known": not strange}
-            for where, answer, chance, strange in zip(asked.paths, answers, said.chances, unknown, strict=True)
+            for where, answer, chance, strange in zip(asked.paths, answers, said.probabilities, unknown, strict=True)
         ]
         _write_result(json, result)
 
@@ -171,6 +182,7 @@ def _predict_table(
             queries,
             out,
             ask,
+            state.kind,
             state.modality,
             content=content,
             keep=keep,
@@ -182,9 +194,10 @@ def _predict_table(
     print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
     result = _about(state, task, model) | {"rows": done.rows, "unreadable": done.unreadable, "unknown": done.unknown}
     if done.labelled:
-        result["accuracy"], half = share_interval(done.hits, done.labelled)
-        result["ci95"] = half if done.labelled > 1 else None
-        print(f"Accuracy {result['accuracy']:.3f} on the {done.labelled:,} rows with a label that the task knows")
+        result["score"], half = share_interval(done.hits, done.labelled)
+        result |= {"metric": done.metric, "ci95": half if done.labelled > 1 else None}
+        metric = f"{done.metric[0].upper()}{done.metric[1:]} {result['score']:.3f}"
+        print(f"{metric} on the {done.labelled:,} rows with a label that the task knows")
     if json is not None:
         _write_result(json, result)
 
@@ -200,7 +213,7 @@ def _adapted(task: str) -> "TaskState":
 
 
 def _loaded_for(state: "TaskState", task: str, model: str) -> "MetaModel":
-    loaded, digest = _load(model)
+    loaded, digest = _load(model, state.kind)
     if state.model != digest:
         raise QuickstudyError(
             f"task {task!r} was adapted by another model than {model}",
@@ -212,9 +225,21 @@ def _loaded_for(state: "TaskState", task: str, model: str) -> "MetaModel":
 
 def _about(state: "TaskState", task: str, model: str) -> dict[str, Any]:
     """What a result says of the task and its model."""
-    result: dict[str, Any] = {"task": task, "model": model, "model_sha256": state.model, "way": len(state.classes)}
-    shot = min(state.shots)
-    return result | {"shot": shot, "episodes": 1, "adapt_ms": state.adapt_ms, "accuracy": None, "ci95": None}
+    from quickstudy.kinds.scores import SCORES
+
+    return {
+        "kind": state.kind,
+        "metric": SCORES[state.kind].NAME,
+        "task": task,
+        "model": model,
+        "model_sha256": state.model,
+        "way": len(state.names),
+        "shot": min(state.shots),
+        "episodes": 1,
+        "adapt_ms": state.adapt_ms,
+        "score": None,
+        "ci95": None,
+    }
 
 
 def evaluate(
@@ -225,6 +250,7 @@ def evaluate(
             "frozen episodes."
         ),
     ] = None,
+    kind: KindOption = None,
     modality: ModalityOption = None,
     pattern: PatternOption = None,
     model: ModelOption = CHAMPION,
@@ -244,19 +270,25 @@ def evaluate(
     if source is None:
         from quickstudy.pipeline.evaluate import evaluate as evaluate_stage
 
-        return evaluate_stage()
+        return evaluate_stage(kind or "classify")
     from quickstudy.config import Episodes, Evaluate, load_settings
     from quickstudy.data.dataset import read_dataset
     from quickstudy.encoders.features import features
     from quickstudy.evaluation.answers import Subject, summarise
     from quickstudy.evaluation.answers import evaluate as judge
+    from quickstudy.kinds.episodes import largest_way, pool_of
+    from quickstudy.kinds.scores import SCORES
+    from quickstudy.kinds.targets import targets_of
     from quickstudy.system.progress import showing_progress
     from quickstudy.tasks.frozen import freeze
-    from quickstudy.tasks.suites import Pool, Suite, test_suites
+    from quickstudy.tasks.suites import Suite, test_suites
 
     folder = Path("data") / source
     if (folder / "dataset.yaml").exists():
         dataset = read_dataset(folder)
+        targets_of(dataset.info.kind)  # one that this version does not know is told here
+        if kind is not None and kind != dataset.info.kind:
+            raise QuickstudyError(f"is of kind {dataset.info.kind}, not {kind}", where=folder, fix="Leave --kind out")
         suites = test_suites(dataset, load_settings().splits)
         if not suites:
             fix = "Change splits.key or import it with --split test"
@@ -267,25 +299,28 @@ def evaluate(
     else:
         import numpy as np
 
-        dataset = _read(Path(source), modality, pattern)
-        suites = [Suite(dataset.name, "dataset", Pool.of(dataset, np.ones(len(dataset), dtype=bool)))]
+        dataset = _read(Path(source), kind, modality, pattern)
+        suites = [Suite(dataset.name, "dataset", pool_of(dataset, np.ones(len(dataset), dtype=bool)))]
         cache = None
     for suite in suites:
-        able = suite.pool.largest_way(shot + query)
+        able = largest_way(suite.pool, way, shot + query) or 0
         if able < way and dataset.info.episode_scope == "dataset":
+            word = targets_of(dataset.info.kind).WORD
             raise QuickstudyError(
-                f"only {able} classes have {shot + query} examples (--shot + --query), --way asks for {way}",
+                f"only {suite.pool.largest_way(shot + query)} {word} have {shot + query} examples (--shot + --query), "
+                f"--way asks for {way}",
                 where=source,
                 fix="Ask for less",
             )
-    loaded, digest = _load(model)
+    loaded, digest = _load(model, dataset.info.kind)
     if dataset.modality not in loaded.encoders:
         raise QuickstudyError(f"the model has not learned {dataset.modality}", where=model)
     settings = Episodes(count=episodes, shots=(shot,), query=query, way=way, ways={})
     frozen = [block for suite in suites for block in freeze(suite, settings, seed)]
     if not frozen:
         raise QuickstudyError(
-            f"no {dataset.info.group} has two classes of {shot + query} examples (--shot + --query)",
+            f"no {dataset.info.group} has enough {targets_of(dataset.info.kind).WORD} of {shot + query} examples "
+            "(--shot + --query)",
             where=source,
             fix="Ask for less",
         )
@@ -302,17 +337,20 @@ def evaluate(
             seed,
             lambda done, total: progress("evaluate", done, total),
         )
-    rows = summarise(frame)
+    rows, metric = summarise(frame), SCORES[dataset.info.kind].NAME
     for row in rows.itertuples():
         print(
-            f"{row.suite}: {row.way}-way {row.shot}-shot accuracy {row.accuracy:.4f} ± {row.ci95:.4f} "
+            f"{row.suite}: {row.way}-way {row.shot}-shot {metric} {row.score:.4f} ± {row.ci95:.4f} "
             f"(95% over {row.episodes} episodes), adapts in {row.adapt_ms:.0f} ms"
         )
     if json is not None:
         results = [
             {
+                "kind": row.kind,
+                "metric": metric,
                 "suite": row.suite,
-                "accuracy": row.accuracy,
+                "score": row.score,
+                **({metric: row.score} if metric.isidentifier() else {}),
                 "ci95": row.ci95,
                 "way": row.way,
                 "shot": row.shot,
@@ -324,21 +362,24 @@ def evaluate(
         _write_result(json, {**results[0], "model": model, "model_sha256": digest, "seed": seed, "suites": results})
 
 
-def _load(uri: str) -> "tuple[MetaModel, str]":
+def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
+    """A model's part for a kind, and the digest of its weights."""
     from quickstudy.model.store import load_model, weights_digest
     from quickstudy.registry import resolve
     from quickstudy.system.environment import find_project
 
     folder = resolve(uri, find_project(Path.cwd()))
-    return load_model(folder), weights_digest(folder)
+    return load_model(folder, kind), weights_digest(folder, kind)
 
 
-def _read(source: Path, modality: Any, pattern: str | None) -> "Dataset":
+def _read(source: Path, kind: str | None, modality: Any, pattern: str | None) -> "Dataset":
     from quickstudy.data.dataset import Dataset
     from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
+    from quickstudy.kinds.targets import targets_of
     from quickstudy.system.progress import showing_progress
 
+    targets_of(kind or "classify")
     options = ImportOptions(modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
@@ -348,21 +389,23 @@ def _read(source: Path, modality: Any, pattern: str | None) -> "Dataset":
 
 
 def _draw(dataset: "Dataset", shots: int | None, seed: int, source: Path) -> Any:
-    """Rows of the support set: all, or ``shots`` of each class."""
+    """Rows of the support set: all, or ``shots`` of each class, or tag."""
     import numpy as np
+
+    from quickstudy.kinds.episodes import pool_of
+    from quickstudy.kinds.targets import targets_of
 
     if shots is None:
         return np.arange(len(dataset))
     generator = np.random.default_rng(seed)
     chosen = []
-    for number, name in enumerate(dataset.classes):
-        rows = np.flatnonzero(dataset.class_index == number)
-        if len(rows) < shots:
-            raise QuickstudyError(
-                f"class {name!r} has {len(rows)} examples, --shots asks for {shots}", where=source, fix="Ask for fewer"
-            )
-        chosen.append(generator.permutation(rows)[:shots])
-    return np.concatenate(chosen)
+    pool = pool_of(dataset, np.ones(len(dataset), dtype=bool))
+    for name, start, count in zip(pool.classes, pool.starts.tolist(), pool.counts.tolist(), strict=True):
+        if count < shots:
+            what = f"{targets_of(dataset.info.kind).ONE} {name!r} has {count} examples, --shots asks for {shots}"
+            raise QuickstudyError(what, where=source, fix="Ask for fewer")
+        chosen.append(generator.permutation(pool.rows[start : start + count].numpy())[:shots])
+    return np.array(list(dict.fromkeys(np.concatenate(chosen).tolist())))  # an example of two tags is one
 
 
 def _write_result(path: Path, result: dict[str, Any]) -> None:

@@ -2,16 +2,16 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quickstudy.adaptation import adapted as serving
+from quickstudy.adaptation import adapted
+from quickstudy.adaptation.growing import Growing
 from quickstudy.adaptation.state import FALSE_ALARM, Support, TaskState
-from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
+from quickstudy.client import Answer, Example, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
@@ -28,7 +28,8 @@ class LocalQuickstudy(Quickstudy):
     def __init__(self, uri: str, project: Path | None = None):
         folder = resolve(uri, _root(uri, project))
         self._project = project
-        self.uri, self.model, self.digest = uri, load_model(folder), weights_digest(folder)
+        self.uri = uri
+        self.model, self.digest = load_model(folder, "classify"), weights_digest(folder, "classify")
 
     def adapt(
         self,
@@ -44,11 +45,12 @@ class LocalQuickstudy(Quickstudy):
             what, fix = f"false_alarm = {alarm}: not between 0 and 1", "Say 0.05 for one in twenty"
             raise QuickstudyError(what, fix=fix)
         read = read_examples(examples, modality)
-        names = read_labels(labels, len(read.contents))
+        targets = read_labels(labels, len(read.contents))
         started = time.perf_counter()
-        task = serving.Task(read.modality, tuple(names), encoded(self.model, read), self.digest)
-        adapted = serving.adapt(self.model, task, alarm)
-        return LocalTask(self.model, adapted, read.names, alarm, (time.perf_counter() - started) * 1000)
+        task = adapted.Task("classify", read.modality, tuple(targets), encoded(self.model, read), self.digest)
+        growing = Growing(self.model, task, read.names, alarm)
+        _ = growing.adapted  # what is no task is told here
+        return LocalTask(self.model, growing, (time.perf_counter() - started) * 1000)
 
     def open(self, name: str | Path) -> "LocalTask":
         path = Path(name)
@@ -59,8 +61,9 @@ class LocalQuickstudy(Quickstudy):
         if state.support is None:
             fix = "Adapt it again; a learner that changes the encoder keeps none"
             raise QuickstudyError("holds no examples, so that it cannot grow", where=path, fix=fix)
-        adapted = serving.restored(self.model, state)
-        return LocalTask(self.model, adapted, state.support.names, state.support.false_alarm, state.adapt_ms)
+        kept = state.support
+        task = adapted.Task(state.kind, state.modality, kept.targets, kept.vectors, state.model)
+        return LocalTask(self.model, Growing(self.model, task, kept.names, kept.false_alarm), state.adapt_ms)
 
     def __reduce__(self) -> Any:
         return LocalQuickstudy, (self.uri, self._project)  # in another process it is loaded there
@@ -72,43 +75,35 @@ class LocalQuickstudy(Quickstudy):
 class LocalTask(Task):
     """See `Task`. What the learner made of it is a value that a change replaces."""
 
-    def __init__(
-        self,
-        model: MetaModel,
-        adapted: serving.AdaptedTask,
-        names: Sequence[str],
-        false_alarm: float,
-        adapt_ms: float,
-    ):
-        self.modality = adapted.task.modality
-        self._model, self._adapted, self._false_alarm, self._adapt_ms = model, adapted, false_alarm, adapt_ms
-        self._examples = _numbered(adapted.task.labels, names, 1)
-        self._next = len(self._examples) + 1
+    def __init__(self, model: MetaModel, growing: Growing, adapt_ms: float):
+        self.modality = growing.task.modality
+        self._model, self._growing, self._adapt_ms = model, growing, adapt_ms
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self._adapted.task.classes
+        return self._growing.adapted.names
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        return self._examples
+        return self._growing.examples
 
     def add(self, examples: Any, labels: Any) -> list[str]:
         read = read_examples(examples, self.modality)
-        names = read_labels(labels, len(read.contents))
-        grown = self._adapted.task.with_examples(names, encoded(self._model, read))
-        self._adapted = serving.adapt(self._model, grown, self._false_alarm)
-        added = _numbered(names, read.names, self._next)
-        self._examples, self._next = self._examples + added, self._next + len(added)
-        return [example.id for example in added]
+        targets = read_labels(labels, len(read.contents))
+        grown = self._growing.copy()
+        added = grown.add(targets, read.names, encoded(self._model, read))
+        self._keep(grown)
+        return added
 
     def remove(self, ids: str | Sequence[str]) -> None:
-        gone = {ids} if isinstance(ids, str) else set(ids)
-        if missing := gone - {example.id for example in self._examples}:
-            raise QuickstudyError(f"the task has no example {min(missing)!r}", fix="task.examples has their ids")
-        places = [place for place, example in enumerate(self._examples) if example.id in gone]
-        self._adapted = serving.adapt(self._model, self._adapted.task.without(places), self._false_alarm)
-        self._examples = tuple(example for example in self._examples if example.id not in gone)
+        shrunk = self._growing.copy()
+        shrunk.remove([ids] if isinstance(ids, str) else ids)
+        self._keep(shrunk)
+
+    def _keep(self, changed: Growing) -> None:
+        """Take a changed task in the place of this one, if it is one."""
+        _ = changed.adapted
+        self._growing = changed
 
     def save(self, path: str | Path) -> None:
         write_bytes(Path(path), self.state.to_bytes())
@@ -116,54 +111,48 @@ class LocalTask(Task):
     @property
     def state(self) -> TaskState:
         """What a file keeps of it."""
-        task = self._adapted.task
-        count = Counter(task.labels)
-        names = tuple(example.name for example in self._examples)
+        learned, task = self._growing.adapted, self._growing.task
+        _, numbers = self._model.head.arrange(task.targets)
+        names = tuple(example.name for example in self.examples)
         return TaskState(
+            task.kind,
             task.modality,
-            task.classes,
-            tuple(count[name] for name in task.classes),
-            self._adapted.learned,
+            learned.names,
+            self._model.head.shots(numbers, len(learned.names)),
+            learned.learned,
             task.model,
             self._adapt_ms,
-            Support(task.labels, names, task.vectors, self._false_alarm),
+            Support(task.targets, names, task.vectors, self._growing.false_alarm),
         )
 
     def _answer(self, examples: Examples) -> list[Answer]:
-        answers = serving.answer(self._model, self._adapted, encoded(self._model, examples))
-        best = answers.probabilities.argmax(1)
+        said = self._growing.answer(encoded(self._model, examples))
         return [
             Answer(
-                answers.classes[best[i]],
-                float(answers.probabilities[i, best[i]]),
-                dict(zip(answers.classes, answers.probabilities[i].tolist(), strict=True)),
-                bool(answers.unknown[i] > answers.threshold),
-                float(answers.unknown[i]),
-                float(answers.threshold),
-                tuple(
-                    Neighbour(self._examples[place], float(likeness))
-                    for place, likeness in zip(answers.neighbours[i], answers.likeness[i], strict=True)
-                ),
-                self._adapted.task.model,
+                target,
+                float(chances.max()),
+                dict(zip(said.names, chances.tolist(), strict=True)),
+                not known,
+                float(unlike),
+                float(said.threshold),
+                self._growing.nearest(said, place),
+                self._growing.task.model,
             )
-            for i in range(len(best))
+            for place, (target, chances, known, unlike) in enumerate(
+                zip(said.targets, said.probabilities, said.known, said.unknown, strict=True)
+            )
         ]
 
 
 def encoded(model: MetaModel, examples: Examples) -> torch.Tensor:
     """float32 [n, D]; an example that cannot be read is named."""
     try:
-        return serving.encode(model, examples.modality, examples.contents)
+        return adapted.encode(model, examples.modality, examples.contents)
     except QuickstudyError:
         for number, (content, name) in enumerate(zip(examples.contents, examples.names, strict=True), 1):
-            if error := serving.fault(content, examples.modality):
+            if error := adapted.fault(content, examples.modality):
                 raise QuickstudyError(error.what, where=f"example {number} ({name})", fix=error.fix) from None
         raise
-
-
-def _numbered(labels: Sequence[str], names: Sequence[str], first: int) -> tuple[Example, ...]:
-    pairs = zip(labels, names, strict=True)
-    return tuple(Example(str(number), label, name) for number, (label, name) in enumerate(pairs, first))
 
 
 def _root(uri: str, project: Path | None) -> Path:

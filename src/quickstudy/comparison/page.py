@@ -37,14 +37,14 @@ def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], 
 
 def headings(table: pd.DataFrame) -> list[str]:
     """Of the table for people, what matters most first."""
-    modalities = [name.removeprefix("accuracy_") for name in table.columns if name.startswith("accuracy_")]
+    modalities = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
     return ["", "cell", "all", "to the best", "adapts in", *modalities, "trained in", "parameters", "memory"]
 
 
 def texts(row: pd.Series) -> list[str]:
     """What stands under the `headings` for a cell that did not fail; its number is what the picture says in a crowd."""
-    names = [str(name) for name in row.index if str(name).startswith("accuracy")]
-    overall, *each = [interval(row[name], row[name.replace("accuracy", "ci95")]) for name in names]
+    names = [str(name) for name in row.index if str(name).startswith("score")]
+    overall, *each = [interval(row[name], row[name.replace("score", "ci95")]) for name in names]
     difference, half = row["difference"], row["difference_ci95"]
     return [
         str(int(row.name) + 1),

@@ -56,10 +56,10 @@ def tradeoff(table: pd.DataFrame, found: Recommendation, episodes: str) -> tuple
     tones = [_tone(name, found) for name in rows["cell"]]
     for (_, row), area, tone in zip(rows.iterrows(), areas, tones, strict=True):
         half = 0.0 if math.isnan(row["ci95"]) else row["ci95"]
-        panel.errorbar(row["adapt_ms"], row["accuracy"], half, color=tone, elinewidth=1.3, zorder=3)
+        panel.errorbar(row["adapt_ms"], row["score"], half, color=tone, elinewidth=1.3, zorder=3)
         face = "white" if tone == MUTED else tone
-        panel.scatter(row["adapt_ms"], row["accuracy"], area, facecolor=face, edgecolor=tone, linewidth=1.3, zorder=4)
-    low, high = rows["accuracy"] - rows["ci95"].fillna(0), rows["accuracy"] + rows["ci95"].fillna(0)
+        panel.scatter(row["adapt_ms"], row["score"], area, facecolor=face, edgecolor=tone, linewidth=1.3, zorder=4)
+    low, high = rows["score"] - rows["ci95"].fillna(0), rows["score"] + rows["ci95"].fillna(0)
     room = max(0.10 * (high.max() - low.min()), 0.004)
     panel.set_ylim(low.min() - room, high.max() + room)
     panel.set_xscale("log")
@@ -118,9 +118,9 @@ def _label(
     from further away. Where there is none, the cell's number in the table has to do. All in pixels."""
     renderer = canvas.get_renderer()
     half = rows["ci95"].fillna(0.0)
-    centres = panel.transData.transform(rows[["adapt_ms", "accuracy"]].to_numpy(dtype=float))
-    lows = panel.transData.transform(np.column_stack([rows["adapt_ms"], rows["accuracy"] - half]))[:, 1]
-    highs = panel.transData.transform(np.column_stack([rows["adapt_ms"], rows["accuracy"] + half]))[:, 1]
+    centres = panel.transData.transform(rows[["adapt_ms", "score"]].to_numpy(dtype=float))
+    lows = panel.transData.transform(np.column_stack([rows["adapt_ms"], rows["score"] - half]))[:, 1]
+    highs = panel.transData.transform(np.column_stack([rows["adapt_ms"], rows["score"] + half]))[:, 1]
     radii = [math.sqrt(area / math.pi) * DPI / 72 + 1 for area in areas]
     marks = [Bbox([(x - r, y - r), (x + r, y + r)]) for (x, y), r in zip(centres, radii, strict=True)]
     bars = [Bbox([(x - 2, low), (x + 2, high)]) for (x, _), low, high in zip(centres, lows, highs, strict=True)]

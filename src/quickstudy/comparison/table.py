@@ -44,12 +44,12 @@ def tabulate(
     Each modality counts alike in what is said of all, and so does each suite and number of shots within it.
 
     Args:
-        episodes: columns cell, seed, modality, suite, shot, episode, accuracy, adapt_ms (NaN where it was not timed).
+        episodes: columns cell, seed, modality, suite, shot, episode, score, adapt_ms (NaN where it was not timed).
         costs: by the name of the cell, of each of its trainings.
         failures: by the name of the cell, why it has no episodes.
 
     Returns:
-        cell, learner, change, trainings, episodes, accuracy, ci95 (half width), accuracy_M and ci95_M for each
+        cell, learner, change, trainings, episodes, score, ci95 (half width), score_M and ci95_M for each
         modality M, difference (to the best, on the same episodes) and difference_ci95, adapt_ms_M (median), adapt_ms
         (the mean of those), train_seconds, parameters, peak_mib (means over trainings), failure.
     """
@@ -78,10 +78,10 @@ def tabulate(
             "trainings": part["seed"].nunique(),
             "episodes": sum(values.shape[1] for values in own.values()),
         }
-        row["accuracy"], row["ci95"] = means[cell.name]
+        row["score"], row["ci95"] = means[cell.name]
         for modality in modalities:
             of_it = [values for (m, _, _), values in own.items() if m == modality]
-            row[f"accuracy_{modality}"], row[f"ci95_{modality}"] = stratified_interval(of_it)
+            row[f"score_{modality}"], row[f"ci95_{modality}"] = stratified_interval(of_it)
         row["difference"], row["difference_ci95"] = 0.0, 0.0
         if cell.name != best:
             both = list(own.values()), list(answers[best].values())
@@ -94,7 +94,7 @@ def tabulate(
         row["parameters"] = cost[0].parameters
         row["peak_mib"] = float(np.mean([one.peak_mib for one in cost]))
         rows.append(row | {"failure": ""})
-    rows.sort(key=lambda row: -row["accuracy"])
+    rows.sort(key=lambda row: -row["score"])
     failed = [_failed(cell, failures[cell.name]) for cell in cells if cell.name in failures]
     return pd.DataFrame(rows + failed)
 
@@ -104,7 +104,7 @@ def recommend(table: pd.DataFrame) -> Recommendation:
 
     Where two are equally fast, or times are missing, the more accurate one is chosen.
     """
-    rows = table[table["failure"] == ""].sort_values("accuracy", ascending=False, kind="stable")
+    rows = table[table["failure"] == ""].sort_values("score", ascending=False, kind="stable")
     able = rows[rows["difference"] + rows["difference_ci95"] >= 0]
     fastest = able.sort_values("adapt_ms", kind="stable", na_position="last")
     names = able["cell"].tolist()
@@ -115,11 +115,11 @@ def _strata(episodes: pd.DataFrame) -> dict[tuple[str, str, int], np.ndarray]:
     """Accuracies [S, n] of a cell by modality, suite and shots: a row a training, a column an episode."""
     found = {}
     for key, part in episodes.groupby(KEYS, sort=True):
-        wide = part.pivot(index="seed", columns="episode", values="accuracy").sort_index().sort_index(axis=1)
+        wide = part.pivot(index="seed", columns="episode", values="score").sort_index().sort_index(axis=1)
         found[key] = wide.to_numpy()
     return found
 
 
 def _failed(cell: Cell, why: str) -> dict[str, Any]:
     change = cell.change.text if cell.change else ""
-    return {"cell": cell.name, "learner": cell.learner, "change": change, "accuracy": math.nan, "failure": why}
+    return {"cell": cell.name, "learner": cell.learner, "change": change, "score": math.nan, "failure": why}

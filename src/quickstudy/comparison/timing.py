@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from quickstudy.adaptation.state import adapt
+from quickstudy.adaptation.adapted import learn
 from quickstudy.data.dataset import Dataset
+from quickstudy.kinds.heads import HEADS
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.frozen import FrozenEpisodes
+from quickstudy.tasks.frozen import FrozenEpisodes, targets_of
 
 
 def time_adaptation(
@@ -29,16 +30,17 @@ def time_adaptation(
     total = sum(min(count, block.count) for block in frozen) * len(models)
     met: set[str] = set()
     for block in frozen:
-        way, shot = block.episodes.way, block.episodes.shot
-        labels = [str(n) for n in range(way) for _ in range(shot)]
+        shot = block.episodes.shot
+        numbers, _ = targets_of(datasets[block.dataset], block)
         for episode in range(min(count, block.count)):
             examples = datasets[block.dataset].raw(block.episodes.support[episode].flatten().numpy())
+            targets = HEADS[block.kind].plain(numbers[episode])
             if block.modality not in met:  # weights and kernels are warm from here on
                 met.add(block.modality)
                 for model in models.values():
-                    adapt(model, block.modality, examples, labels, "")
+                    learn(model, block.modality, examples, targets, "")
             for name, model in models.items():
-                ms = adapt(model, block.modality, examples, labels, "").adapt_ms
+                ms = learn(model, block.modality, examples, targets, "").adapt_ms
                 rows.append((name, block.suite, shot, episode, ms))
                 progress(len(rows), total)
     return pd.DataFrame(rows, columns=["cell", "suite", "shot", "episode", "adapt_ms"])

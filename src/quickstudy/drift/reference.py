@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from quickstudy.data.dataset import Dataset, Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import weights_digest
+from quickstudy.model.store import part_digest
 from quickstudy.system.atomic import draft
 
 FILE = "reference.safetensors"
@@ -119,7 +119,7 @@ def embed(model: MetaModel, modality: Modality, arrays: np.ndarray) -> np.ndarra
 
 
 def write_reference(folder: Path, known: Sequence[Known]) -> None:
-    """Write the file into the folder of a saved model. The bytes depend on the arguments and the weights alone."""
+    """Write the file into the folder of a model's part. The bytes depend on the arguments and the weights alone."""
     tensors: dict[str, np.ndarray] = {}
     about = []
     for one in sorted(known, key=lambda each: each.name):
@@ -132,7 +132,7 @@ def write_reference(folder: Path, known: Sequence[Known]) -> None:
             tensors[f"{one.name}/{kind}"] = numbers.astype(np.int32)
         kinds = [[kind, one.words[kind], names[kind].tolist()] for kind in one.units]
         about.append({"name": one.name, "modality": one.modality, "kinds": kinds})
-    described = {"format": FORMAT, "weights": weights_digest(folder), "datasets": about}
+    described = {"format": FORMAT, "weights": part_digest(folder), "datasets": about}
     with draft(folder / FILE) as part:
         # A second entry of the metadata would be written before or after the first, by chance.
         save_file(tensors, part, metadata={"reference": json.dumps(described, ensure_ascii=False)})
@@ -155,7 +155,7 @@ def read_reference(folder: Path, where: object = None) -> dict[str, Known]:
                 raise QuickstudyError(
                     f"{FILE} has format {described['format']}, this version reads {FORMAT}", where=where, fix=_AGAIN
                 )
-            if described["weights"] != weights_digest(folder):
+            if described["weights"] != part_digest(folder):
                 raise QuickstudyError(f"{FILE} is that of another model's weights", where=where, fix=_AGAIN)
             return {one["name"]: _known(file, one) for one in described["datasets"]}
     except FileNotFoundError:

@@ -16,23 +16,26 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Progress, Subject, adapt_ms, evaluate
 from quickstudy.evaluation.gate import Contender
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import WEIGHTS, part_of
 from quickstudy.tasks.frozen import FrozenEpisodes
 
-NOT_ANSWERED = pd.DataFrame({name: [] for name in ("suite", "dataset", "shot", "episode", "accuracy")})
+NOT_ANSWERED = pd.DataFrame({name: [] for name in ("suite", "dataset", "shot", "episode", "score")})
 
 
-def contender(name: str, folder: Path, data_digest: str, episodes_digest: str) -> Contender:
+def contender(name: str, folder: Path, kind: str, data_digest: str, episodes_digest: str) -> Contender:
     """A saved model before it has answered.
 
     Args:
         name: as the verdict calls it.
         folder: of the model; its weights are not read.
+        kind: whose part of it answers.
         data_digest, episodes_digest: what it is about to answer on.
 
     Raises:
         QuickstudyError: the folder does not say what the model is or was trained on.
     """
     try:
+        folder = part_of(folder, kind)
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
         return Contender(
@@ -41,7 +44,7 @@ def contender(name: str, folder: Path, data_digest: str, episodes_digest: str) -
             trained_on=lineage["trained_on"],
             modalities=config["modalities"],
             format=config["format"],
-            mebibytes=(folder / "model.safetensors").stat().st_size / 2**20,
+            mebibytes=(folder / WEIGHTS).stat().st_size / 2**20,
             data_digest=data_digest,
             episodes_digest=episodes_digest,
         )

@@ -302,7 +302,7 @@ def gains(evidence: Evidence) -> dict[str, Cells]:
     found: dict[str, Cells] = {}
     if evidence.champion is not None:
         old = _own(evidence.champion)
-        found["accuracy"] = _cells(new, new["accuracy"] - old["accuracy"])
+        found["accuracy"] = _cells(new, new["score"] - old["score"])
         found["calibration"] = _cells(new, _column(old, "nll") - _column(new, "nll"))
         with np.errstate(invalid="ignore", divide="ignore"):
             faster = np.log(_column(old, "adapt_ms") / _column(new, "adapt_ms"))
@@ -311,12 +311,12 @@ def gains(evidence: Evidence) -> dict[str, Cells]:
     theirs = evidence.baselines
     theirs = theirs[~theirs["method"].isin([OURS, "scratch"])]
     for method, rows in theirs.groupby("method", sort=True):
-        both = new.merge(rows[[*KEYS, "accuracy"]], how="left", on=KEYS, suffixes=("", "_theirs"))
-        if len(both) != len(new) or both["accuracy_theirs"].isna().any():
+        both = new.merge(rows[[*KEYS, "score"]], how="left", on=KEYS, suffixes=("", "_theirs"))
+        if len(both) != len(new) or both["score_theirs"].isna().any():
             raise QuickstudyError(
                 f"the baseline {method} answered other episodes", fix="Evaluate it on today's frozen episodes"
             )
-        found[f"baseline {method}"] = _cells(both, both["accuracy"] - both["accuracy_theirs"])
+        found[f"baseline {method}"] = _cells(both, both["score"] - both["score_theirs"])
     return found
 
 

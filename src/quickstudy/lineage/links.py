@@ -137,10 +137,14 @@ def _run(record: Recorded, store: str) -> Link:
     results = {
         name: value for name, value in record.metrics.items() if not name.startswith(("live/", "system/", "train/"))
     }
-    mean = results.get("evaluate/mean_accuracy")
-    facts = [("mean accuracy", f"{100 * mean:.1f} %, over suites and shots")] if mean is not None else []
-    below = results.get("evaluate/below_a_baseline")
-    facts += [("below a baseline", f"at {below:.0f} places")] if below is not None else []
+    facts = []
+    for name, value in sorted(results.items()):
+        of = name.removeprefix("evaluate/").rpartition("/")[0]
+        said = f" of {of}" if of else ""
+        if name.endswith(("mean_score", "mean_accuracy")):
+            facts.append((f"mean score{said}", f"{100 * value:.1f} %, over suites and shots"))
+        elif name.endswith("below_a_baseline"):
+            facts.append((f"below a baseline{said}", f"at {value:.0f} places"))
     facts += [("began", record.created[:19].replace("T", " ")), ("id", record.run_id), ("in", store)]
     values = {"run_id": record.run_id, "began": record.created, "tracking_uri": store, "metrics": results}
     return Link("run", f"run {record.run_id[:8]}", tuple(facts), values)

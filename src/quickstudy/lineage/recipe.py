@@ -2,10 +2,11 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -175,7 +176,7 @@ def prepare(root: Path, recipe: Recipe) -> tuple[Path, Source]:
 def needed(project: Path) -> tuple[stale.Stage, ...]:
     """The stages that lead to the model, in order."""
     stages = stale.stages(project)
-    wanted = {stage.name for stage in stages if MODEL in stage.outs}
+    wanted = {stage.name for stage in stages if any(stale.overlap(out, MODEL) for out in stage.outs)}
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted |= set(stage.after)
@@ -235,12 +236,25 @@ def _files(root: Path, record: Recorded, obstacles: list[str], notes: list[str])
     try:
         model = registry.resolve(record.model, root)
     except QuickstudyError as error:
-        if "model.safetensors" not in told:
+        if not weights_in(told):
             obstacles.append(f"{error.what}, and no digest tells what it was")
         else:
             notes.append(f"{error.what}: only its digest can be compared")
         return told, None
     return told or file_digests(model), model
+
+
+def weights_in(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of a model's weights, by path: of each part, or of a model of before there were parts."""
+    return {name: digest for name, digest in sorted(files.items()) if PurePath(name).name == "model.safetensors"}
+
+
+def together(digests: Mapping[str, str]) -> str:
+    """Return one digest of a model's weights: of one part its own, of several that of the list of them."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _changed_params(recipe: Recipe, project: Path) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from quickstudy.config import Reproduce
 from quickstudy.errors import QuickstudyError
-from quickstudy.lineage.recipe import FOLDER, MODEL, Recipe, Source, home, needed
+from quickstudy.lineage.recipe import FOLDER, MODEL, Recipe, Source, home, needed, together, weights_in
 from quickstudy.system.atomic import write_json
 from quickstudy.versions import lineage, stale
 
@@ -100,7 +100,7 @@ def judge(
     """Compare what was built with what was registered, keep it and the verdict in `home`.
 
     Equal weights are IDENTICAL. Else both models answer the same frozen episodes of the worktree: EQUIVALENT where the
-    whole 95% interval of the paired difference in accuracy lies within ± ``settings.bound``, and for each dataset
+    whole 95% interval of the paired difference of the score lies within ± ``settings.bound``, and for each dataset
     within ± ``settings.dataset_bound``: two one-sided tests, of "worse by the bound or more" and "better by the bound
     or more", that both reject, each at 2.5% (Schuirmann 1987, "A comparison of the two one-sided tests procedure and
     the power approach for assessing the equivalence of average bioavailability", J. Pharmacokinetics and
@@ -111,8 +111,11 @@ def judge(
         started: of `time.monotonic`.
         progress: told (done, total) episodes.
     """
-    weights = lineage.file_hash(project / MODEL / "model.safetensors")
-    wanted = recipe.files["model.safetensors"]
+    recorded = weights_in(recipe.files)
+    found = {name: lineage.file_hash(project / MODEL / name) for name in recorded}
+    missing = [name for name, digest in found.items() if digest is None]
+    weights = None if missing else together({name: digest or "" for name, digest in found.items()})
+    wanted = together(recorded)
     notes = list(recipe.notes)
     gap: Gap | None = None
     gaps: dict[str, Gap] = {}
@@ -122,16 +125,17 @@ def judge(
     kept = f"{FOLDER / recipe.record.run_id / MODEL}"
     if weights == wanted:
         answer, why = "IDENTICAL", "the weights have the same sha256"
-        config = lineage.file_hash(project / MODEL / "config.yaml")
-        if config != recipe.files.get("config.yaml", config):
-            notes.append("config.yaml beside them differs")
+        for name in (str(Path(name).with_name("config.yaml")) for name in recorded):
+            config = lineage.file_hash(project / MODEL / name)
+            if config != recipe.files.get(name, config):
+                notes.append(f"{name} beside them differs")
         follow = "Nothing to do: the record is enough to build it again."
         if recipe.model is None:
             follow = f"The registered files are damaged, the rebuilt ones are as they were registered: {kept}"
     else:
         where += differences(recipe, project)
         if weights is None:
-            why = failure or f"the stages did not write {MODEL}/model.safetensors"
+            why = failure or f"the stages did not write {MODEL}/{missing[0]}"
         elif recipe.model is None:
             why = "the weights differ, and the registered files are damaged, so that they cannot answer"
         else:
@@ -188,7 +192,7 @@ def read_verdict(root: Path, run_id: str) -> Verdict:
 def _equivalent(gap: Gap, gaps: Mapping[str, Gap], settings: Reproduce) -> tuple[Answer, str]:
     far = {name: at for name, at in gaps.items() if not at.within(settings.dataset_bound)}
     overall = (
-        f"{gap} of accuracy, {'within' if gap.within(settings.bound) else 'not within'} ± {100 * settings.bound:g}"
+        f"{gap} of the score, {'within' if gap.within(settings.bound) else 'not within'} ± {100 * settings.bound:g}"
     )
     if gap.within(settings.bound) and not far:
         return "EQUIVALENT", f"the weights differ, the answers do not: {overall}"
@@ -216,19 +220,26 @@ def compare(
     Raises:
         QuickstudyError: one of them cannot answer.
     """
+    import pandas as pd
+
     from quickstudy.stats.intervals import paired_interval
 
     def half(shift: int) -> Callable[[int, int], None]:
         return lambda done, total: progress(done + shift * total, 2 * total)
 
-    theirs = _answers(registered, project, episodes, half(0))
-    ours = _answers(project / MODEL, project, episodes, half(1))
+    from quickstudy.model.store import parts_of
+
+    kinds = sorted(parts_of(registered).keys() & parts_of(project / MODEL).keys())
+    theirs, ours = (
+        pd.concat([_answers(folder, kind, project, episodes, half(shift)) for kind in kinds], ignore_index=True)
+        for shift, folder in enumerate((registered, project / MODEL))
+    )
     keys = ["dataset", "suite", "shot"]
     if not ours[[*keys, "episode"]].equals(theirs[[*keys, "episode"]]):
         raise QuickstudyError("they know different modalities", where=MODEL)
     found: dict[str, list[tuple[Any, Any]]] = {}
     for (dataset, _, _), part in ours.groupby(keys, sort=False):
-        pair = part["accuracy"].to_numpy(), theirs.loc[part.index, "accuracy"].to_numpy()
+        pair = part["score"].to_numpy(), theirs.loc[part.index, "score"].to_numpy()
         found.setdefault(str(dataset), []).append(pair)
 
     def gap(pairs: Sequence[tuple[Any, Any]]) -> Gap:
@@ -238,23 +249,21 @@ def compare(
     return gap(everything), {name: gap(pairs) for name, pairs in found.items()}, len(ours)
 
 
-def _answers(folder: Path, project: Path, episodes: int, progress: Callable[[int, int], None]) -> "pd.DataFrame":
-    from dataclasses import replace
-
+def _answers(
+    folder: Path, kind: str, project: Path, episodes: int, progress: Callable[[int, int], None]
+) -> "pd.DataFrame":
     from quickstudy.config import Evaluate
     from quickstudy.data.dataset import read_dataset
     from quickstudy.encoders.features import features
     from quickstudy.evaluation.answers import Subject, evaluate
     from quickstudy.model.store import load_model
     from quickstudy.tasks.frozen import read_episodes
-    from quickstudy.tasks.suites import Episodes
 
-    model = load_model(folder)
-    frozen = [
-        replace(block, episodes=Episodes(block.episodes.support[:episodes], block.episodes.query[:episodes]))
-        for block in read_episodes(project / "build/tasks/episodes.parquet")
-        if block.modality in model.encoders
-    ]
+    model = load_model(folder, kind)
+    frozen_at = project / "build/tasks" / kind / "episodes.parquet"
+    if not frozen_at.exists():  # a commit of before there were kinds
+        frozen_at = project / "build/tasks/episodes.parquet"
+    frozen = [block.part(0, episodes) for block in read_episodes(frozen_at, kind) if block.modality in model.encoders]
     subjects = {}
     for name in dict.fromkeys(block.dataset for block in frozen):
         dataset = read_dataset(project / "data" / name)
@@ -281,7 +290,7 @@ def differences(recipe: Recipe, project: Path) -> list[str]:
                 for name in dict.fromkeys([*old, *new])
                 if old.get(name) != new.get(name)
             ]
-        if MODEL in stage.outs:
+        if any(stale.overlap(out, MODEL) for out in stage.outs):
             before, after = recipe.lineage.get("features", {}), lineage.feature_hashes(project)
             both = before.keys() & after.keys()
             found += _pairs(

@@ -1,7 +1,6 @@
 """The whole model: model(data, task) = f_θ(data) + α · g_φ(task)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,38 +10,21 @@ from torch.nn import functional as F
 from quickstudy.config import Inputs, Model
 from quickstudy.data.dataset import Modality
 from quickstudy.encoders import Encoder, make_encoder
+from quickstudy.kinds.heads import HEADS, Head
+from quickstudy.kinds.task import TaskBatch, turned
 from quickstudy.learners import State, VectorLearner, make_learner
 
 CHUNK = 64  # rows
 TAU = 10.0  # at the start
 
 
-@dataclass(frozen=True)
-class TaskBatch:
-    """Tasks of one modality, way and shot, ready for the encoder. Rows come class by class."""
-
-    modality: Modality
-    support: Tensor
-    """[B, N·K, ...] arrays of the modality's frozen front"""
-    query: Tensor
-    """[B, N·Q, ...]"""
-    way: int
-
-    def targets(self) -> tuple[Tensor, Tensor]:
-        """int64 [B, N·K], [B, N·Q]: the class of each row."""
-        labels = torch.arange(self.way, device=self.support.device)
-        b = len(self.support)
-        support = labels.repeat_interleave(self.support.shape[1] // self.way).expand(b, -1)
-        query = labels.repeat_interleave(self.query.shape[1] // self.way).expand(b, -1)
-        return support, query
-
-
 class MetaModel(nn.Module):
-    """An encoder f_θ for each modality, into one space, and one learner α · g_φ for all of them."""
+    """The part of the model for one kind: an encoder f_θ for each modality, into one space, and one learner α · g_φ for
+    all of them, which the kind's head puts its tasks to."""
 
-    def __init__(self, inputs: Inputs, shape: Model, modalities: Iterable[Modality]):
+    def __init__(self, inputs: Inputs, shape: Model, modalities: Iterable[Modality], kind: str = "classify"):
         super().__init__()
-        self.inputs, self.shape = inputs, shape
+        self.inputs, self.shape, self.kind = inputs, shape, kind
         self.encoders = nn.ModuleDict({m: make_encoder(m, inputs, shape) for m in sorted(modalities)})
         # τ of each modality: how sharply its vectors tell classes apart, in the squared length of the vectors.
         self.log_tau = nn.ParameterDict({m: nn.Parameter(torch.tensor(TAU).log()) for m in self.encoders})
@@ -65,18 +47,38 @@ class MetaModel(nn.Module):
             vectors = vectors.float()
         return F.normalize(vectors, dim=-1) * (self.log_tau[modality] / 2).exp()
 
+    @property
+    def head(self) -> Head:
+        """How the kind puts its tasks to the learner."""
+        return HEADS[self.kind]
+
     def adapt(self, modality: Modality, support: Tensor, targets: Tensor, way: int) -> State:
-        """What support sets teach: arrays [B, S, ...] and int64 [B, S] → State"""
+        """Return what support sets teach.
+
+        Args:
+            support: arrays [B, S, ...]
+            targets: [B, S, ...] of the kind.
+            way: N
+
+        Returns:
+            tensors [B·F, ...], of the F choices that the kind makes of a task.
+        """
         if isinstance(self.learner, VectorLearner):
             vectors = self.encode(modality, support.flatten(0, 1)).unflatten(0, support.shape[:2])
-            return self.learner.adapt(vectors, targets, way)
-        return self.learner.adapt(self.encoder(modality), support, targets, way)
+            return self.learner.adapt(*self.head.pose(vectors, targets, way))
+        return self.learner.adapt(self.encoder(modality), *self.head.pose(support, targets, way))
 
     def score(self, modality: Modality, state: State, query: Tensor) -> Tensor:
-        """Arrays [B, Q, ...] → logits [B, Q, N]"""
+        """Answer queries, arrays [B, Q, ...] → [B, Q, N]."""
         if isinstance(self.learner, VectorLearner):
-            return self.learner.score(state, self.encode(modality, query.flatten(0, 1)).unflatten(0, query.shape[:2]))
-        return self.learner.score(self.encoder(modality), state, query)
+            return self.answer(state, self.encode(modality, query.flatten(0, 1)).unflatten(0, query.shape[:2]))
+        logits = self.learner.score(self.encoder(modality), state, _for_each_choice(query, state))
+        return self.head.read(logits, len(query))
+
+    def answer(self, state: State, query: Tensor) -> Tensor:
+        """Answer queries that are vectors already, [B, Q, D] → [B, Q, N]."""
+        assert isinstance(self.learner, VectorLearner)
+        return self.head.read(self.learner.score(state, _for_each_choice(query, state)), len(query))
 
     def forward(self, tasks: list[TaskBatch], turns: int = 1) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.
@@ -85,29 +87,33 @@ class MetaModel(nn.Module):
         learner that changes the encoder takes one entry after the other, and has one turn.
 
         Args:
-            turns: ask each task so many times, at most K + Q. At turn r the examples of a class are moved on by r
-                places, so that others are support and query. The encoder, which takes most of the time, runs once.
+            turns: ask each task so many times, at most K + Q (see `quickstudy.kinds.task.turned`). The encoder, which
+                takes most of the time, runs once.
 
         Returns:
-            for each entry of ``tasks`` the logits [B·R, N·Q, N], turn by turn: R is ``turns`` or K + Q.
+            for each entry of ``tasks`` the answers [R·B, N·Q, N], turn by turn: R is ``turns`` or K + Q.
         """
         if not isinstance(self.learner, VectorLearner):
             return [self._answer(task) for task in tasks]
-        supports, queries, targets = [], [], []
+        supports, queries, targets, sizes = [], [], [], []
         for task, vectors in zip(tasks, self._encode_together(tasks), strict=True):
             b, s, q = len(task.support), task.support.shape[1], task.query.shape[1]
-            support, query = vectors.split([b * s, b * q])
-            shot = s // task.way
-            examples = torch.cat([support.view(b, task.way, shot, -1), query.view(b, task.way, q // task.way, -1)], 2)
-            rolled = torch.cat([examples.roll(-turn, 2) for turn in range(min(turns, examples.shape[2]))])
-            supports.append(rolled[:, :, :shot].flatten(1, 2))
-            queries.append(rolled[:, :, shot:].flatten(1, 2))
-            targets.append(task.targets()[0][:1].expand(len(rolled), -1))
-        way = max(task.way for task in tasks)
+            rows, asked = (part.unflatten(0, (b, -1)) for part in vectors.split([b * s, b * q]))
+            rows, asked = turned(rows, asked, task.way, turns)
+            taught, _ = turned(task.support_targets, task.query_targets, task.way, turns)
+            rows, taught, way = self.head.pose(rows, taught, task.way)
+            sizes.append((len(asked), asked.shape[1], way))
+            supports.append(rows)
+            queries.append(asked.repeat_interleave(len(rows) // len(asked), 0))
+            targets.append(taught)
         with torch.autocast(supports[0].device.type, enabled=False):
-            logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), way)
+            most = max(way for _, _, way in sizes)
+            logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), most)
         parts = logits.split([len(support) for support in supports])
-        return [part[:, : task.query.shape[1], : task.way] for part, task in zip(parts, tasks, strict=True)]
+        return [
+            self.head.read(part[:, :asked, :way], tasks_posed)
+            for part, (tasks_posed, asked, way) in zip(parts, sizes, strict=True)
+        ]
 
     def _encode_together(self, tasks: list[TaskBatch]) -> list[Tensor]:
         """Of each entry the vectors of its support and then of its queries, [B·S + B·Q, D]; one pass a modality."""
@@ -120,8 +126,13 @@ class MetaModel(nn.Module):
         return [vectors[place] for place in range(len(tasks))]
 
     def _answer(self, task: TaskBatch) -> Tensor:
-        state = self.adapt(task.modality, task.support, task.targets()[0], task.way)
+        state = self.adapt(task.modality, task.support, task.support_targets, task.way)
         return self.score(task.modality, state, task.query)
+
+
+def _for_each_choice(query: Tensor, state: State) -> Tensor:
+    """Queries [B, Q, ...] → [B·F, Q, ...], F times over where a task became F choices."""
+    return query.repeat_interleave(len(next(iter(state.values()))) // len(query), 0)
 
 
 def _pad(blocks: list[Tensor], value: float) -> Tensor:

@@ -1,4 +1,7 @@
-"""A saved model is a folder: model.safetensors, config.yaml, lineage.json. No pickle."""
+"""A saved model is a folder with a part for each kind: KIND/{model.safetensors, config.yaml, lineage.json}. No pickle.
+
+Models of before there were kinds have the part for classify in the folder itself.
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,19 +18,23 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 
 FORMAT = 2
+WEIGHTS = "model.safetensors"
 
 
 def save_model(model: MetaModel, folder: Path, lineage: Mapping[str, Any]) -> None:
-    """Write a model. The bytes depend on the weights, the settings and the lineage alone.
+    """Write the part of a model for its kind, into ``folder/KIND``. The bytes depend on the weights, the settings and
+    the lineage alone.
 
     Args:
         lineage: what it learned from; whatever can be written as JSON.
     """
+    folder = folder / model.kind
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in sorted(model.state_dict().items())}
-    save_file(weights, folder / "model.safetensors")
+    save_file(weights, folder / WEIGHTS)
     config = {
         "format": FORMAT,
+        "kind": model.kind,
         "modalities": sorted(model.encoders),
         "inputs": model.inputs.model_dump(mode="json"),
         "model": model.shape.model_dump(mode="json"),
@@ -36,12 +43,38 @@ def save_model(model: MetaModel, folder: Path, lineage: Mapping[str, Any]) -> No
     (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path) -> MetaModel:
-    """Read a model, ready to answer.
+def parts_of(folder: Path) -> dict[str, Path]:
+    """Return the folder of each part of a saved model, by kind; none where there is no model."""
+    if (folder / WEIGHTS).is_file():
+        return {"classify": folder}
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
+
+
+def part_of(folder: Path, kind: str) -> Path:
+    """Return the folder of a model's part for a kind.
 
     Raises:
-        QuickstudyError: no model there, or one of another format, or damaged.
+        QuickstudyError: no model there, or none with this part.
     """
+    parts = parts_of(folder)
+    if not parts:
+        raise QuickstudyError("no model there", where=folder / kind / WEIGHTS, fix="`quickstudy run` trains one")
+    if kind not in parts:
+        raise QuickstudyError(
+            f"the model has no part for {kind} (it has {', '.join(parts)})",
+            where=folder,
+            fix=f"Import a dataset of kind {kind} and `quickstudy run`, or name another version",
+        )
+    return parts[kind]
+
+
+def load_model(folder: Path, kind: str) -> MetaModel:
+    """Read the part of a model for a kind, ready to answer.
+
+    Raises:
+        QuickstudyError: no model there, none with this part, or one of another format, or damaged.
+    """
+    folder = part_of(folder, kind)
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
@@ -51,10 +84,10 @@ def load_model(folder: Path) -> MetaModel:
                 fix="Train it again with `quickstudy run`",
             )
         inputs, shape = Inputs.model_validate(config["inputs"]), Model.model_validate(config["model"])
-        model = MetaModel(inputs, shape, config["modalities"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model = MetaModel(inputs, shape, config["modalities"], config.get("kind", "classify"))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
-        missing = error.filename or folder / "model.safetensors"  # safetensors leaves the name out
+        missing = error.filename or folder / WEIGHTS  # safetensors leaves the name out
         raise QuickstudyError("no model there", where=missing, fix="`quickstudy run` trains one") from None
     except QuickstudyError:
         raise
@@ -66,6 +99,11 @@ def load_model(folder: Path) -> MetaModel:
     return model.eval()
 
 
-def weights_digest(folder: Path) -> str:
-    """sha256 of model.safetensors, hexadecimal."""
-    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+def part_digest(part: Path) -> str:
+    """Return the sha256 of the weights in a part's own folder, hexadecimal."""
+    return sha256((part / WEIGHTS).read_bytes()).hexdigest()
+
+
+def weights_digest(folder: Path, kind: str) -> str:
+    """Return the sha256 of a part's weights, hexadecimal."""
+    return part_digest(part_of(folder, kind))

@@ -54,7 +54,7 @@ def compare_all(
 ) -> Run:
     """Train a model and judge it; what was done before is read."""
     with threads_of(settings.train.threads):
-        training = prepare_training(settings, datasets, progress)
+        training = prepare_training(settings, frozen[0].kind, datasets, progress)
         folder = CELLS / training.key
         cost = _train(training, settings, folder, lambda done, total: progress(title, done, total))
         answers = _judge(folder, settings, datasets, frozen, f"{title}: judge", progress)
@@ -106,7 +106,7 @@ def _judge(
 ) -> pd.DataFrame:
     """One row an episode of what the model has learned; kept in FOLDER, a file a dataset."""
     try:
-        model = load_model(folder / "model")
+        model = load_model(folder / "model", frozen[0].kind)
     except QuickstudyError as error:
         raise QuickstudyError(error.what, where=folder, fix="Delete the folder: it is then trained anew") from None
     blocks = [block for block in frozen if block.modality in model.encoders]
@@ -171,7 +171,7 @@ def time_all(
     path = CELLS / f"times-{digest.hexdigest()}.parquet"
     with contextlib.suppress(OSError, ValueError):
         return pd.read_parquet(path)
-    models = {name: load_model(folder / "model") for name, folder in folders.items()}
+    models = {name: load_model(folder / "model", frozen[0].kind) for name, folder in folders.items()}
     blocks = [block for block in frozen if all(block.modality in model.encoders for model in models.values())]
     times = time_adaptation(models, datasets, blocks, count, lambda done, total: progress("time", done, total))
     with draft(path) as part:

@@ -1,10 +1,10 @@
-"""The stage evaluate: build/model, build/tasks → build/evaluate."""
+"""The stage evaluate of a kind: build/model/KIND, build/tasks/KIND → build/evaluate/KIND."""
 
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import answers
-from quickstudy.evaluation.answers import Subject, beaten_by, summarise, write_evaluation
-from quickstudy.model.store import load_model
+from quickstudy.evaluation.answers import Subject, beaten_by, nothing_to_judge, summarise, write_evaluation
+from quickstudy.model.store import load_model, parts_of
 from quickstudy.pipeline.arrays import read_arrays, set_threads
 from quickstudy.pipeline.inputs import read_datasets
 from quickstudy.pipeline.paths import EVALUATE, MODEL, TASKS
@@ -12,19 +12,29 @@ from quickstudy.system.progress import showing_progress
 from quickstudy.tasks.frozen import read_episodes
 
 
-def evaluate() -> None:
-    """Judge the model on the frozen episodes, beside the baselines. build/model, build/tasks → build/evaluate"""
-    settings = load_settings()
+def evaluate(kind: str) -> None:
+    """Judge the model's part for a kind on its frozen episodes, beside the baselines.
+
+    Raises:
+        QuickstudyError: there are no episodes of what the model has learned.
+    """
+    settings = load_settings().of(kind)
     set_threads(settings)
-    model = load_model(MODEL)
-    frozen = [block for block in read_episodes(TASKS / "episodes.parquet") if block.modality in model.encoders]
+    folder = EVALUATE / kind
+    if not parts_of(MODEL).get(kind):
+        nothing_to_judge(folder)
+        print(f"{kind}: nothing to judge, the model has no such part")
+        return
+    model = load_model(MODEL, kind)
+    episodes = TASKS / kind / "episodes.parquet"
+    frozen = [block for block in read_episodes(episodes, kind) if block.modality in model.encoders]
     if not frozen:
         raise QuickstudyError(
             f"no episodes of what the model has learned ({', '.join(model.modalities)})",
-            where=TASKS / "episodes.parquet",
+            where=episodes,
             fix="Import such data for meta-test, or other data for meta-train",
         )
-    datasets = read_datasets()
+    datasets = read_datasets(kind)
     with showing_progress() as progress:
         arrays = read_arrays(
             {name: datasets[name] for name in dict.fromkeys(block.dataset for block in frozen)}, model, progress
@@ -38,6 +48,6 @@ def evaluate() -> None:
             settings.seed,
             lambda done, total: progress("evaluate", done, total),
         )
-    write_evaluation(EVALUATE, frame)
+    write_evaluation(folder, frame)
     below = beaten_by(summarise(frame))
-    print(f"{len(frame):,} episodes judged; below a baseline's interval at {len(below)} places")
+    print(f"{kind}: {len(frame):,} episodes judged; below a baseline's interval at {len(below)} places")

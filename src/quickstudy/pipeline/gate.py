@@ -16,7 +16,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import contenders
 from quickstudy.evaluation.answers import Subject
 from quickstudy.evaluation.gate import Evidence, Verdict, check_kind, judge_until_settled
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.model.store import load_model, parts_of, weights_digest
 from quickstudy.pipeline.arrays import read_arrays
 from quickstudy.pipeline.inputs import read_datasets
 from quickstudy.pipeline.paths import CARD, EVALUATE, GATE, MODEL, TASKS, gate_folder
@@ -38,22 +38,26 @@ def judge_versions(
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     _are_todays(root)
-    splits, episodes = _splits(TASKS / "splits.yaml"), file_hash(TASKS / "episodes.parquet")
+    splits, episodes = _splits(TASKS / "classify/splits.yaml"), file_hash(TASKS / "classify/episodes.parquet")
     data = dvc.data_hash(root)
     assert episodes is not None and data is not None
     numbers = (challenger,) if champion is None else (challenger, champion)
     folders = [registry.resolve(f"models:/{registry.NAME}/{number}", root) for number in numbers]
     both = [
-        contenders.contender(f"version {number}", folder, data, episodes)
+        contenders.contender(f"version {number}", folder, "classify", data, episodes)
         for number, folder in zip(numbers, folders, strict=True)
     ]
     if champion is not None:
         check_kind(both[1], both[0])
-    models = [load_model(folder) for folder in folders]
-    digests = [weights_digest(folder) for folder in folders]
-    frozen = [block for block in read_episodes(TASKS / "episodes.parquet") if block.modality in models[0].encoders]
+    models = [load_model(folder, "classify") for folder in folders]
+    digests = [weights_digest(folder, "classify") for folder in folders]
+    frozen = [
+        block
+        for block in read_episodes(TASKS / "classify/episodes.parquet", "classify")
+        if block.modality in models[0].encoders
+    ]
     names = list(dict.fromkeys(block.dataset for block in frozen))
-    datasets = {name: dataset for name, dataset in read_datasets().items() if name in names}
+    datasets = {name: dataset for name, dataset in read_datasets("classify").items() if name in names}
     subjects = []
     for model in models:  # their encoders may read an example differently
         arrays = read_arrays(datasets, model, progress)
@@ -90,7 +94,7 @@ def judge_versions(
         with draft(path) as part:
             times.rename(columns=str).to_parquet(part, index=False)
 
-    baselines = _baselines(EVALUATE / "episodes.parquet")
+    baselines = _baselines(EVALUATE / "classify/episodes.parquet")
 
     def evidence(count: int) -> Evidence:
         these = [
@@ -112,7 +116,7 @@ def judge_versions(
 
     verdict = judge_until_settled(evidence, settings.gate, max(block.count for block in frozen))
     write_json(folder / "verdict.json", verdict.record())
-    if (MODEL / "model.safetensors").exists() and weights_digest(MODEL) == digests[0] and CARD.exists():
+    if "classify" in parts_of(MODEL) and weights_digest(MODEL, "classify") == digests[0] and CARD.exists():
         # The card of the stage knows no champion; this one does. What the card shows of the version is in build/.
         shutil.copy(folders[0] / "lineage.json", folder)
         write_card(Path("build"), folder / "card", gate=folder)
@@ -122,7 +126,7 @@ def judge_versions(
 def _are_todays(root: Path) -> None:
     """Check that the episodes and the baselines' answers are of today's data and settings."""
     stale = stale_.stale(root)
-    for step in ("data", "tasks", "evaluate"):
+    for step in ("data", "tasks@classify", "evaluate@classify"):
         if step in stale:
             raise QuickstudyError(
                 f"its evidence would be older than what is here now ({step}: {stale[step][0]})",
@@ -140,5 +144,5 @@ def _splits(path: Path) -> dict[str, list[str]]:
 
 
 def _baselines(path: Path) -> pd.DataFrame:
-    columns = ["dataset", "suite", "shot", "episode", "method", "accuracy"]
+    columns = ["dataset", "suite", "shot", "episode", "method", "score"]
     return pd.read_parquet(path, columns=columns)

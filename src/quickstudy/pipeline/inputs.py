@@ -6,14 +6,23 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.pipeline.paths import DATA
 
 
-def read_datasets() -> dict[str, Dataset]:
-    """All of data/ in memory, by name. QuickstudyError where there is none."""
-    return {name: read_dataset(DATA / name) for name in _names()}
+def read_datasets(kind: str) -> dict[str, Dataset]:
+    """Return the datasets of a kind in memory, by name.
+
+    Raises:
+        QuickstudyError: there is no dataset at all.
+    """
+    return {dataset.name: read_dataset(DATA / dataset.name) for dataset in open_datasets(kind).values()}
 
 
-def open_datasets() -> dict[str, Dataset]:
-    """All of data/ by name, its examples read as they are asked for. QuickstudyError where there is none."""
-    return {name: read_dataset(DATA / name, PLACES, MEMORY) for name in _names()}
+def open_datasets(kind: str) -> dict[str, Dataset]:
+    """Return the datasets of a kind by name, their examples read as they are asked for.
+
+    Raises:
+        QuickstudyError: there is no dataset at all.
+    """
+    found = {name: read_dataset(DATA / name, PLACES, MEMORY) for name in _names()}
+    return {name: dataset for name, dataset in found.items() if dataset.info.kind == kind}
 
 
 def _names() -> list[str]:

@@ -1,4 +1,4 @@
-"""The stage meta_train: data, build/tasks → build/model, build/meta_train."""
+"""The stage meta_train of a kind: data, build/tasks/KIND → build/model/KIND, build/meta_train/KIND."""
 
 import json
 import os
@@ -15,13 +15,15 @@ import typer
 
 from quickstudy.config import Settings, load_settings
 from quickstudy.data.dataset import Dataset
+from quickstudy.data.manifest import MANIFEST
 from quickstudy.drift.reference import Known, remember, write_reference
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.episodes import EPISODES
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.pipeline.arrays import read_arrays, set_threads
 from quickstudy.pipeline.inputs import open_datasets
-from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL
+from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, TASKS
 from quickstudy.system.atomic import write_json
 from quickstudy.system.processes import stream
 from quickstudy.system.progress import showing_progress
@@ -34,23 +36,28 @@ from quickstudy.training.loop import meta_train as fit
 KEPT_CHECKPOINTS = 3
 
 
-def meta_train() -> None:
-    """Meta-train the model on the meta-train groups. data, build/tasks → build/model, build/meta_train
+def meta_train(kind: str) -> None:
+    """Meta-train the model's part for a kind on the meta-train groups.
 
-    With train.processes above 1 it starts that many of itself by torchrun. Over several machines start it by torchrun
-    on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m quickstudy
-    meta_train`, in project folders on a file system that they share.
+    With train.processes above 1 it starts that many of itself by torchrun. Where the project has no dataset of the kind
+    there is no part, and that is what is written.
+
+    Raises:
+        QuickstudyError: nothing can be learned from the data, the settings make no model, or the training diverges.
     """
-    settings = load_settings()
+    settings = load_settings().of(kind)
+    if not json.loads((TASKS / kind / MANIFEST).read_text(encoding="utf-8"))["datasets"]:
+        _nothing(kind)
+        return
     if settings.train.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _in_processes(settings.train.processes, settings.train.threads)
+        _in_processes(kind, settings.train.processes, settings.train.threads)
         return
 
     set_threads(settings)
     engine = Engine(settings.train)
     with engine.fabric.rank_zero_first(), showing_progress() as progress:  # what it computes, the others find cached
-        datasets = open_datasets()
-        training = prepare_training(settings, datasets, progress)
+        datasets = open_datasets(kind)
+        training = prepare_training(settings, kind, datasets, progress)
     model = training.model
     checkpoint = CACHE / "checkpoints" / f"{training.key}.safetensors"
     CACHE.mkdir(exist_ok=True)
@@ -74,31 +81,45 @@ def meta_train() -> None:
     if engine.rank:
         return
     save_model(model, MODEL, training.lineage)
-    write_reference(MODEL, remembered(model, datasets, training.sources["train"], settings.drift.examples))
-    META_TRAIN.mkdir(parents=True, exist_ok=True)
-    write_curve(META_TRAIN / "curve.csv", result.curve)
+    write_reference(MODEL / kind, remembered(model, datasets, training.sources["train"], settings.drift.examples))
+    folder = META_TRAIN / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    write_curve(folder / "curve.csv", result.curve)
     last = next(look for look in reversed(result.curve) if look.step <= result.step)
     metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
-    metrics |= {f"validation_{name}": round(value, 5) for name, value in last.accuracy.items() if value == value}
-    write_json(META_TRAIN / "metrics.json", metrics)
+    metrics |= {f"validation_{name}": round(value, 5) for name, value in last.scores.items() if value == value}
+    write_json(folder / "metrics.json", metrics)
     parameters = sum(p.numel() for p in model.parameters())
     told: dict[str, Any] = {"seconds": round(result.seconds, 1), "steps": result.curve[-1].step}
     told["parameters"] = parameters
     told |= {name: round(value, 4) for name, value in sorted(result.cost.items())}
     if "cpu_wh" in result.cost:
         told["cpu_energy"] = "measured" if meter.measured else "estimated"
-    write_json(META_TRAIN / "training.json", told)
+    write_json(folder / "training.json", told)
     for old in sorted(checkpoint.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT_CHECKPOINTS]:
         old.unlink()
     early = (
         f", stopped early; the weights are those of step {result.step}" if result.step < settings.train.steps else ""
     )
-    print(
-        f"{result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {weights_digest(MODEL)[:12]}…"
-    )
+    digest = weights_digest(MODEL, kind)
+    print(f"{kind}: {result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {digest[:12]}…")
 
 
-def _in_processes(count: int, threads: int) -> None:
+def _nothing(kind: str) -> None:
+    """Say in the stage's outputs that there is no part for a kind."""
+    why = f"no dataset of kind {kind}"
+    for folder, files in (
+        (MODEL, {"none.json": {"why": why}}),
+        (META_TRAIN, {"metrics.json": {}, "training.json": {}}),
+    ):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_json(folder / kind / name, content)
+    (META_TRAIN / kind / "curve.csv").write_text("step,loss\n", encoding="utf-8")
+    print(f"{kind}: nothing to learn, there is {why}")
+
+
+def _in_processes(kind: str, count: int, threads: int) -> None:
     """This stage in so many processes on this machine, by torchrun. What they print is passed on."""
     lines: list[str] = []
 
@@ -118,6 +139,8 @@ def _in_processes(count: int, threads: int) -> None:
             "-m",
             "quickstudy",
             "meta_train",
+            "--kind",
+            kind,
         ],
         Path.cwd(),
         tell,
@@ -145,7 +168,7 @@ class Training:
     """what is kept with the trained model"""
 
 
-def prepare_training(settings: Settings, datasets: dict[str, Dataset], progress: Any) -> Training:
+def prepare_training(settings: Settings, kind: str, datasets: dict[str, Dataset], progress: Any) -> Training:
     """Draw the model's first weights and gather what it will learn from.
 
     Raises:
@@ -161,20 +184,20 @@ def prepare_training(settings: Settings, datasets: dict[str, Dataset], progress:
             "no dataset has a group on the meta-train side", where="data", fix="Import one without --split test"
         )
     torch.manual_seed(settings.seed)
-    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned})
+    model = MetaModel(settings.inputs, settings.model, {datasets[name].modality for name in learned}, kind)
     arrays = read_arrays(
         {n: datasets[n] for n in datasets if pools["train"][n] or pools["validation"][n]}, model, progress
     )
     sources = {
         split: [
-            Source(pool, arrays[name][0])
+            Source(pool, arrays[name][0], EPISODES[kind].labels(datasets[name]))
             for name, found in by_name.items()
             for pool in found
             if pool.modality in model.encoders
         ]
         for split, by_name in pools.items()
     }
-    key = _training_key(settings, {name: arrays[name][1] for name in sorted(arrays)})
+    key = _training_key(settings, kind, {name: arrays[name][1] for name in sorted(arrays)})
     groups = {name: _trained_groups(datasets[name], settings) for name in learned}
     lineage = {"trained_on": groups, "seed": settings.seed, "steps": settings.train.steps, "inputs": key}
     return Training(model, sources, key, lineage)
@@ -195,19 +218,19 @@ def _trained_groups(dataset: Dataset, settings: Settings) -> list[str]:
     return [group for group in groups if meta_split(dataset.info, group, settings.splits) == "train"]
 
 
-def _training_key(settings: Settings, digests: dict[str, str]) -> str:
+def _training_key(settings: Settings, kind: str, digests: dict[str, str]) -> str:
     """Names a checkpoint by all that a training depends on: settings, data and code."""
     digest = blake2b(digest_size=12)
     values = settings.model_dump(mode="json", include={"seed", "splits", "inputs", "model", "train"})
-    digest.update(json.dumps([values, digests, torch.__version__], sort_keys=True).encode())
-    digest.update(_training_code())
+    digest.update(json.dumps([kind, values, digests, torch.__version__], sort_keys=True).encode())
+    digest.update(_training_code(kind))
     return digest.hexdigest()
 
 
 @cache
-def _training_code() -> bytes:
+def _training_code(kind: str) -> bytes:
     """The code that a training runs, read once: what is edited later does not run in this process."""
     package = Path(__file__).parents[1]
-    rooms = ("encoders", "kinds", "learners", "model", "tasks", "training")
-    paths = sorted(path for room in rooms for path in package.glob(f"{room}/**/*.py"))
+    rooms = ("encoders/**", "kinds", f"kinds/{kind}", "learners/**", "model/**", "tasks/**", "training/**")
+    paths = sorted(path for room in rooms for path in package.glob(f"{room}/*.py"))
     return b"".join(path.read_bytes() for path in paths)

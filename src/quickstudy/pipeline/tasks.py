@@ -1,4 +1,4 @@
-"""The stage tasks: data → build/tasks."""
+"""The stage tasks of a kind: data → build/tasks/KIND."""
 
 from dataclasses import asdict
 from functools import partial
@@ -8,10 +8,12 @@ import numpy as np
 import yaml
 
 from quickstudy.config import load_settings
+from quickstudy.data.manifest import MANIFEST, write_manifest
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
+from quickstudy.kinds.episodes import EPISODES
 from quickstudy.pipeline.inputs import open_datasets
-from quickstudy.pipeline.paths import CACHE, TASKS
+from quickstudy.pipeline.paths import CACHE, DATA, TASKS
 from quickstudy.system.atomic import write_json
 from quickstudy.system.progress import showing_progress
 from quickstudy.tasks.frozen import freeze, write_episodes
@@ -19,10 +21,16 @@ from quickstudy.tasks.splits import meta_split, row_splits
 from quickstudy.tasks.suites import test_suites
 
 
-def tasks() -> None:
-    """Check the data, split it by group and freeze the evaluation episodes. data → build/tasks"""
-    settings = load_settings()
-    datasets = open_datasets()
+def tasks(kind: str) -> None:
+    """Check a kind's datasets, split them by group and freeze the evaluation episodes.
+
+    Where the project has no dataset of the kind, that is what is written.
+
+    Raises:
+        QuickstudyError: there is no dataset at all, a check is fatal, or nothing can be tested on.
+    """
+    settings = load_settings().of(kind)
+    datasets = open_datasets(kind)
     with showing_progress() as progress:
         findings = check_datasets(
             list(datasets.values()),
@@ -47,18 +55,20 @@ def tasks() -> None:
             splits[name]["domains_held_out"] = [domains[number] for number in np.unique(domain[held_out])]
         suites = test_suites(dataset, settings.splits)
         frozen += [block for suite in suites for block in freeze(suite, settings.episodes, settings.seed)]
-        counts[name] = {"examples": len(dataset), "classes": len(dataset.classes)}
+        counts[name] = {"examples": len(dataset), "classes": len(EPISODES[kind].names(dataset))}
         counts[name] |= {f"groups_{s}": sum(1 for _, of in groups if of == s) for s in ("train", "validation", "test")}
-    if not frozen:
+    if not frozen and datasets:
         raise QuickstudyError(
             "no dataset has a group on the meta-test side with enough examples",
             where="data",
             fix="Import one with --split test, or lower episodes.shots in params.yaml",
         )
-    TASKS.mkdir(parents=True, exist_ok=True)
-    (TASKS / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
-    write_episodes(TASKS / "episodes.parquet", frozen)
-    write_json(TASKS / "checks.json", [asdict(finding) for finding in findings])
-    write_json(TASKS / "tasks.json", counts)
+    folder = TASKS / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
+    write_manifest(folder / MANIFEST, DATA, kind)
+    write_episodes(folder / "episodes.parquet", frozen)
+    write_json(folder / "checks.json", [asdict(finding) for finding in findings])
+    write_json(folder / "tasks.json", counts)
     episodes = sum(block.count for block in frozen)
-    print(f"{len(datasets)} datasets, {episodes:,} frozen episodes, {len(findings)} findings recorded")
+    print(f"{kind}: {len(datasets)} datasets, {episodes:,} frozen episodes, {len(findings)} findings recorded")

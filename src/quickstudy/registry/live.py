@@ -11,7 +11,7 @@ from typing import Any
 
 from quickstudy.registry import runs, store
 from quickstudy.registry.runs import LIVE
-from quickstudy.registry.store import KEY, NAME
+from quickstudy.registry.store import NAME
 
 FOLLOW_SECONDS, FOLLOW_PATIENCE = 2.0, 20.0  # between two looks at a training; for the last of its numbers
 
@@ -19,15 +19,18 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def following(root: Path, path: Path) -> Iterator[None]:
+def following(root: Path, path: Path, kind: str) -> Iterator[None]:
     """While the body runs, bring what a training writes into ``path``, a line of JSON a step, into an MLflow run, and
     beside it the load of the machine (MLflow's system metrics). Without a line there is no run.
 
     The run waits for the registration, which completes it. MLflow out of reach stops nothing: what was not sent is
     sent when it answers again.
+
+    Args:
+        kind: whose part of the model is trained.
     """
     path.unlink(missing_ok=True)
-    follower = _Follower(root, path)
+    follower = _Follower(root, path, kind)
     thread = threading.Thread(target=follower.follow, name="live metrics", daemon=True)
     thread.start()
     status = "FAILED"
@@ -41,8 +44,8 @@ def following(root: Path, path: Path) -> Iterator[None]:
 
 
 class _Follower:
-    def __init__(self, root: Path, path: Path):
-        self.root, self.path, self.ended = root, path, threading.Event()
+    def __init__(self, root: Path, path: Path, kind: str):
+        self.root, self.path, self.kind, self.ended = root, path, kind, threading.Event()
         self.client: Any = None
         self.run_id: str | None = None
         self.monitor: Any = None
@@ -96,7 +99,9 @@ class _Follower:
             return
         with contextlib.suppress(Exception):
             self.monitor.finish()
-            key = runs.model_key(self.root) if status == "FINISHED" else None
-            if key is not None:
-                self.client.set_tag(self.run_id, KEY, key)
+            if status == "FINISHED":
+                found = store.weights_of(self.root / "build/model")
+                own = [path for path in found if path.parent.name == self.kind] or found
+                if own:
+                    self.client.set_tag(self.run_id, runs.WEIGHTS, runs.digest_of(own[0]))
             self.client.set_terminated(self.run_id, status=status)

@@ -12,7 +12,7 @@ from typing import Any
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import store
-from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED
+from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import check_files
 
 
@@ -95,7 +95,7 @@ def resolve(uri: str, root: Path) -> Path:
     """
     if not re.match(r"(models|runs|mlflow-artifacts|https?|s3|gs|file):", uri):
         folder = Path(uri)
-        if not (folder / "model.safetensors").is_file():
+        if not weights_of(folder):
             raise QuickstudyError(
                 "is no model folder (no model.safetensors)", where=uri, fix=f"Known models: {known(root)}"
             )
@@ -121,7 +121,7 @@ def known(root: Path, folders: bool = True) -> str:
     )
     found = [f"models:/{NAME}@{alias}" for (alias,) in aliases]
     found += [f"models:/{NAME}/{version}" for (version,) in newest]
-    if folders and (root / "build/model/model.safetensors").is_file():
+    if folders and weights_of(root / "build/model"):
         found.append("build/model")
     return ", ".join(found) if found else "none yet; make one: quickstudy run"
 
@@ -212,12 +212,12 @@ def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[
 
 def _model_inside(artifacts: Path, uri: str) -> Path:
     """The model's folder inside what MLflow stored: data/NAME, as its loader gets it."""
-    found = sorted(artifacts.glob("data/*/model.safetensors"))
+    found = [folder for folder in sorted(artifacts.glob("data/*")) if weights_of(folder)]
     if not found:
         raise QuickstudyError(
             f"its files are not in {artifacts}", where=uri, fix="Restore mlruns/, or train: quickstudy run"
         )
-    return found[0].parent
+    return found[0]
 
 
 def _verified(folder: Path, files: str | None, uri: str) -> Path:

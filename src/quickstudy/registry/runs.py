@@ -22,12 +22,14 @@ from typing import Any
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import promotions, store
 from quickstudy.registry.ledger import Move
-from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED
+from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import DIGESTS, file_digests
 from quickstudy.versions import dvc, git, lineage, stale
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
+WEIGHTS = "weights"
+"""Of such a run: sha256 of what came of the training."""
 
 LOADER = "quickstudy.adaptation.pyfunc"
 """What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
@@ -78,11 +80,18 @@ def model_key(root: Path) -> str | None:
     """
     digest = hashlib.sha256((dvc.data_hash(root) or "").encode())
     try:
-        for name in ("model.safetensors", "config.yaml"):
-            digest.update(hashlib.sha256((root / "build/model" / name).read_bytes()).digest())
+        weights = weights_of(root / "build/model")
+        for path in weights:
+            for file in (path, path.with_name("config.yaml")):
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
     except FileNotFoundError:
         return None
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:32] if weights else None
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file, in hex; of one that is not there, of nothing."""
+    return lineage.file_hash(path) or hashlib.sha256().hexdigest()
 
 
 def registered(root: Path) -> Registration | None:
@@ -153,7 +162,22 @@ def register(root: Path) -> Registration:
 
 
 def _evaluation_key(root: Path) -> str:
-    return (lineage.file_hash(root / "build/evaluate/metrics.json") or "none")[:32]
+    found = _of_stage(root, "evaluate", "metrics.json")
+    if not found:
+        return "none"
+    if len(found) == 1:
+        return digest_of(found[0][1])[:32]
+    return hashlib.sha256("".join(digest_of(path) for _, path in found).encode()).hexdigest()[:32]
+
+
+def _of_stage(root: Path, stage: str, name: str) -> list[tuple[str, Path]]:
+    """A stage's file of this name, of each kind: (``STAGE`` or ``STAGE/KIND``, path), those that there are."""
+    folder = root / "build" / stage
+    found = [
+        (stage, folder / name),
+        *((f"{stage}/{path.parent.name}", path) for path in sorted(folder.glob(f"*/{name}"))),
+    ]
+    return [(prefix, path) for prefix, path in found if path.exists()]
 
 
 def _version_with(client: Any, key: str) -> Any:
@@ -201,7 +225,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
         client.get_experiment_by_name(NAME).experiment_id,
         f"{'train' if with_model else 'evaluate'} {key[:8]}",
     )
-    run_id = _live_run(client, experiment, key) if with_model else None
+    run_id = _live_run(root, client, experiment) if with_model else None
     if run_id is None:
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     else:
@@ -239,10 +263,14 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     return client.get_run(run_id)
 
 
-def _live_run(client: Any, experiment: str, key: str) -> str | None:
-    """The run that followed the training of this model, where it is not yet the run of a version."""
-    runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{LIVE} = 'true'")
-    return next((run.info.run_id for run in runs if EVALUATION not in run.data.tags), None)
+def _live_run(root: Path, client: Any, experiment: str) -> str | None:
+    """The run that followed the training of a part of this model, where it is not yet the run of a version."""
+    for path in weights_of(root / "build/model"):
+        which = f"tags.{WEIGHTS} = '{digest_of(path)}' and tags.{LIVE} = 'true'"
+        for run in client.search_runs([experiment], which):
+            if EVALUATION not in run.data.tags:
+                return str(run.info.run_id)
+    return None
 
 
 def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> str:
@@ -256,7 +284,7 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
         folder = Path(scratch) / "model"
         copytree(root / "build/model", folder)
         path = folder / "lineage.json"
-        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # what the training says itself
+        own = _trained(folder)  # what the trainings say themselves
         path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         digests = file_digests(folder)
         (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
@@ -280,6 +308,17 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
             pip_requirements=_serving_requirements(root),
         )
     return str(logged.model_id)
+
+
+def _trained(folder: Path) -> dict[str, Any]:
+    """What the lineage.json of each part of a model says, in one; of several parts the datasets are of all."""
+    told: dict[str, Any] = {}
+    for weights in weights_of(folder):
+        path = weights.with_name("lineage.json")
+        if path.exists():
+            part = json.loads(path.read_text(encoding="utf-8"))
+            told = {**part, **told, "trained_on": {**told.get("trained_on", {}), **part.get("trained_on", {})}}
+    return told
 
 
 def _make_version(client: Any, run: Any, key: str) -> Any:
@@ -309,27 +348,26 @@ def log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
 def stage_metrics(root: Path) -> dict[str, float]:
     """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
     found: dict[str, float] = {}
-    for folder in ("meta_train", "evaluate"):
-        path = root / "build" / folder / "metrics.json"
-        if path.exists():
-            for name, value in stale.flatten(json.loads(path.read_text(encoding="utf-8")), f"{folder}/").items():
+    for stage in ("meta_train", "evaluate"):
+        for prefix, path in _of_stage(root, stage, "metrics.json"):
+            for name, value in stale.flatten(json.loads(path.read_text(encoding="utf-8")), f"{prefix}/").items():
                 if isinstance(value, int | float) and math.isfinite(value):
                     found[_metric_name(name)] = float(value)
     return found
 
 
 def _curve(root: Path) -> Iterator[tuple[str, int, float]]:
-    """(name, step, value) of build/meta_train/curve.csv. Columns of words, a modality say, become part of the name."""
-    path = root / "build/meta_train/curve.csv"
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step = int(float(row.pop("step", "0")))
-            numbers = {name: number for name, text in row.items() if (number := _number(text)) is not None}
-            words = [text for name, text in row.items() if name not in numbers and text]
-            for name, value in numbers.items():
-                yield _metric_name("/".join(["train", *words, name])), step, value
+    """(name, step, value) of build/meta_train/KIND/curve.csv. Columns of words, a modality say, become part of the
+    name."""
+    for prefix, path in _of_stage(root, "meta_train", "curve.csv"):
+        first = prefix.replace("meta_train", "train", 1)
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                step = int(float(row.pop("step", "0")))
+                numbers = {name: number for name, text in row.items() if (number := _number(text)) is not None}
+                words = [text for name, text in row.items() if name not in numbers and text]
+                for name, value in numbers.items():
+                    yield _metric_name("/".join([first, *words, name])), step, value
 
 
 def _number(text: str) -> float | None:

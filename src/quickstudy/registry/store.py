@@ -181,3 +181,8 @@ def repair_moved(root: Path) -> None:
                 f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
             )
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """Return the weights of a model: of each part, ``KIND/model.safetensors``, or of the model as a whole."""
+    return sorted([*folder.glob("model.safetensors"), *folder.glob("*/model.safetensors")])

@@ -41,20 +41,20 @@ def beaten_by(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Where the model lies below the interval of a baseline: suite, shot, method, ours, theirs, ci95.
 
     Args:
-        table: columns suite, shot, method, accuracy, ci95 (half width); one row for each suite, shot and method.
+        table: columns suite, shot, method, score, ci95 (half width); one row for each suite, shot and method.
     """
     found = []
     for (suite, shot), part in table.groupby(["suite", "shot"], sort=False):
-        ours = part.loc[part["method"] == OURS, "accuracy"].item()
+        ours = part.loc[part["method"] == OURS, "score"].item()
         for row in part[part["method"] != OURS].itertuples():
-            if ours < row.accuracy - row.ci95:
+            if ours < row.score - row.ci95:
                 found.append(
                     {
                         "suite": suite,
                         "shot": int(shot),
                         "method": row.method,
                         "ours": ours,
-                        "theirs": row.accuracy,
+                        "theirs": row.score,
                         "ci95": row.ci95,
                     }
                 )

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import torch
 
 from quickstudy.config import Episodes as EpisodeSettings
-from quickstudy.data.dataset import Modality
+from quickstudy.data.dataset import Dataset, Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.tasks.suites import Episodes, Novelty, Suite, sample
+from quickstudy.kinds.episodes import EPISODES, largest_way
+from quickstudy.kinds.task import Episodes, joined
+from quickstudy.tasks.suites import Novelty, Suite
 
 BLOCK = 50  # episodes drawn at once: bounds the memory of the random keys
 
@@ -20,6 +22,7 @@ BLOCK = 50  # episodes drawn at once: bounds the memory of the random keys
 class FrozenEpisodes:
     """The episodes of one suite at one number of shots."""
 
+    kind: str
     suite: str
     dataset: str
     modality: Modality
@@ -31,9 +34,8 @@ class FrozenEpisodes:
         return len(self.episodes.support)
 
     def part(self, start: int, stop: int) -> "FrozenEpisodes":
-        """The episodes from ``start`` to before ``stop``."""
-        support, query = self.episodes.support[start:stop], self.episodes.query[start:stop]
-        return replace(self, episodes=Episodes(support, query))
+        """Return the episodes from ``start`` to before ``stop``."""
+        return replace(self, episodes=self.episodes.part(start, stop))
 
 
 def freeze(suite: Suite, settings: EpisodeSettings, seed: int) -> list[FrozenEpisodes]:
@@ -42,26 +44,35 @@ def freeze(suite: Suite, settings: EpisodeSettings, seed: int) -> list[FrozenEpi
     The draw depends on the seed, the suite's name and its examples alone: another suite beside it changes nothing.
     """
     frozen = []
+    pool = suite.pool
     for shot in settings.shots:
-        way = min(settings.way_of(suite.pool.dataset), suite.pool.largest_way(shot + settings.query))
-        if way < 2:
+        way = largest_way(pool, settings.way_of(pool.dataset), shot + settings.query)
+        if way is None:
             continue
         entropy = np.random.SeedSequence([seed, shot, *suite.name.encode()]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(entropy[0] >> 1))
         blocks = [
-            sample(suite.pool, min(BLOCK, settings.count - start), way, shot, settings.query, generator)
+            EPISODES[pool.kind].draw(pool, min(BLOCK, settings.count - start), way, shot, settings.query, generator)
             for start in range(0, settings.count, BLOCK)
         ]
-        episodes = Episodes(torch.cat([b.support for b in blocks]), torch.cat([b.query for b in blocks]))
-        frozen.append(FrozenEpisodes(suite.name, suite.pool.dataset, suite.pool.modality, suite.novelty, episodes))
+        frozen.append(FrozenEpisodes(pool.kind, suite.name, pool.dataset, pool.modality, suite.novelty, joined(blocks)))
     return frozen
 
 
+def targets_of(dataset: Dataset, frozen: FrozenEpisodes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the targets of the episodes' support [E, N·K, ...] and query [E, N·Q, ...]."""
+    part = EPISODES[frozen.kind]
+    return part.targets(part.labels(dataset), frozen.episodes)
+
+
 def write_episodes(path: Path, frozen: list[FrozenEpisodes]) -> None:
-    """One row an episode; support and query are row numbers of the dataset, class by class."""
+    """Write one row an episode; support and query are row numbers of the dataset, class by class. What a task asks
+    about is written where its rows do not say so."""
     columns: dict[str, list] = {
         name: [] for name in ("suite", "dataset", "modality", "novelty", "way", "shot", "episode", "support", "query")
     }
+    if any(block.episodes.asked is not None for block in frozen):
+        columns["asked"] = []
     for block in frozen:
         for i in range(block.count):
             columns["suite"].append(block.suite)
@@ -73,11 +84,13 @@ def write_episodes(path: Path, frozen: list[FrozenEpisodes]) -> None:
             columns["episode"].append(i)
             columns["support"].append(block.episodes.support[i].flatten().tolist())
             columns["query"].append(block.episodes.query[i].flatten().tolist())
+            if block.episodes.asked is not None:
+                columns["asked"].append(block.episodes.asked[i].tolist())
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
-def read_episodes(path: Path) -> list[FrozenEpisodes]:
-    """What `write_episodes` wrote, in the same order.
+def read_episodes(path: Path, kind: str) -> list[FrozenEpisodes]:
+    """Return what `write_episodes` wrote of a kind, in the same order.
 
     Raises:
         QuickstudyError: the file is missing or damaged.
@@ -94,7 +107,7 @@ def read_episodes(path: Path) -> list[FrozenEpisodes]:
         way = int(first["way"])
         support = torch.from_numpy(np.stack(rows["support"].to_list())).unflatten(1, (way, int(shot)))
         query = torch.from_numpy(np.stack(rows["query"].to_list())).unflatten(1, (way, -1))
-        frozen.append(
-            FrozenEpisodes(suite, first["dataset"], first["modality"], first["novelty"], Episodes(support, query))
-        )
+        asked = torch.from_numpy(np.stack(rows["asked"].to_list())) if "asked" in rows else None
+        episodes = Episodes(support, query, asked)
+        frozen.append(FrozenEpisodes(kind, suite, first["dataset"], first["modality"], first["novelty"], episodes))
     return frozen

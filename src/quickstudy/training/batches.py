@@ -8,17 +8,26 @@ import torch
 from torch import Tensor
 
 from quickstudy.config import Train
-from quickstudy.data.dataset import Modality
-from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.suites import Pool, sample
+from quickstudy.data.dataset import Dataset, Modality
+from quickstudy.kinds.episodes import EPISODES, largest_way, pool_of
+from quickstudy.kinds.task import Pool, TaskBatch
+from quickstudy.model.metamodel import MetaModel
 
 
 @dataclass(frozen=True)
 class Source:
-    """A pool of examples and the arrays of its dataset, [n, ...]: memory-mapped, or a tensor on the device."""
+    """A pool of examples, and the arrays and labels of its dataset."""
 
     pool: Pool
     arrays: np.ndarray | Tensor
+    """[n, ...]: memory-mapped, or a tensor on the device"""
+    labels: Tensor
+    """[n, ...]: what the kind looks targets up in"""
+
+    @staticmethod
+    def of(dataset: Dataset, chosen: np.ndarray, arrays: np.ndarray | Tensor) -> "Source":
+        """Return the rows of a dataset where ``chosen`` (bool [n]) is true, with its arrays [n, ...]."""
+        return Source(pool_of(dataset, chosen), arrays, EPISODES[dataset.info.kind].labels(dataset))
 
 
 def gather(arrays: np.ndarray | Tensor, rows: Tensor) -> Tensor:
@@ -54,7 +63,7 @@ def draw_tasks(
     """
     tasks, counts, place = [], {}, 0
     for modality in model.modalities:
-        own = [s for s in sources if s.pool.modality == modality and _way(s.pool, 1, train, modality) >= 2]
+        own = [s for s in sources if s.pool.modality == modality and _way(s.pool, 1, train, modality)]
         if own and (count := getattr(train.tasks, modality)):
             counts[modality] = count
         for _ in range(counts.get(modality, 0)):
@@ -78,22 +87,26 @@ def _draw_task(
     weights = torch.tensor([float(len(source.pool.classes)) for source in sources]).sqrt()
     source = sources[int(torch.multinomial(weights, 1, generator=generator))]
     shot = train.shots[int(torch.randint(len(train.shots), (1,), generator=generator))]
-    while (way := _way(source.pool, shot, train, modality)) < 2 and shot > 1:
+    while (way := _way(source.pool, shot, train, modality)) is None:
         shot -= 1
-    episodes = sample(source.pool, 1, way, shot, train.query, generator)
+    part = EPISODES[source.pool.kind]
+    episodes = part.draw(source.pool, 1, way, shot, train.query, generator)
+    taught, asked = part.targets(source.labels, episodes)
     rows = torch.cat([episodes.support, episodes.query], dim=2)  # [1, N, K + Q]
     arrays = gather(source.arrays, rows[0].flatten()).to(device)
     if device.type != "cpu":  # augmented where the model reads it, by that device's own stream
         generator = torch.Generator(device).manual_seed(number)
-    arrays = model.encoder(modality).augment(arrays, generator, way)
+    arrays = model.encoder(modality).augment(arrays, generator, way if part.WHOLE else None)
     arrays = arrays.unflatten(0, (way, shot + train.query))
     return TaskBatch(
         modality=modality,
         support=arrays[:, :shot].flatten(0, 1)[None],
         query=arrays[:, shot:].flatten(0, 1)[None],
         way=way,
+        support_targets=taught.to(device),
+        query_targets=asked.to(device),
     )
 
 
-def _way(pool: Pool, shot: int, train: Train, modality: Modality) -> int:
-    return min(getattr(train.examples, modality) // (shot + train.query), pool.largest_way(shot + train.query))
+def _way(pool: Pool, shot: int, train: Train, modality: Modality) -> int | None:
+    return largest_way(pool, getattr(train.examples, modality) // (shot + train.query), shot + train.query)

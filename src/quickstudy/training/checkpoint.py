@@ -24,7 +24,7 @@ class Look:
 
     step: int
     loss: float
-    accuracy: dict[Modality, float]
+    scores: dict[Modality, float]
     """On meta-validation, 5-way 1-shot; NaN where a modality has no meta-validation pool."""
 
 

@@ -6,6 +6,7 @@ One process, or as many as torchrun starts, on one machine or on several; each d
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from quickstudy.config import Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.task import TaskBatch
 from quickstudy.learners import VectorLearner
-from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source
 
 T = TypeVar("T")
@@ -85,7 +87,7 @@ class Engine:
                 room -= source.arrays.nbytes
                 if room >= 0:
                     placed[id(source.arrays)] = torch.from_numpy(np.array(source.arrays)).to(self.device)
-        return [Source(source.pool, placed.get(id(source.arrays), source.arrays)) for source in sources]
+        return [replace(source, arrays=placed.get(id(source.arrays), source.arrays)) for source in sources]
 
     def autocast(self, model: MetaModel) -> AbstractContextManager[Any]:
         """bfloat16 where it is asked for; by itself on a GPU that has it, for learners that read vectors. One that

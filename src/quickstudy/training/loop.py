@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from quickstudy.config import Settings, Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.episodes import EPISODES, largest_way
+from quickstudy.kinds.scores import SCORES
+from quickstudy.kinds.task import TaskBatch, turned
 from quickstudy.learners import WeightLearner
-from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.suites import sample
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source, draw_tasks, gather
 from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
 from quickstudy.training.cost import Cost, added
@@ -43,8 +44,8 @@ class Result:
 
 
 def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1, count: int | None = None) -> Tensor:
-    """Mean over tasks of the cross-entropy of their queries, of all their turns (see `MetaModel.forward`), or of what
-    a learner that changes the encoder has in its place (see `WeightLearner.loss`).
+    """Return the mean over tasks of the kind's loss of their queries, of all their turns (see `MetaModel.forward`), or
+    of what a learner that changes the encoder has in its place (see `WeightLearner.loss`).
 
     Args:
         count: what the sum is divided by, where these tasks are a part of a meta-batch of so many.
@@ -52,12 +53,13 @@ def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1, count: i
     losses = []
     if isinstance(model.learner, WeightLearner):
         for task in tasks:
-            (targets, answers), encoder = task.targets(), model.encoder(task.modality)
-            losses.append(model.learner.loss(encoder, task.support, targets, task.query, answers, task.way))
+            support, targets, way = model.head.pose(task.support, task.support_targets, task.way)
+            query, answers, _ = model.head.pose(task.query, task.query_targets, task.way)
+            losses.append(model.learner.loss(model.encoder(task.modality), support, targets, query, answers, way))
         return torch.stack(losses).sum() / (count or len(tasks))
     for logits, task in zip(model(tasks, turns), tasks, strict=True):
-        answers = task.targets()[1][:1].expand(len(logits), -1)
-        losses.append(F.cross_entropy(logits.flatten(0, 1), answers.flatten()))
+        _, answers = turned(task.support_targets, task.query_targets, task.way, turns)
+        losses.append(model.head.loss(logits, answers))
     return torch.stack(losses).sum() / (count or len(tasks))
 
 
@@ -71,22 +73,25 @@ def learning_rate(step: int, train: Train) -> float:
 
 @torch.inference_mode()
 def validate(model: MetaModel, sources: Sequence[Source]) -> dict[Modality, float]:
-    """Mean accuracy a modality on fixed 5-way 1-shot episodes of the meta-validation pools."""
+    """Return the mean score a modality on fixed 5-way 1-shot episodes of the meta-validation pools."""
     model.eval()
+    device = next(model.parameters()).device
     result: dict[Modality, float] = {}
     for modality in model.modalities:
-        hits = []
+        scores: list[float] = []
         for source in sources:
-            way = min(5, source.pool.largest_way(6))
-            if source.pool.modality != modality or way < 2:
+            pool, part = source.pool, EPISODES[source.pool.kind]
+            way = largest_way(pool, 5, 6)
+            if pool.modality != modality or way is None:
                 continue
             generator = torch.Generator().manual_seed(0)
-            episodes = sample(source.pool, VALIDATION_EPISODES, way, 1, 5, generator)
-            support, query = (gather(source.arrays, part.flatten(1)) for part in (episodes.support, episodes.query))
-            device = next(model.parameters()).device
-            task = TaskBatch(modality, support.to(device), query.to(device), way)
-            hits.append((model([task])[0].argmax(-1) == task.targets()[1]).float().mean())
-        result[modality] = float(torch.stack(hits).mean()) if hits else math.nan
+            episodes = part.draw(pool, VALIDATION_EPISODES, way, 1, 5, generator)
+            support, query = (gather(source.arrays, rows.flatten(1)) for rows in (episodes.support, episodes.query))
+            taught, asked = part.targets(source.labels, episodes)
+            task = TaskBatch(modality, support.to(device), query.to(device), way, taught.to(device), asked)
+            (logits,) = model([task])
+            scores.append(float(np.mean(SCORES[pool.kind].judge(logits.cpu(), asked)["score"])))
+        result[modality] = float(np.mean(scores)) if scores else math.nan
     model.train()
     return result
 
@@ -170,12 +175,12 @@ def meta_train(
             "tasks_per_second": sum(counts.values()) / (time.monotonic() - began),
         }
         if place.step % train.validate_every == 0 or place.step == train.steps:
-            accuracy = engine.share(validate(model, held_out) if engine.rank == 0 else {})
-            place.curve.append(Look(place.step, float(np.mean(place.recent)), accuracy))
+            found = engine.share(validate(model, held_out) if engine.rank == 0 else {})
+            place.curve.append(Look(place.step, float(np.mean(place.recent)), found))
             place.recent = []
             if train.patience and _best(place.curve) == len(place.curve) - 1:
                 place.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            numbers |= {f"validation_{name}": value for name, value in accuracy.items() if value == value}
+            numbers |= {f"validation_{name}": value for name, value in found.items() if value == value}
         if record is not None and engine.rank == 0:
             record(numbers)
         if progress is not None:
@@ -234,10 +239,10 @@ def _follow(place: Place, loss: float, norm: float, checkpoint: Path | None, sav
 
 
 def _best(curve: Sequence[Look]) -> int:
-    """The place in the curve of the best mean accuracy over modalities, the first of equals."""
+    """The place in the curve of the best mean score over modalities, the first of equals."""
     scores = []
     for look in curve:
-        known = [value for value in look.accuracy.values() if not math.isnan(value)]
+        known = [value for value in look.scores.values() if not math.isnan(value)]
         scores.append(sum(known) / len(known) if known else -1.0)
     return scores.index(max(scores))
 
@@ -248,10 +253,10 @@ def _stops_early(curve: Sequence[Look], train: Train) -> bool:
 
 
 def write_curve(path: Path, curve: Sequence[Look]) -> None:
-    """The curve as CSV: step, loss, and the meta-validation accuracy of each modality."""
-    modalities = sorted(curve[-1].accuracy)
+    """The curve as CSV: step, loss, and the meta-validation score of each modality."""
+    modalities = sorted(curve[-1].scores)
     lines = [",".join(["step", "loss", *modalities])]
     for look in curve:
-        values = [look.loss, *(look.accuracy[modality] for modality in modalities)]  # type: ignore[index]
+        values = [look.loss, *(look.scores[modality] for modality in modalities)]  # type: ignore[index]
         lines.append(",".join([str(look.step), *(f"{value:.5f}" for value in values)]))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Which stages dvc.yaml has, and which are stale and why."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from quickstudy.data.manifest import MANIFEST, is_current
 from quickstudy.errors import QuickstudyError
 from quickstudy.versions.command import mend, run_dvc
 
@@ -33,7 +35,8 @@ def stages(root: Path) -> tuple[Stage, ...]:
     """
     path = root / "dvc.yaml"
     try:
-        entries: Mapping[str, Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
+        written: Mapping[str, Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
+        entries = {name: entry for stage, found in written.items() for name, entry in _each(root, stage, found)}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=path) from None
     outs = {name: _paths(entry, "outs", "metrics", "plots") for name, entry in entries.items()}
@@ -61,10 +64,37 @@ def stages(root: Path) -> tuple[Stage, ...]:
     )
 
 
+def _each(root: Path, stage: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A stage by its name in DVC, or of one with ``foreach`` each of those that it stands for: STAGE@KEY."""
+    if "foreach" not in entry:
+        yield stage, entry
+        return
+    over = entry["foreach"]
+    if match := re.fullmatch(r"\$\{([\w.]+)\}", str(over)):
+        values: Any = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+        for part in match[1].split("."):
+            values = (values or {}).get(part)
+        over = values or {}
+    for key, item in over.items() if isinstance(over, Mapping) else ((each, each) for each in over):
+        yield f"{stage}@{key}", _filled(entry["do"], {"key": str(key), "item": str(item)})
+
+
+def _filled(value: Any, names: Mapping[str, str]) -> Any:
+    """``${key}`` and ``${item}`` in every text of a stage."""
+    if isinstance(value, Mapping):
+        return {_filled(name, names): _filled(each, names) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, names) for each in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(key|item)\}", lambda match: names[match[1]], value)
+    return value
+
+
 def stale(root: Path) -> dict[str, tuple[str, ...]]:
     """What is not up to date and why: names of stages, in order, and first "data" for data/ itself.
 
-    A stage after a stale one is stale too, though it may turn out that its inputs stay the same. Nothing is changed.
+    A stage after a stale one is stale too, though it may turn out that its inputs stay the same; not where the data has
+    changed, but none of the datasets that its kind reads (`quickstudy.data.manifest`). Nothing is changed.
 
     Raises:
         QuickstudyError: no git or DVC repository, a broken dvc.yaml, or another DVC command is busy.
@@ -75,15 +105,19 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
         found["data"] = (reason,)
     lock = read_lock(root)
     outs: dict[str, tuple[str, ...]] = {}
+    of_others: set[str] = set()
     for stage in stages(root):
         outs[stage.name] = stage.outs
         before = [out for name in stage.after if name in found for out in outs[name]]
         reasons = _why_stage(root, stage, before, status.get(stage.name, []), lock.get(stage.name))
         if "data" in found and any(overlap(dep, "data") for dep in stage.deps):
             reasons.append("data changed")
-        reasons += [f"after {name}" for name in stage.after if name in found]
+        reasons += [f"after {name}" for name in stage.after if name in found and name not in of_others]
         if reasons:
             found[stage.name] = tuple(dict.fromkeys(reasons))
+            manifests = [root / out for out in stage.outs if Path(out).name == MANIFEST]
+            if set(reasons) == {"data changed"} and manifests:
+                of_others |= {stage.name} if all(is_current(path, root / "data") for path in manifests) else set()
     return found
 
 

@@ -18,7 +18,6 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.pipeline.inputs import read_datasets
 from quickstudy.pipeline.meta_train import remembered
-from quickstudy.tasks.suites import training_pools
 from quickstudy.training import Source
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,8 +69,9 @@ def run(run: Run, workspace: Path, tiny_params, toys) -> Run:
     model = MetaModel(settings.inputs, settings.model, {"image"}).eval()
     save_model(model, workspace / "model", {})
     arrays = model.encoder("image").prepare(dataset.raw())
-    learned = [Source(pool, arrays) for pool in training_pools(dataset, settings.splits, "train")]
-    write_reference(workspace / "model", remembered(model, read_datasets(), learned, 200))
+    everything = np.ones(len(dataset), dtype=bool)  # its meta_split is train
+    learned = [Source.of(dataset, everything, arrays)]
+    write_reference(workspace / "model/classify", remembered(model, read_datasets("classify"), learned, 200))
     return run
 
 

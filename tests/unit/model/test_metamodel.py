@@ -8,6 +8,7 @@ from quickstudy.config import Settings
 from quickstudy.data.dataset import MODALITIES
 from quickstudy.model.metamodel import CHUNK, MetaModel, TaskBatch
 from quickstudy.training import meta_loss
+from tests.toy.tasks import grouped
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def arrays(modality: str, *shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def batch(modality, tasks: int, way: int, shot: int, query: int, seed: int = 0) -> TaskBatch:
-    return TaskBatch(
+    return grouped(
         modality,
         arrays(modality, tasks, way * shot, seed=seed),
         arrays(modality, tasks, way * query, seed=seed + 50),
@@ -42,7 +43,8 @@ MIXED = [("image", 2, 5, 1, 2), ("text", 1, 2, 5, 3), ("audio", 3, 3, 2, 1), ("i
 
 
 def test_targets_name_the_rows_class_by_class() -> None:
-    support, query = batch("text", 2, 3, 2, 1).targets()
+    task = batch("text", 2, 3, 2, 1)
+    support, query = task.support_targets, task.query_targets
     assert support.tolist() == [[0, 0, 1, 1, 2, 2]] * 2 and query.tolist() == [[0, 1, 2]] * 2
 
 
@@ -56,7 +58,7 @@ def test_a_mixed_meta_batch_answers_each_task_as_if_it_were_alone(model: MetaMod
         for task, logits in zip(tasks, together, strict=True):
             assert logits.shape == (len(task.support), task.query.shape[1], task.way)
             for i in range(len(task.support)):
-                alone = model([TaskBatch(task.modality, task.support[i : i + 1], task.query[i : i + 1], task.way)])[0]
+                alone = model([grouped(task.modality, task.support[i : i + 1], task.query[i : i + 1], task.way)])[0]
                 assert (alone[0] - logits[i]).abs().max() < 1e-4
 
 
@@ -71,7 +73,7 @@ def test_at_each_turn_other_examples_of_the_task_are_its_support(model: MetaMode
         classes = torch.cat([task.support.unflatten(1, (4, 2)), task.query.unflatten(1, (4, 1))], dim=2)
         for turn in (1, 2):
             moved = classes[:, :, [(i + turn) % 3 for i in range(3)]]
-            alone = model([TaskBatch("image", moved[:, :, :2].flatten(1, 2), moved[:, :, 2:].flatten(1, 2), 4)])[0]
+            alone = model([grouped("image", moved[:, :, :2].flatten(1, 2), moved[:, :, 2:].flatten(1, 2), 4)])[0]
             assert (turned[2 * turn : 2 * turn + 2] - alone).abs().max() < 1e-5
         assert (turned[2:4] - first).abs().max() > 1e-3
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from quickstudy.adaptation.state import TaskState, adapt, predict
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.model.metamodel import MetaModel
+from tests.toy.tasks import grouped
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_it_answers_as_the_model_does_on_a_whole_task(model: MetaModel, png) -> 
     chances = predict(model, state, queries)
     prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
     with torch.no_grad():
-        (logits,) = model([TaskBatch("image", prepared[None, :6], prepared[None, 6:], 3)])
+        (logits,) = model([grouped("image", prepared[None, :6], prepared[None, 6:], 3)])
     assert chances.shape == (6, 3) and np.allclose(chances.sum(1), 1)
     assert np.abs(chances - logits[0].double().softmax(-1).numpy()).max() < 1e-4
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from quickstudy.config import Episodes
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.tasks import frozen as frozen_module
 from quickstudy.tasks.frozen import FrozenEpisodes, freeze, read_episodes, write_episodes
-from quickstudy.tasks.suites import Pool, Suite
+from quickstudy.tasks.suites import Suite
 
 SETTINGS = Episodes(count=70, shots=(1, 3), query=2, way=4, ways={"narrow": 2})
 
 
 def suite(dataset, name: str | None = None) -> Suite:
-    return Suite(name or dataset.name, "classes", Pool.of(dataset, np.ones(len(dataset), dtype=bool)))
+    return Suite(name or dataset.name, "classes", pool_of(dataset, np.ones(len(dataset), dtype=bool)))
 
 
 def same(a: FrozenEpisodes, b: FrozenEpisodes) -> bool:

@@ -89,8 +89,8 @@ def groups_of(
 
 
 def tidy_all(names: list[str]) -> list[str]:
-    known = {name: tidy(name) for name in set(names)}
-    return [known[name] for name in names]
+    cleaned = {name: tidy(name) for name in set(names)}
+    return [cleaned[name] for name in names]
 
 
 def tidy(name: str) -> str:

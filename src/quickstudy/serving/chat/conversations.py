@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from quickstudy.adaptation.adapted import AdaptedTask, Task, adapt, answer, encode
+from quickstudy.adaptation.adapted import Task, encode
+from quickstudy.adaptation.growing import Growing
 from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.serving.chat.chat import Adapt, Chat, Entry, Reply
 from quickstudy.serving.engine.loaded import Loaded
@@ -20,49 +21,37 @@ MOST = 100
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class _Reading:
+    """What the task of an FAQ makes of a line."""
+
     probabilities: dict[str, float]
     unknown: bool
-    nearest: list[Neighbour]
+    nearest: Sequence[Neighbour]
 
 
 class _Router:
     """A task of texts that is kept nowhere."""
 
     def __init__(self, loaded: Loaded, false_alarm: float, texts: list[str], labels: list[str]):
-        self._model, self._false_alarm, self._next = loaded.model, false_alarm, 0
-        self._task = Task("text", (), torch.empty(0, loaded.model.shape.dimension), loaded.digest)
-        self._adapted: AdaptedTask | None = None
-        self.examples: list[Example] = []
+        self._model = loaded.model
+        vectors = torch.empty(0, loaded.model.shape.dimension)
+        self._task = Growing(loaded.model, Task("classify", "text", (), vectors, loaded.digest), (), false_alarm)
         self.add(texts, labels)
 
+    @property
+    def examples(self) -> Sequence[Example]:
+        return self._task.examples
+
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
-        self._task = self._task.with_examples(labels, encode(self._model, "text", examples))
-        new = [
-            Example(str(self._next + i), label, text)
-            for i, (text, label) in enumerate(zip(examples, labels, strict=True))
-        ]
-        self._next += len(new)
-        self.examples = [*self.examples, *new]
-        self._adapted = None
-        return [one.id for one in new]
+        return self._task.add(labels, examples, encode(self._model, "text", examples))
 
     def remove(self, ids: list[str]) -> None:
-        gone = [place for place, one in enumerate(self.examples) if one.id in ids]
-        self._task = self._task.without(gone)
-        self.examples = [one for one in self.examples if one.id not in ids]
-        self._adapted = None
+        self._task.remove(ids)
 
-    def answer(self, queries: str) -> _Verdict:
-        if self._adapted is None:
-            self._adapted = adapt(self._model, self._task, self._false_alarm)
-        said = answer(self._model, self._adapted, encode(self._model, "text", [queries]))
-        places = zip(said.neighbours[0].tolist(), said.likeness[0].tolist(), strict=True)
-        return _Verdict(
-            dict(zip(said.classes, said.probabilities[0].tolist(), strict=True)),
-            bool(said.unknown[0] > said.threshold),
-            [Neighbour(self.examples[place], likeness) for place, likeness in places],
-        )
+    def answer(self, queries: str) -> _Reading:
+        said = self._task.answer(encode(self._model, "text", [queries]))
+        chances = dict(zip(said.names, said.probabilities[0].tolist(), strict=True))
+        return _Reading(chances, not said.known[0], self._task.nearest(said, 0))
 
 
 class Conversations:

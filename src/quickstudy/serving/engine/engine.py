@@ -158,8 +158,8 @@ class Engine:
             self._spawn(self._answer_too(self.shadow, id, modality, queries, answered))
         return answered
 
-    async def held_out(self, id: str, revision: int) -> tuple[int, int, int] | None:
-        """(revision, right, asked) of a task's leave-one-out accuracy; see `quickstudy.adaptation.held_out`."""
+    async def held_out(self, id: str, revision: int) -> tuple[int, float, int] | None:
+        """(revision, score, asked) of a task's leave-one-out score; see `quickstudy.adaptation.held_out`."""
         loaded = self.loaded
         ready = await self._ready(loaded, id, revision)
         if ready is None:
@@ -353,7 +353,7 @@ def _adapt(loaded: Loaded, contents: Contents, packed: dict[int, bytes], false_a
             fix="POST more to /tasks/{id}/examples",
         )
     vectors = unpack([packed[example.number] for example in contents.examples])
-    return adapt(loaded.model, Task(contents.modality, labels, vectors, loaded.digest), false_alarm)
+    return adapt(loaded.model, Task("classify", contents.modality, labels, vectors, loaded.digest), false_alarm)
 
 
 def _forget_garbage() -> None:

@@ -50,13 +50,13 @@ class Source:
 
     def _load(self, version: str, precision: str) -> Loaded:
         folder = self.fetch(version)
-        model = load_model(folder)
+        model = load_model(folder, "classify")
         check_learner(model, folder)
         if "text" in model.modalities:
             encoder = model.encoder("text")
             encoder.front_dtype = fast_dtype() if precision == "auto" else getattr(torch, precision)
             encoder.prepare(["warm"])  # it is read with the first text, which takes a second
-        return Loaded(version, weights_digest(folder), model)
+        return Loaded(version, weights_digest(folder, "classify"), model)
 
 
 def fast_dtype() -> torch.dtype:
@@ -67,4 +67,4 @@ def fast_dtype() -> torch.dtype:
 
 def folder_source(folder: Path) -> Source:
     """A model that lies in a folder."""
-    return Source(lambda: weights_digest(folder)[:12], lambda _: folder)
+    return Source(lambda: weights_digest(folder, "classify")[:12], lambda _: folder)

@@ -166,8 +166,8 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     async def accuracy(id: TaskId, tenant: Tenant) -> Any:
         """How often the task's own examples, each left out in turn, are told from the others."""
         revision, _ = _found(await revisions.newest(tenant, id))
-        found, right, asked = _found(await engine.held_out(id, revision))
-        return JSONResponse({"task": id, "revision": found, "right": right, "asked": asked})
+        found, score, asked = _found(await engine.held_out(id, revision))
+        return JSONResponse({"task": id, "revision": found, "right": round(score * asked), "asked": asked})
 
     @app.get("/tasks/{id}/export", response_model=replies.ExportReply)
     async def export_task(id: TaskId, tenant: Tenant) -> Any:

@@ -122,10 +122,10 @@ def answers(id: str, answered: Answered) -> dict[str, Any]:
     for place, chances in enumerate(given.probabilities.tolist()):
         rows.append(
             {
-                "label": given.classes[best[place]],
+                "label": given.names[best[place]],
                 "known": bool(given.unknown[place] <= given.threshold),
                 "unknown": float(given.unknown[place]),
-                "probabilities": dict(zip(given.classes, chances, strict=True)),
+                "probabilities": dict(zip(given.names, chances, strict=True)),
                 "nearest": _nearest(answered, given.neighbours[place].tolist(), given.likeness[place].tolist()),
             }
         )
@@ -143,7 +143,7 @@ def _nearest(answered: Answered, places: Sequence[int], likeness: Sequence[float
     return [
         {
             "example": ready.numbers[place],
-            "label": ready.adapted.task.labels[place],
+            "label": ready.adapted.task.targets[place],
             "likeness": alike,
             "input": ready.texts[place] if ready.texts else None,
         }

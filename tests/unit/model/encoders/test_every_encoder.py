@@ -15,10 +15,11 @@ from quickstudy.encoders import make_encoder
 from quickstudy.encoders.features import features
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate, train_from_scratch
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
 from quickstudy.tasks.frozen import freeze
-from quickstudy.tasks.suites import Pool, Suite
+from quickstudy.tasks.suites import Suite
 from quickstudy.training import Source, meta_train, optimiser
 
 ALL = [(m, name) for m in MODALITIES for name in Encoders.known(m)]
@@ -98,7 +99,7 @@ def test_meta_training_goes_on_after_a_stop_as_if_there_was_none(tiny, toys, tmp
     for stopped in (False, True):
         torch.manual_seed(0)
         model = MetaModel(chosen.inputs, chosen.model, {modality})
-        source = Source(Pool.of(dataset, np.ones(36, dtype=bool)), model.encoder(modality).prepare(dataset.raw()))
+        source = Source.of(dataset, np.ones(36, dtype=bool), model.encoder(modality).prepare(dataset.raw()))
         checkpoint = tmp_path / f"{stopped}.safetensors"
         if stopped:  # of 6 steps 3 are done, and the checkpoint of the third is there
 
@@ -131,7 +132,7 @@ def test_the_baseline_sees_the_encoder_before_meta_training(tiny: Settings, toys
     torch.manual_seed(0)
     model = MetaModel(chosen.inputs, chosen.model, {"text"}).eval()
     arrays = model.encoder("text").prepare(dataset.raw())
-    pool = Pool.of(dataset, np.ones(24, dtype=bool))
+    pool = pool_of(dataset, np.ones(24, dtype=bool))
     frozen = freeze(Suite("toys", "classes", pool), Episodes(count=4, shots=(2,), query=2, way=3, ways={}), 0)
     seen = {}
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from quickstudy.config import Model, Settings
 from quickstudy.encoders import Encoder, make_encoder
-from quickstudy.model.metamodel import MetaModel, TaskBatch
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.training import meta_loss, optimiser
+from tests.toy.tasks import grouped
 
 TEXTS = ["hello", "what is the weather in Paris tomorrow?", "word " * 100, "", "I lost my card", "Ünïcödé 学 🙂"]
 ALIKE = [f"wake me up at {hour} o'clock{' please' * (hour % 5)}" for hour in range(70)]  # of several buckets
@@ -96,7 +97,7 @@ def test_all_but_the_table_of_words_is_trained_with_care_and_without_chance(tiny
     encoder = model.encoder("text")
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     tokens = tokens_of(encoder, ALIKE[:12])
-    task = TaskBatch("text", tokens[:4][None], tokens[4:][None], 2)
+    task = grouped("text", tokens[:4][None], tokens[4:][None], 2)
     optimizer = optimiser(model, tiny.train)
     assert {id(p) for p in optimizer.param_groups[2]["params"]} == {id(p) for p in encoder.parameters()}
     for group in optimizer.param_groups:
@@ -125,7 +126,7 @@ def test_it_is_trained_under_every_learner(tiny: Settings, learner: str) -> None
     model = MetaModel(tiny.inputs, shape, {"text"}).train()
     encoder = model.encoder("text")
     tokens = tokens_of(encoder, ALIKE[:16]).unflatten(0, (2, 8))
-    batch = TaskBatch("text", tokens[:, :4], tokens[:, 4:], 2)
+    batch = grouped("text", tokens[:, :4], tokens[:, 4:], 2)
     meta_loss(model, [batch]).backward()
     slopes = [weight.grad for weight in encoder.parameters()]
     assert all(slope is not None and torch.isfinite(slope).all() for slope in slopes)
@@ -134,7 +135,7 @@ def test_it_is_trained_under_every_learner(tiny: Settings, learner: str) -> None
     with torch.inference_mode():  # two tasks together are answered as each alone
         (both,) = model([batch])
         for b in range(2):
-            (alone,) = model([TaskBatch("text", tokens[b : b + 1, :4], tokens[b : b + 1, 4:], 2)])
+            (alone,) = model([grouped("text", tokens[b : b + 1, :4], tokens[b : b + 1, 4:], 2)])
             assert (both[b] - alone[0]).abs().max() < 1e-3 * both.abs().max()
 
 

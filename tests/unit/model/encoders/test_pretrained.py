@@ -23,10 +23,11 @@ from quickstudy.encoders.pretrained import backbone
 from quickstudy.encoders.text_minilm import encoder_folder, read_bert, read_tokenizer
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
 from quickstudy.tasks.frozen import freeze
-from quickstudy.tasks.suites import Pool, Suite
+from quickstudy.tasks.suites import Suite
 from quickstudy.training import Source, meta_train
 
 LEARNERS = ("protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext")
@@ -242,7 +243,7 @@ def test_every_learner_trains_over_it(tiny: Settings, made, toys, learner: str) 
     model = MetaModel(chosen.inputs, chosen.model, {"text"})
     assert [name for name, _ in model.encoder("text").named_parameters()] == ["project.weight"]
     before = model.encoder("text").project.weight.clone()  # type: ignore[union-attr,operator]
-    source = Source(Pool.of(dataset, np.ones(36, dtype=bool)), model.encoder("text").prepare(dataset.raw()))
+    source = Source.of(dataset, np.ones(36, dtype=bool), model.encoder("text").prepare(dataset.raw()))
     meta_train(model, [source], [source], chosen)
     after = model.encoder("text").project.weight
     assert torch.isfinite(after).all() and not torch.equal(before, after)  # type: ignore[arg-type]
@@ -253,7 +254,7 @@ def test_it_is_judged_beside_its_own_vectors(tiny: Settings, made, toys, monkeyp
     chosen = named(tiny, "text", name)
     model = MetaModel(chosen.inputs, chosen.model, {"text"}).eval()
     arrays = model.encoder("text").prepare(dataset.raw())
-    suite = Suite("toys", "classes", Pool.of(dataset, np.ones(24, dtype=bool)))
+    suite = Suite("toys", "classes", pool_of(dataset, np.ones(24, dtype=bool)))
     frozen = freeze(suite, tiny.episodes.model_copy(update={"count": 4, "shots": (2,)}), 0)
     seen = []
 

@@ -14,9 +14,10 @@ from quickstudy.config import ImageInput, Settings
 from quickstudy.data.dataset import MODALITIES
 from quickstudy.encoders.blocks import Modulated
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.suites import Pool
+from quickstudy.kinds.task import TaskBatch
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.training import Source, learning_rate, meta_loss, meta_train, optimiser
+from tests.toy.tasks import grouped
 
 
 def made(settings: Settings, modalities=MODALITIES, seed: int = 0, **shape) -> MetaModel:
@@ -54,7 +55,7 @@ def arrays(modality: str, *shape: int, seed: int = 0) -> Tensor:
 
 def batch(modality: str, tasks: int = 3, way: int = 3, shot: int = 2, query: int = 3, seed: int = 0) -> TaskBatch:
     support, asked = (arrays(modality, tasks, way * n, seed=seed + n) for n in (shot, query))
-    return TaskBatch(modality, support, asked, way)
+    return grouped(modality, support, asked, way)
 
 
 # Encoders
@@ -138,7 +139,7 @@ def reference(model: MetaModel, task: TaskBatch) -> Tensor:
     learner, encoder = model.learner, model.encoder(task.modality)
     tau = learner.log_tau[task.modality].exp()
     answers = []
-    for support, query, targets in zip(task.support, task.query, task.targets()[0], strict=True):
+    for support, query, targets in zip(task.support, task.query, task.support_targets, strict=True):
         vectors = [seen(encoder, example, []) for example in support]
         read = [dense(learner.set_encoder, v * len(v) ** 0.5 / v.norm()) for v in vectors]
         modulation = []
@@ -169,11 +170,11 @@ def test_it_agrees_with_a_plain_reference(model: MetaModel, modality) -> None:
     ]
     both = [model([task])[0], reference(model, task)]
     assert (both[0] - both[1]).abs().max() < 1e-8
-    answers = task.targets()[1].flatten()
+    answers = task.query_targets.flatten()
     gradients = [torch.autograd.grad(F.cross_entropy(x.flatten(0, 1), answers), parameters) for x in both]
     for ours, expected in zip(*gradients, strict=True):
         assert (ours - expected).abs().max() < 1e-8 < expected.abs().max()
-    state = model.adapt(modality, task.support, task.targets()[0], task.way)
+    state = model.adapt(modality, task.support, task.support_targets, task.way)
     for name, start in (("gamma", 1), ("beta", 0)):  # each task is looked at in a way of its own
         assert (state[name] - start).abs().amax(1).min() > 0.02
         assert min((state[name][i] - state[name][i - 1]).abs().max() for i in range(3)) > 1e-4
@@ -227,8 +228,8 @@ def test_tasks_queries_and_chunks_do_not_see_each_other(model: MetaModel, modali
         together = model([many])[0]
         for i in range(2):
             for j in (0, 69, 139):
-                alone = TaskBatch(modality, many.support[i : i + 1], many.query[i : i + 1, j : j + 1], 2)
-                state = model.adapt(modality, alone.support, many.targets()[0][:1], 2)
+                alone = grouped(modality, many.support[i : i + 1], many.query[i : i + 1, j : j + 1], 2)
+                state = model.adapt(modality, alone.support, many.support_targets[:1], 2)
                 assert (model.score(modality, state, alone.query)[0, 0] - together[i, j]).abs().max() < 1e-10
     assert (model([many])[0] - together).abs().max() < 1e-10  # with a gradient it is one pass
 
@@ -279,7 +280,7 @@ def coloured(tasks: int, query: int, generator: torch.Generator) -> TaskBatch:
         red, green = painted(patterns, generator).unbind(2)
         return torch.stack([red, green, blue[..., None, None].expand_as(red)], 2)
 
-    return TaskBatch("image", pictures(pattern, blue), pictures(asked, torch.full(asked.shape[:2], 0.5)), WAY)
+    return grouped("image", pictures(pattern, blue), pictures(asked, torch.full(asked.shape[:2], 0.5)), WAY)
 
 
 def test_it_learns_to_look_at_what_the_task_is_about(tiny: Settings) -> None:
@@ -300,7 +301,7 @@ def test_it_learns_to_look_at_what_the_task_is_about(tiny: Settings) -> None:
             weights.step()
         with torch.no_grad():
             (logits,) = model.eval()([judged])
-        accuracy[learns] = (logits.argmax(-1) == judged.targets()[1]).double().mean()
+        accuracy[learns] = (logits.argmax(-1) == judged.query_targets).double().mean()
     assert accuracy[True] > 0.95 and 0.6 < accuracy[False] < 0.87
 
 
@@ -329,7 +330,7 @@ def test_a_task_is_learned_kept_and_asked(tiny: Settings, png, tmp_path: Path) -
         assert np.abs(predict(model, back, [query])[0] - chances[i]).max() < 1e-6
     prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
     with torch.no_grad():
-        (logits,) = model([TaskBatch("image", prepared[None, :6], prepared[None, 6:], 3)])
+        (logits,) = model([grouped("image", prepared[None, :6], prepared[None, 6:], 3)])
     assert np.abs(chances - logits[0].double().softmax(-1).numpy()).max() < 1e-5
 
 
@@ -358,7 +359,7 @@ def sources(tiny: Settings, toys) -> list[Source]:
     sentences = random.normal(0, 1, (6, 384))[texts.class_index] + random.normal(0, 0.5, (48, 384))
     prepared = made(tiny).encoder("image").prepare(images.raw())
     return [
-        Source(Pool.of(dataset, np.ones(len(dataset), dtype=bool)), rows)
+        Source.of(dataset, np.ones(len(dataset), dtype=bool), rows)
         for dataset, rows in ((images, prepared), (texts, sentences.astype(np.float32)))
     ]
 

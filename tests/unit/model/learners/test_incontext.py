@@ -12,7 +12,6 @@ from quickstudy.config import Settings
 from quickstudy.learners.incontext import LAYERS, InContextLearner
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.tasks.suites import Pool
 from quickstudy.training import Source, meta_train
 from tests.unit.model.learners.tasks import TASKS, D, padded, task
 
@@ -166,7 +165,7 @@ def test_a_draw_depends_on_the_support_set_alone(model: InContextLearner) -> Non
 def test_a_stopped_training_ends_as_one_that_was_not(toys, tiny: Settings, tmp_path: Path) -> None:
     texts = toys("text", classes=6, each=8)
     sentences = np.random.default_rng(0).normal(0, 1, (48, 384)).astype(np.float32)
-    sources = [Source(Pool.of(texts, np.ones(48, dtype=bool)), sentences)]
+    sources = [Source.of(texts, np.ones(48, dtype=bool), sentences)]
     shape = tiny.model.model_copy(update={"learner": "incontext"})
 
     def stop(done: int, total: int, text: str) -> None:

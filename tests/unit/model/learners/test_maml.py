@@ -20,9 +20,9 @@ from quickstudy.encoders.encoder import Encoder
 from quickstudy.learners import WeightLearner
 from quickstudy.learners.maml import Maml
 from quickstudy.learners.reptile import Reptile
-from quickstudy.model.metamodel import MetaModel, TaskBatch
-from quickstudy.tasks.suites import Pool
+from quickstudy.model.metamodel import MetaModel
 from quickstudy.training import Source, meta_loss, meta_train, optimiser
+from tests.toy.tasks import grouped
 
 ENCODERS: list[tuple[Modality, str]] = [
     ("image", "conv4"),
@@ -344,7 +344,7 @@ def test_a_task_goes_through_its_bytes(tiny: Settings, png, tmp_path: Path, name
     assert np.abs(np.concatenate([predict(model, back, [query]) for query in queries]) - chances).max() < 1e-4
     prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
     with torch.no_grad():
-        (logits,) = copy.deepcopy(model)([TaskBatch("image", prepared[None, :6], prepared[None, 6:], 3)])
+        (logits,) = copy.deepcopy(model)([grouped("image", prepared[None, :6], prepared[None, 6:], 3)])
     assert np.abs(chances - logits[0].double().softmax(-1).numpy()).max() < 1e-4
 
 
@@ -354,8 +354,8 @@ def sources(toys, tiny: Settings) -> list[Source]:
     random = np.random.default_rng(0)
     sentences = random.normal(0, 1, (6, 384))[texts.class_index] + random.normal(0, 0.5, (48, 384))
     pixels = whole("maml", tiny).encoder("image").prepare(images.raw())
-    pools = [Pool.of(dataset, np.ones(len(dataset), dtype=bool)) for dataset in (images, texts)]
-    return [Source(pools[0], pixels), Source(pools[1], sentences.astype(np.float32))]
+    pairs = ((images, pixels), (texts, sentences.astype(np.float32)))
+    return [Source.of(dataset, np.ones(len(dataset), dtype=bool), arrays) for dataset, arrays in pairs]
 
 
 @pytest.mark.parametrize(("name", "second_order"), [("maml", False), ("maml", True), ("reptile", False)])
@@ -384,9 +384,9 @@ def test_a_meta_batch_weighs_tasks_alike_and_all_weights_learn(tiny: Settings, s
     shape = tiny.model.model_copy(update={"second_order": second_order})
     model = whole("maml", tiny.model_copy(update={"model": shape}), ("image", "audio", "text"))
     tasks = [
-        TaskBatch("image", arrays("image", "conv4", 1, 4).float(), arrays("image", "conv4", 1, 6, seed=1).float(), 2),
-        TaskBatch("audio", arrays("audio", "cnn", 1, 3).half(), arrays("audio", "cnn", 1, 3, seed=1).half(), 3),
-        TaskBatch("text", arrays("text", "minilm", 1, 3).float(), arrays("text", "minilm", 1, 3, seed=1).float(), 3),
+        grouped("image", arrays("image", "conv4", 1, 4).float(), arrays("image", "conv4", 1, 6, seed=1).float(), 2),
+        grouped("audio", arrays("audio", "cnn", 1, 3).half(), arrays("audio", "cnn", 1, 3, seed=1).half(), 3),
+        grouped("text", arrays("text", "minilm", 1, 3).float(), arrays("text", "minilm", 1, 3, seed=1).float(), 3),
     ]
     alone = [meta_loss(model, [task]).item() for task in tasks]
     loss = meta_loss(model, tasks, turns=3)

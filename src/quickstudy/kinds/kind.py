@@ -1,0 +1,35 @@
+"""What ``kinds/KIND/targets.py`` offers; no torch, so that clients and importers can read and write targets."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from quickstudy.data.dataset import Dataset
+
+
+class Targets(Protocol):
+    """How a kind's targets are read, written and called. A target is what JSON can hold: a class, a list of tags."""
+
+    ONE: str
+    """What a name among targets is: a class, a tag."""
+    WORD: str
+    """The same of several."""
+
+    ARROW: pa.DataType
+    """Of the column that holds targets."""
+    HIT: str
+    """What it is called that an answer is the whole target: accuracy, exact match."""
+
+    def is_column(self, type: pa.DataType) -> bool:
+        """Return whether a column of this type can hold targets."""
+
+    def of(self, dataset: Dataset, rows: np.ndarray) -> list[Any]:
+        """Return the targets of int [n] rows."""
+
+    def are_of(self, targets: Sequence[Any], names: Sequence[str]) -> bool:
+        """Return whether a task of these names knows all of the targets."""
+
+    def shown(self, target: Any) -> str:
+        """Return a target as text, for a table."""

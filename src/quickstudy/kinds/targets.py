@@ -1,0 +1,22 @@
+"""The targets of each kind. A kind's module is its row here; adding a kind adds one."""
+
+from difflib import get_close_matches
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.classify import targets as classify
+from quickstudy.kinds.kind import Targets
+
+TARGETS: dict[str, Targets] = {"classify": classify}
+
+
+def targets_of(kind: str) -> Targets:
+    """Return how a kind's targets are read and written.
+
+    Raises:
+        QuickstudyError: this version does not know the kind.
+    """
+    if kind not in TARGETS:
+        near = get_close_matches(kind, TARGETS, 1)
+        fix = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(TARGETS)}"
+        raise QuickstudyError(f"this version knows no kind of task {kind!r}", fix=fix)
+    return TARGETS[kind]
