@@ -162,6 +162,8 @@ def _ours(
         if isinstance(model.learner, VectorLearner):
             state = model.learner.adapt(*model.head.pose(task.support, task.support_targets, way))
             logits = model.answer(state, task.query)
+            offsets = model.head.offsets(model.learner, task.support, task.support_targets, way)
+            logits = logits - offsets[:, None] if isinstance(offsets, torch.Tensor) else logits
         else:
             (logits,) = model([task])
         for name, values in SCORES[model.kind].judge(logits, task.query_targets).items():

@@ -17,8 +17,10 @@ class Targets(Protocol):
     WORD: str
     """The same of several."""
 
+    COLUMN: str
+    """Of a dataset, that holds targets."""
     ARROW: pa.DataType
-    """Of the column that holds targets."""
+    """Of that column."""
     HIT: str
     """What it is called that an answer is the whole target: accuracy, exact match."""
 

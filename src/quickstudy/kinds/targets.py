@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.classify import targets as classify
 from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.tag import targets as tag
 
-TARGETS: dict[str, Targets] = {"classify": classify}
+TARGETS: dict[str, Targets] = {"classify": classify, "tag": tag}
 
 
 def targets_of(kind: str) -> Targets:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from quickstudy.data.dataset import Dataset
+from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
 
 ONE, WORD = "class", "classes"
-ARROW = pa.string()
+COLUMN, ARROW = TARGET_COLUMNS["classify"]
 HIT = "accuracy"
 
 
@@ -21,7 +21,7 @@ def is_column(type: pa.DataType) -> bool:
 
 def of(dataset: Dataset, rows: np.ndarray) -> list[Any]:
     """Return the classes of int [n] rows."""
-    return dataset.column("label", rows)
+    return dataset.column(COLUMN, rows)
 
 
 def are_of(targets: Sequence[Any], names: Sequence[str]) -> bool:
