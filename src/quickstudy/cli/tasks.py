@@ -115,6 +115,7 @@ def predict(
     from rich.text import Text
 
     from quickstudy.adaptation.table import asker
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.kinds.scores import SCORES
     from quickstudy.kinds.targets import targets_of
@@ -128,7 +129,7 @@ def predict(
         raise QuickstudyError(f"task {task!r} is of kind {state.kind}, not {kind}", fix="Leave --kind out")
     if out is not None:
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
-    asked = read_queries(queries, state.modality, content=content, pattern=pattern)
+    asked = read_queries(queries, ImportOptions(modality=state.modality, content=content, pattern=pattern))
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
     answers, part = said.targets, targets_of(state.kind)
     # Labels count only where the task knows them: a folder's name may say something else.
@@ -373,14 +374,16 @@ def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
 
 def _read(source: Path, kind: str | None, modality: Any, pattern: str | None) -> "Dataset":
     from quickstudy.data.dataset import Dataset
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.kinds.targets import targets_of
     from quickstudy.system.progress import showing_progress
 
     targets_of(kind or "classify")
+    options = ImportOptions(modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
-            source, "source", modality, pattern=pattern, progress=lambda done, total: progress("read", done, total)
+            source, "source", options, progress=lambda done, total: progress("read", done, total)
         )
     return Dataset(info.model_copy(update={"name": source.stem.lower() or "source"}), table)
 
