@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset, DatasetInfo
-    from quickstudy.ingest.checks import Finding
+    from quickstudy.kinds.findings import Finding
 
 ROOT = Path("data")
 CACHE = Path(".cache/checks")
@@ -316,7 +316,8 @@ def list_() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from quickstudy.data.dataset import dataset_names, read_dataset
+    from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
+    from quickstudy.kinds.targets import targets_of
 
     names = dataset_names(ROOT)
     if not names:
@@ -333,17 +334,17 @@ def list_() -> None:
         table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=40)
     for name in names:
         try:
-            dataset = read_dataset(ROOT / name, ["label", "group", "domain"])
+            dataset = read_dataset(ROOT / name, PLACES)
+            info, targets = dataset.info, targets_of(dataset.info.kind)
         except QuickstudyError as error:
             table.add_row(name, f"[red]{escape(error.what[:60])}[/red]")
             continue
-        info = dataset.info
         domains = len(set(dataset.column("domain"))) if info.domain else 0
         cells = [
             name,
             info.modality,
             f"{len(dataset):,}",
-            f"{len(dataset.classes):,}",
+            f"{len(targets.names(dataset)):,}",
             f"{len(set(dataset.column('group'))):,} {escape(info.group)}",
             f"{domains} {escape(info.domain)}" if info.domain else "–",
             "/".join(map(str, _side_counts(dataset, settings).values())),
@@ -448,11 +449,13 @@ def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[Quicks
     """The datasets of a modality, and what is wrong with those that cannot be read."""
     from quickstudy.data.contents import MEMORY
     from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
+    from quickstudy.kinds.targets import targets_of
 
     datasets, damaged = [], []
     for name in dataset_names(ROOT):
         try:
             dataset = read_dataset(ROOT / name, PLACES, MEMORY)
+            targets_of(dataset.info.kind, ROOT / name)
             if modality in (None, dataset.modality):
                 datasets.append(dataset)
         except QuickstudyError as error:
@@ -463,7 +466,7 @@ def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[Quicks
 def _modality(name: str) -> str:
     from quickstudy.data.dataset import read_dataset
 
-    return read_dataset(ROOT / name, ["label"]).modality
+    return read_dataset(ROOT / name, ["group"]).modality
 
 
 def _split_of(settings: "Settings"):
@@ -485,8 +488,11 @@ def _side_counts(dataset: "Dataset", settings: "Settings") -> dict[str, int]:
 
 
 def _outline(dataset: "Dataset", noun: str) -> str:
+    from quickstudy.kinds.targets import targets_of
+
     info: DatasetInfo = dataset.info
-    line = f"{info.name}: {len(dataset):,} {noun}, {len(dataset.classes):,} classes"
+    targets = targets_of(info.kind)
+    line = f"{info.name}: {len(dataset):,} {noun}, {len(targets.names(dataset)):,} {targets.WORD}"
     groups = set(dataset.column("group"))
     if info.group == "class":
         line += ", each its own group"

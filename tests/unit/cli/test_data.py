@@ -385,6 +385,35 @@ def test_a_damaged_dataset_is_named_and_stops_no_other(run, workspace, pictures,
     assert run("data", "remove", "hurt", "--yes")[0] == 0
 
 
+# A kind that this version does not know
+
+
+def test_a_dataset_of_an_unknown_kind_is_listed_and_refused(run, workspace, tickets, write):
+    run("data", "import", tickets, "-n", "later", "--text", "body", "--label", "queue")
+    about = workspace / "data/later/dataset.yaml"
+    about.write_text(about.read_text().replace("kind: classify", "kind: clasify"))
+    told = "data/later: this version knows no kind of task 'clasify'. Did you mean classify?"
+
+    code, out, err = run("data", "list")
+    assert (code, err) == (0, "")
+    assert "later" in out and "this version knows no kind of task 'clasify'" in out
+
+    (workspace / "inbox/later").mkdir(parents=True)
+    (workspace / "inbox/later/a.csv").write_text("body,queue\nlate,q1\n")
+    before = everything(workspace)
+    more = write({"more.csv": "body,queue\nlate,q1\n"}) / "more.csv"
+    for verb in (("check",), ("check", "later"), ("add", more, "--name", "later")):
+        assert run("data", *verb) == (2, "", f"quickstudy: {told}\n")
+    assert run("tasks", "--kind", "classify") == (2, "", f"quickstudy: {told}\n")
+    code, out, _ = run("data", "take")
+    assert (code, out) == (0, f"later/a.csv waits: {told}\n")
+    assert everything(workspace) == before
+
+    code, out, _ = run("data", "import", tickets, "-n", "mine", "--text", "body", "--label", "queue")
+    assert code == 0
+    assert f"Note: not compared with a damaged dataset ({told})" in out
+
+
 def test_help_teaches(run):
     code, out, _ = run("data", "import", "--help")
     assert code == 0
