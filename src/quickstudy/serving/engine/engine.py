@@ -345,7 +345,7 @@ class Engine:
 
 
 def _adapt(loaded: Loaded, contents: Contents, packed: dict[int, bytes], false_alarm: float) -> AdaptedTask:
-    labels = tuple(example.label for example in contents.examples)
+    labels = tuple(example.target for example in contents.examples)
     if len(set(labels)) < 2:
         names = ", ".join(repr(label) for label in sorted(set(labels))) or "none"
         raise QuickstudyError(

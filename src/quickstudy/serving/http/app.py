@@ -1,7 +1,6 @@
 """The routes. docs/serving.md is their contract; /docs shows them and lets one try."""
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
@@ -72,7 +71,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
         inputs.check_classes(dict.fromkeys(given.labels, 1), settings)
         digest, packed = await engine.encode(modality, given.inputs)
         kept = await asyncio.to_thread(
-            store.create, tenant, name, modality, given.labels, given.contents(), packed, digest
+            store.create, tenant, name, "classify", modality, given.labels, given.contents(), packed, digest
         )
         return replies.task(kept)
 
@@ -129,10 +128,13 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     )
     async def add_examples(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Teach a task more: only the new examples are encoded."""
-        _, modality = _found(await revisions.newest(tenant, id))
+        _, _, modality = _found(await revisions.newest(tenant, id))
         _, _, given = await inputs.read_examples(request, modality, settings)
         digest, packed = await engine.encode(modality, given.inputs)
-        check = functools.partial(inputs.check_classes, limits=settings)
+
+        def check(kept: Kept) -> None:
+            inputs.check_classes(kept.classes, settings)
+
         kept, numbers = _found(
             await asyncio.to_thread(store.add, tenant, id, given.labels, given.contents(), packed, digest, check)
         )
@@ -152,7 +154,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     async def predict(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Answer queries of a task."""
         with engine.batcher.coming():
-            revision, modality = _found(await revisions.newest(tenant, id))
+            revision, _, modality = _found(await revisions.newest(tenant, id))
         queries = await inputs.read_queries(request, modality, settings)
         answered = _found(await engine.answer(id, revision, modality, queries))
         answer = replies.answers(id, answered)
@@ -165,7 +167,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     @app.get("/tasks/{id}/accuracy", response_model=replies.AccuracyReply)
     async def accuracy(id: TaskId, tenant: Tenant) -> Any:
         """How often the task's own examples, each left out in turn, are told from the others."""
-        revision, _ = _found(await revisions.newest(tenant, id))
+        revision, _, _ = _found(await revisions.newest(tenant, id))
         found, score, asked = _found(await engine.held_out(id, revision))
         return JSONResponse({"task": id, "revision": found, "right": round(score * asked), "asked": asked})
 
