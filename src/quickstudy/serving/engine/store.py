@@ -317,11 +317,12 @@ class Store:
         with contextlib.suppress(IntegrityError):  # another replica was faster, or an example has just gone
             self._write(work)
 
-    def unseen(self, model: str, after: str, limit: int) -> list[str]:
-        """Tasks with examples that a model has not seen, in order of their ids, those after one."""
+    def unseen(self, model: str, kind: str, after: str, limit: int) -> list[str]:
+        """Return tasks of a kind with examples that a model has not seen, in order of their ids, those after one."""
         query = (
             sa.select(examples.c.task)
-            .where(examples.c.task > after, ~sa.exists().where(_seen_by(model)))
+            .join(tasks, tasks.c.id == examples.c.task)
+            .where(tasks.c.kind == kind, examples.c.task > after, ~sa.exists().where(_seen_by(model)))
             .distinct()
             .order_by(examples.c.task)
             .limit(limit)
