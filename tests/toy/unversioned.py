@@ -162,7 +162,7 @@ def check(store: Store) -> None:
         assert (contents.kind, contents.modality, contents.revision) == ("classify", one.modality, one.revision)
         examples = list(_ROWS.values())[2]
         assert contents.examples == tuple(Example(*row[1:]) for row in examples if row[0] == one.id)
-    assert store.unseen(MODEL, "", 10) == [TICKETS, SHADES, SAYINGS]
+    assert store.unseen(MODEL, "classify", "", 10) == [TICKETS, SHADES, SAYINGS]
 
 
 def check_that_it_grows(store: Store, targets_of: Any) -> None:
