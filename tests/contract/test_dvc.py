@@ -166,7 +166,7 @@ def training(project: Path) -> Callable[[], "subprocess.Popen[str]"]:
     dvc.add_data(project)
     dvc.repro(project, "tasks", print)
     (project / "slow").touch()
-    code = "from pathlib import Path; from quickstudy import versions; versions.repro(Path('.'), 'meta_train', print)"
+    code = "from pathlib import Path; from quickstudy.versions import dvc; dvc.repro(Path('.'), 'meta_train', print)"
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -240,7 +240,7 @@ def test_a_command_that_is_killed_is_run_once_more(tmp_path: Path) -> None:
     def killed(times: int) -> int:
         script = f'echo x >> tries; [ "$(wc -l < tries)" -gt {times} ] || kill -9 $$'
         (tmp_path / "tries").unlink(missing_ok=True)
-        return command._run(["sh", "-c", script], tmp_path).returncode
+        return command.run(["sh", "-c", script], tmp_path).returncode
 
     assert killed(1) == 0
     assert killed(2) == -9
