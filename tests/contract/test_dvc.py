@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system import progress
 from quickstudy.versions import command, dvc, git, stale
 
 
@@ -197,7 +198,8 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
     (project / "slow").unlink()
     lines: list[str] = []
     assert dvc.repro(project, "meta_train", lines.append) == "ran"
-    assert lines == ["meta-train: 1 of 3", "meta-train: 2 of 3", "meta-train: 3 of 3"]
+    told = [progress.read_event(line) for line in lines]
+    assert told == [{"event": "progress", "what": "meta-train", "done": step, "total": 3} for step in (1, 2, 3)]
 
 
 def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:

@@ -15,11 +15,14 @@ import psutil
 from quickstudy.errors import QuickstudyError
 from quickstudy.system import processes
 from quickstudy.system.atomic import write_bytes
+from quickstudy.system.progress import asking
 
 # Files that a run itself rewrites: they say what was built, not what it was built with.
 WRITTEN_BY_RUNS = ("dvc.lock", "data.dvc")
 
 
+# How lines begin that DVC prints while it reproduces. They are for people, as DVC has no other output of `repro`; those
+# that say what it did are read in `quickstudy.versions.dvc`, the others are of no interest.
 CHATTER = (
     "Running stage ",
     "Stage '",
@@ -136,9 +139,10 @@ def _began_before(number: int, moment: float) -> bool:
 def stream(
     root: Path, arguments: Sequence[str], on_line: Callable[[str], None], env: Mapping[str, str] | None = None
 ) -> int:
-    """A DVC command whose lines are of interest while it runs; its exit code."""
+    """Run a DVC command whose lines are of interest while it runs, and return its exit code. What the stages in it tell
+    are events (`quickstudy.system.progress`); DVC itself prints text."""
     mend(root)
-    return processes.stream([*DVC, *arguments], root, on_line, env)
+    return processes.stream([*DVC, *arguments], root, on_line, {**asking(), **(env or {})})
 
 
 def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
