@@ -1,7 +1,6 @@
 """The steps of the flows: Prefect tasks under the names that they have elsewhere, with artifacts of their results."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.tasks import Task
@@ -27,6 +27,9 @@ from quickstudy.versions.command import Busy, RemoteFailed, StageFailed
 
 RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
 """How often what may pass is tried again, and after how many seconds each time."""
+
+POLL_SECONDS = 1.0
+"""Between two looks at a lock that another run may hold for hours."""
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -67,19 +70,29 @@ def only_run(root: Path) -> Iterator[None]:
         return
     path = root / ".cache" / "run.lock"
     path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise QuickstudyError(
-                f"another run is at work here (process {lock.read().strip() or 'unknown'})",
-                where=root,
-                fix="Wait until it ends, or stop it",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        raise QuickstudyError(
+            f"another run is at work here (process {path.read_text().strip() or 'unknown'})",
+            where=root,
+            fix="Wait until it ends, or stop it",
+        ) from None
+    with lock:
+        path.write_text(str(os.getpid()))
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock. Where another process has it, call ``busy``, which may raise, and wait."""
+    lock = FileLock(path, poll_interval=POLL_SECONDS)
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        busy()
+        held = lock.acquire()
+    with held:
         yield
 
 

@@ -223,7 +223,13 @@ def services(log_path: Path) -> Iterator[Services]:
 
 @contextlib.contextmanager
 def only_up(root: Path) -> Iterator[IO[str]]:
-    """The file in which `up` says what it serves, held for as long as it does."""
+    """Hold the file in which `up` says what it serves, for as long as it does, and give it.
+
+    Not by filelock: others ask by a shared lock whether it is held (`quickstudy.system.environment.serving`).
+
+    Raises:
+        QuickstudyError: another one runs.
+    """
     from quickstudy.system.environment import UP
 
     path = root / UP

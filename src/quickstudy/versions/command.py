@@ -1,16 +1,16 @@
 """DVC and git by their command lines: how they are called, and what is mended that their death left."""
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system import processes
@@ -85,7 +85,7 @@ def mend(root: Path) -> None:
                 if not kept.exists() or kept.read_bytes() != content:
                     write_bytes(kept, content)
                 continue
-            with _hold(scratch / "lock"):
+            with _lock_of_dvc(scratch / "lock"):
                 if path.read_bytes() != content:
                     continue
                 if kept.exists():
@@ -96,21 +96,14 @@ def mend(root: Path) -> None:
     with contextlib.suppress(OSError):
         content = path.read_bytes()
         if _is_of_the_dead(path, content):
-            with _hold(scratch / "rwlock.lock"):
+            with _lock_of_dvc(scratch / "rwlock.lock"):
                 if path.read_bytes() == content:
                     path.unlink()
 
 
-@contextlib.contextmanager
-def _hold(path: Path) -> Iterator[None]:
-    """A lock of DVC's.
-
-    Raises:
-        OSError: a DVC holds it, and is writing now.
-    """
-    with path.open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+def _lock_of_dvc(path: Path) -> FileLock:
+    """Return a lock of DVC's, which takes it by flock too. Entering it raises an OSError where a DVC is writing now."""
+    return FileLock(path, blocking=False, fallback_to_soft=False)
 
 
 def _is_of_the_dead(path: Path, content: bytes) -> bool:
