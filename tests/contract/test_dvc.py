@@ -37,8 +37,12 @@ def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> N
     for rest in (b"", whole[: len(whole) // 2].rstrip(b"\n")):
         (project / "dvc.lock").write_bytes(rest)
         (project / "data.dvc").write_bytes(b"")
-        assert dvc.data_hash(project) == version
+        # Who only reads sees what was there before and changes nothing; a command of DVC finds it put back.
+        assert dvc.data_hash(project) == version and "build/card" in dvc.lock_hashes(project)
+        assert not dvc.has_remote(project) and dvc.in_cache(project, version)
+        assert (project / "dvc.lock").read_bytes() == rest and (project / "data.dvc").read_bytes() == b""
         assert stale.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
+        assert dvc.data_hash(project) == version and (project / "data.dvc").read_bytes() != b""
         (project / ".dvc/tmp/rwlock").write_bytes(rest[:20])
         assert bring_up_to_date(project) == ["up to date"] * 4
 

@@ -70,15 +70,38 @@ DVC = (sys.executable, "-m", "dvc")
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
-def mend(root: Path) -> None:
+# DVC's verbs that open neither what runs write nor its list of who reads and writes.
+OF_SETTINGS = ("cache", "config")
+
+LAST = Path(".dvc") / "tmp" / "last"
+"""What was in the files that runs write when the last DVC command began."""
+
+
+def content(root: Path, name: str) -> bytes:
+    """Return what dvc.lock or data.dvc says, and where DVC was killed while it wrote that, what it said before. Change
+    nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    found, kept = (root / name).read_bytes(), root / LAST / name
+    return kept.read_bytes() if not found.endswith(b"\n") and kept.exists() else found
+
+
+def _mend(root: Path, arguments: Sequence[str]) -> None:
     """Put right what DVC was writing when it was killed, as it writes in place: dvc.lock and data.dvc, then empty or
-    without their last line's end, become what they were at the last call; its list of who reads and writes what is
-    begun anew when it is cut off, or names the dead alone."""
+    without their last line's end, become what they were when the last command began; its list of who reads and writes
+    what is begun anew when it is cut off, or names the dead alone.
+
+    Done here alone: before a DVC command opens them, as DVC itself must find them whole. That is also before `dvc
+    status`, with which everything begins after a kill, and before each further try of a stage in a flow of which DVC
+    was killed. What reads the files without DVC takes `content`.
+    """
     scratch = root / ".dvc" / "tmp"
-    if not (root / ".dvc").is_dir():
+    if not (root / ".dvc").is_dir() or arguments[0] in OF_SETTINGS:
         return
     for name in WRITTEN_BY_RUNS:
-        path, kept = root / name, scratch / "last" / name
+        path, kept = root / name, root / LAST / name
         with contextlib.suppress(OSError):  # not there, or not to be written: a reader's own error says so
             content = path.read_bytes()
             if content.endswith(b"\n"):
@@ -134,15 +157,20 @@ def stream(
 ) -> int:
     """Run a DVC command whose lines are of interest while it runs, and return its exit code. What the stages in it tell
     are events (`quickstudy.system.progress`); DVC itself prints text."""
-    mend(root)
+    _mend(root, arguments)
     return processes.stream([*DVC, *arguments], root, on_line, {**asking(), **(env or {})})
 
 
 def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
+    """Run git or DVC to its end, and once more where it was killed; both outputs are kept as text.
+
+    Raises:
+        QuickstudyError: it is not installed.
+    """
     try:
         for last in (False, True):
             if command[: len(DVC)] == [*DVC]:
-                mend(root)
+                _mend(root, command[len(DVC) :])
             done = subprocess.run(
                 command,
                 cwd=root,

@@ -19,7 +19,7 @@ from quickstudy.versions.command import (
     MustRun,
     RemoteFailed,
     StageFailed,
-    mend,
+    content,
     raise_known,
     run,
     run_dvc,
@@ -103,15 +103,19 @@ def _back_to_lock(root: Path, stage: str) -> None:
 
 
 def data_hash(root: Path) -> str | None:
-    """The version of data/: the DVC hash in data.dvc (36 characters with its ``.dir``), None where there is none."""
-    mend(root)
-    path = root / "data.dvc"
+    """Return the version of data/, the DVC hash in data.dvc (36 characters with its ``.dir``); None where there is none.
+
+    Raises:
+        QuickstudyError: data.dvc cannot be read.
+    """
     try:
-        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+        return str(yaml.safe_load(content(root, "data.dvc"))["outs"][0]["md5"])
     except FileNotFoundError:
         return None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError):
-        raise QuickstudyError("is not a DVC file", where=path, fix="Restore it: git checkout data.dvc") from None
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise QuickstudyError(
+            "is not a DVC file", where=root / "data.dvc", fix="Restore it: git checkout data.dvc"
+        ) from None
 
 
 def committed_data_hash(root: Path) -> str | None:
