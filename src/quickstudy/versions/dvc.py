@@ -103,7 +103,7 @@ def _back_to_lock(root: Path, stage: str) -> None:
 
 
 def data_hash(root: Path) -> str | None:
-    """Return the version of data/, the DVC hash in data.dvc (36 characters with its ``.dir``); None where there is none.
+    """Return the version of data/: the DVC hash in data.dvc, 36 characters with its ``.dir``. None where it has none.
 
     Raises:
         QuickstudyError: data.dvc cannot be read.
