@@ -119,7 +119,7 @@ def _await_worker(client: SyncPrefectClient, pool: str, step: str) -> None:
             told, until = True, (seen + COMES_BACK).astimezone()
             line = f"no worker of the pool {pool} is online; waits until {until:%H:%M:%S} (quickstudy worker {pool})"
             get_run_logger().info("%s", line)
-            tell(step=step, line=line)
+            tell("text", step=step, text=line)
         time.sleep(LOOK_SECONDS)
 
 
@@ -142,14 +142,14 @@ def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> Flo
         for line in client.read_logs(own, limit=200, offset=shown, sort=LogSort.TIMESTAMP_ASC):
             shown += 1
             log.log(line.level, "%s: %s", pool, line.message)
-            tell(step=step, line=line.message)
+            tell("text", step=step, text=line.message)
         assert run.state is not None
         if run.state.is_final():
             break
         if run.start_time is None and (why := _queue(client, pool, run)) != waiting:
             waiting = why
             log.info("%s", why)
-            tell(step=step, line=why)
+            tell("text", step=step, text=why)
         time.sleep(LOOK_SECONDS)
     said = run.state.message or ""
     if run.state.is_failed():

@@ -9,7 +9,6 @@ As a deployment (prefect.yaml) it works in a workspace of its own and lets the p
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -134,18 +133,17 @@ def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
     Raises:
         QuickstudyError: another one is at work, and a second one is to be skipped.
     """
-    with (Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if second == "skip":
-                raise QuickstudyError(
-                    "another retraining is at work; this one is skipped",
-                    where="runs.second",
-                    fix="Say wait to have it run after that one",
-                ) from None
-            get_run_logger().info("another retraining is at work; this one waits for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def busy() -> None:
+        if second == "skip":
+            raise QuickstudyError(
+                "another retraining is at work; this one is skipped",
+                where="runs.second",
+                fix="Say wait to have it run after that one",
+            )
+        get_run_logger().info("another retraining is at work; this one waits for it")
+
+    with process.alone(Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock", busy):
         yield
 
 

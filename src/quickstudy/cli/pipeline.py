@@ -85,6 +85,7 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
 
     from quickstudy.cli.display import Display
     from quickstudy.system import processes
+    from quickstudy.system.progress import asking
 
     log_path = root / ".cache" / log_name
     log_path.parent.mkdir(exist_ok=True)
@@ -93,7 +94,7 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
         flow = processes.start(
             [sys.executable, *command],
             root,
-            {"QUICKSTUDY_EVENTS": "1", **({"QUICKSTUDY_PROGRESS_SECONDS": "1"} if sys.stderr.isatty() else {})},
+            asking(1 if sys.stderr.isatty() else None),  # of a bar that moves, more often than of lines
             interrupt="command",
             stdout=subprocess.PIPE,
             stderr=log,
