@@ -50,7 +50,11 @@ class Reading(BaseModel):
     content: str | None = None
     """Column of texts, images or recordings."""
     label: str | None = None
-    """Column of class names."""
+    """Column of targets: of class names, say."""
+    separator: str | None = None
+    """What is between the tags in a cell, or in the name of a folder."""
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each tag, called as it is."""
     group: str | None = None
     """A column, a field of the pattern, a folder level, the name of a .json file, ``class`` or ``none``."""
     domain: str | None = None
@@ -60,7 +64,7 @@ class Reading(BaseModel):
     levels: int | None = None
     """Folders above each file that say something: 1 of CLASS/file, 2 of GROUP/CLASS/file."""
     exclude: tuple[str, ...] = ()
-    """Classes that are left out."""
+    """Classes, or tags, that are left out."""
     skip_bad: bool = False
     drop_duplicates: bool = False
 

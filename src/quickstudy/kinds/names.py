@@ -24,10 +24,15 @@ def name_of(cell: Any, field: str) -> str:
     Raises:
         QuickstudyError: it is missing, empty, or no single name.
     """
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        raise QuickstudyError(f"the {field} is missing")
+    check_there(cell, field)
     if not isinstance(cell, str | int | float):
         raise QuickstudyError(f"the {field} is {str(cell)[:40]!r}, not a single name")
     if name := tidy(str(cell)):
         return name
     raise QuickstudyError(f"the {field} is empty")
+
+
+def check_there(cell: Any, field: str) -> None:
+    """Raise QuickstudyError where a cell of a table holds nothing; ``field`` is what it is the cell of."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        raise QuickstudyError(f"the {field} is missing")

@@ -10,6 +10,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.formats import Table
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.ingest.importers.several import flag_columns, flag_of, seems_several, split
 from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.names import name_of
 from quickstudy.kinds.targets import PLAIN, TARGETS, kind_of
@@ -27,7 +28,9 @@ class Picked:
 
     content: str
     target: str | None
-    """None where none is and none need be."""
+    """None where none is and none need be, and where ``flags`` are it."""
+    flags: tuple[str, ...]
+    """Columns of 0 and 1, one for each name that a target may have."""
     group: str | None
     domain: str | None
 
@@ -39,8 +42,18 @@ def told_kind(table: Table, reading: Reading) -> str:
     return PLAIN if column is None else kind_of([table.samples.get(column, "")])
 
 
-def pick_columns(table: Table, modality: Modality, wanted: Wanted, targets: Targets, place: str) -> Picked:
+def pick_columns(
+    table: Table, modality: Modality, wanted: Wanted, targets: Targets, flags: frozenset[str], place: str
+) -> Picked:
     """Choose the columns that are read.
+
+    Args:
+        table: that they are of.
+        modality: of the examples.
+        wanted: of the source.
+        targets: of its kind.
+        flags: columns that hold nothing but 0 and 1, where these were looked for.
+        place: the table, for the error.
 
     Raises:
         QuickstudyError: one that must be there is not.
@@ -50,15 +63,18 @@ def pick_columns(table: Table, modality: Modality, wanted: Wanted, targets: Targ
     reading = wanted.reading
     content = _content_column(table, modality, reading, place)
     others = [name for name in table.columns if name != content]
-    target = None
-    if wanted.labelled or reading.label is not None or any(name.lower() in targets.USUAL for name in others):
+    target, several = None, reading.label_columns
+    asked = wanted.labelled or reading.label is not None or any(name.lower() in targets.USUAL for name in others)
+    if asked and several is None:
         target = _find(others, reading.label, targets.USUAL, "label", place, "Name it by --label")
     domain = None
     if reading.domain is not None:
         domain = _find(others, reading.domain, (), "domain", place, "")
     elif "domain" in others and _is_ours(table):
         domain = "domain"
-    return Picked(content, target, _group_column(others, target, reading.group, place), domain)
+    group = _group_column(others, target, reading.group, place)
+    left = [name for name in others if name not in (group, domain)]
+    return Picked(content, target, () if several is None else flag_columns(left, several, flags, place), group, domain)
 
 
 def remember(picked: Picked, rows: Rows) -> None:
@@ -67,29 +83,37 @@ def remember(picked: Picked, rows: Rows) -> None:
     rows.domain_word = rows.domain_rule = picked.domain
     rows.content_columns.add(picked.content)
     rows.target_columns.update([] if picked.target is None else [picked.target])
+    rows.flag_columns = picked.flags or None
 
 
 Taken = tuple[Any, Any, str | None, str | None]
 """content, target, group and domain of a row"""
 
 
-def taker(picked: Picked, table: Table, modality: Modality, targets: Targets, labelled: bool) -> Callable[[Any], Taken]:
+def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wanted) -> Callable[[Any], Taken]:
     """Return how content, target, group and domain are taken out of a row of a table."""
+    separator = wanted.reading.separator
+    takes_one = separator is not None or not targets.fits(["one", "two"])
 
     def cell(record: dict[str, Any], column: str) -> Any:
         return _named(record[column], column, table.class_names.get(column))
 
     def target(record: dict[str, Any]) -> Any:
-        if picked.target is None or (not labelled and record[picked.target] in (None, "")):
+        if picked.flags:
+            return targets.read([name for name in picked.flags if flag_of(record[name], name)], "columns")
+        if picked.target is None or (not wanted.labelled and record[picked.target] in (None, "")):
             return None
-        return targets.read(cell(record, picked.target), picked.target)
+        found = cell(record, picked.target)
+        if not takes_one and rows.unsplit is None and seems_several(found):
+            rows.unsplit = found
+        return targets.read(split(found, separator), picked.target)
 
     def name(record: dict[str, Any], column: str | None) -> str | None:
         return None if column is None else name_of(cell(record, column), column)
 
     def take(record: dict[str, Any]) -> Taken:
         return (
-            _content(record[picked.content], modality),
+            _content(record[picked.content], rows.modality),
             target(record),
             name(record, picked.group),
             name(record, picked.domain),

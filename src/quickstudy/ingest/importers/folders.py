@@ -18,6 +18,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.ingest.importers.several import split
 from quickstudy.kinds.names import tidy
 from quickstudy.kinds.targets import PLAIN, targets_of
 
@@ -52,7 +53,7 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
             ``Rows.bad``.
     """
     rows = Rows(modality, wanted.kind or PLAIN)
-    targets = targets_of(rows.kind)
+    targets, separator = targets_of(rows.kind), wanted.reading.separator
     if wanted.labelled and targets.folders is None:
         what = f"the names of files and folders cannot say targets of kind {rows.kind}"
         raise QuickstudyError(what, where=files.source, fix="Import a table")
@@ -60,7 +61,8 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
     for done, path in enumerate(paths):
         try:
             named = naming(path)
-            target = None if named.label is None else targets.read(named.label, "name of its folder or class")
+            label = split(named.label, separator)
+            target = None if label is None else targets.read(label, "name of its folder or class")
             content = files.read(path)
             text = _text(content) if modality == "text" else None
             rows.check_content(content if text is None else text)

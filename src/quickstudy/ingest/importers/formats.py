@@ -177,7 +177,7 @@ def _read_json(handle: BinaryIO, place: str) -> Table:
     items = [(key, number, item) for key, part in value.items() for number, item in enumerate(part, 1)]
     rows = ((f"{key} row {number}", _keyed(key, item)) for key, number, item in items)
     columns = ["text", "label", "split"] if items and isinstance(items[0][2], list) else ["text", "label"]
-    return Table(columns, rows, {}, [], {})
+    return Table(columns, rows, {}, [], _keyed(items[0][0], items[0][2]) if items else {})
 
 
 def _keyed(key: str, item: Any) -> dict[str, Any]:

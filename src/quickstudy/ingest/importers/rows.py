@@ -33,6 +33,10 @@ class Rows:
     """Of the tables that were read: what the column of examples is called; one name where all agree."""
     target_columns: set[str] = field(default_factory=set)
     """The same of their targets."""
+    flag_columns: tuple[str, ...] | None = None
+    """Of tables with a column for each tag: these."""
+    unsplit: str | None = None
+    """A text that was read as one name and seems to be several."""
     levels: int | None = None
     """Of folders: how many say something."""
     bad: list[QuickstudyError] = field(default_factory=list)

@@ -16,7 +16,7 @@ from quickstudy.ingest.importers.keeping import as_table, kept
 from quickstudy.ingest.importers.options import NOTHING_SAID, ImportOptions, Note, Progress, Wanted
 from quickstudy.ingest.importers.reading import read_rows
 from quickstudy.ingest.importers.rows import Rows
-from quickstudy.kinds.targets import targets_of
+from quickstudy.kinds.targets import kind_of, targets_of
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AS_BEFORE = Reading()
@@ -63,9 +63,7 @@ def import_source(
         QuickstudyError: for anything that is wrong with the source or the options.
     """
     check_name(name)
-    if options.kind is not None:
-        targets_of(options.kind, "--kind")
-    wanted = Wanted(options, options.kind, progress=progress, note=note)
+    wanted = Wanted(options, _kind_said(options, options.kind), progress=progress, note=note)
     mapping = group_file(options.group)
     rows = read_rows(source, options.modality, wanted, mapping, only)
     _check_excluded(options.exclude, rows, source)
@@ -73,6 +71,30 @@ def import_source(
     _refuse_too_few(rows, keep, options, source)
     groups, word = groups_of(rows, keep, wanted, mapping, name, options.split)
     return _described(source, name, options, rows, word, mapping), as_table(rows, groups, keep)
+
+
+def _kind_said(reading: Reading, kind: str | None) -> str | None:
+    """The kind that the options say; None where the source is to tell it.
+
+    Raises:
+        QuickstudyError: they contradict one another, or this version does not know it.
+    """
+    for option, value in (("--separator", reading.separator), ("--label-columns", reading.label_columns)):
+        if value is None:
+            continue
+        if not value:
+            raise QuickstudyError("is empty", where=option, fix="Leave it out, or say what it is")
+        kind = kind or kind_of([["one", "two"]])
+        targets = targets_of(kind, "--kind")
+        if not targets.fits(["one", "two"]):
+            what = f"a target of kind {kind} is one {targets.ONE}, and cannot be several"
+            raise QuickstudyError(what, where=option, fix="Leave it out, or say another --kind")
+    if reading.label is not None and reading.label_columns is not None:
+        what = "targets are in one column, or in a column for each name"
+        raise QuickstudyError(what, where="--label-columns", fix="Leave it or --label out")
+    if kind is not None:
+        targets_of(kind, "--kind")
+    return kind
 
 
 def _check_excluded(exclude: Collection[str], rows: Rows, source: Path) -> None:
@@ -109,6 +131,7 @@ def _described(
         reading=options.remembered(
             content=_one_of(rows.content_columns),
             label=_one_of(rows.target_columns),
+            label_columns=rows.flag_columns,
             group=_rule(rows, word, mapping),
             domain=rows.domain_rule,
             levels=rows.levels,
@@ -159,7 +182,7 @@ def read_more(
     info = dataset.info
     reading = _as_before(info, differs)
     targets = targets_of(info.kind, info.name)
-    wanted = Wanted(reading, info.kind, progress=progress, note=note)
+    wanted = Wanted(reading, _kind_said(reading, info.kind), progress=progress, note=note)
     mapping = group_file(differs.group)
     rows = read_rows(source, info.modality, wanted, mapping, only)
     keep = kept(rows, reading, note)
@@ -186,7 +209,10 @@ def _as_before(info: DatasetInfo, differs: Reading) -> Reading:
     if info.reading is None and info.group == "folder" and differs.group is None:
         fix = "Say by --group which folder level is the group"
         raise QuickstudyError("dataset.yaml does not say how it was read", where=info.name, fix=fix)
-    return reading.model_copy(update=differs.model_dump(exclude_defaults=True))
+    said = differs.model_dump(exclude_defaults=True)
+    if "label" in said or "label_columns" in said:  # the one in the place of the other
+        reading = reading.model_copy(update={"label": None, "label_columns": None})
+    return reading.model_copy(update=said)
 
 
 def _extended(mapping: GroupFile | None, dataset: Dataset, classes: set[str], source: Path) -> GroupFile:
@@ -233,7 +259,8 @@ def read_queries(
         QuickstudyError: as `import_source`.
     """
     reading = options.model_copy(update={"group": "none", "domain": None})
-    rows = read_rows(source, options.modality, Wanted(reading, options.kind, labelled=False, progress=progress))
+    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress)
+    rows = read_rows(source, options.modality, wanted)
     order = sorted(range(len(rows.contents)), key=lambda i: rows.order[i])
     targets = [rows.targets[i] for i in order]
     return Queries(

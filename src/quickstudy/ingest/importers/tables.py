@@ -1,14 +1,25 @@
 """Examples as rows: CSV, TSV, JSON Lines, JSON, and Parquet in the Hugging Face layout."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
-from quickstudy.ingest.importers.columns import CONTENT_COLUMNS, listed, pick_columns, remember, taker, told_kind
+from quickstudy.ingest.importers.columns import (
+    CONTENT_COLUMNS,
+    Picked,
+    listed,
+    pick_columns,
+    remember,
+    taker,
+    told_kind,
+)
 from quickstudy.ingest.importers.formats import MAX_ROWS, READERS, Table, decoded_lines, read_parquet
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.ingest.importers.several import is_pattern, only_flags
 from quickstudy.kinds.targets import PLAIN, targets_of
 
 
@@ -48,12 +59,21 @@ def read_tables(files: Files, paths: list[str], modality: Modality, wanted: Want
             with single rows is in ``Rows.bad``.
     """
     rows, seen = Rows(modality, wanted.kind or ""), 0
+    patterns = any(map(is_pattern, wanted.reading.label_columns or ()))
+    flags = only_flags(_tables(files, paths)) if patterns else frozenset()
     for path in paths:
         with files.open(path) as handle:
             table = READERS[PurePosixPath(path).suffix.lower()](handle, files.place(path))
             rows.kind = rows.kind or told_kind(table, wanted.reading)
-            seen = _read_table(files, path, table, rows, wanted, seen)
+            picked = pick_columns(table, modality, wanted, targets_of(rows.kind), flags, files.place(path))
+            remember(picked, rows)
+            seen = _read_table(files, path, table, picked, rows, wanted, seen)
+        if rows.flag_columns is not None:  # a pattern means the same in all of them
+            wanted = replace(wanted, reading=wanted.reading.model_copy(update={"label_columns": rows.flag_columns}))
     wanted.progress(seen, seen)
+    if rows.unsplit is not None:
+        one = targets_of(rows.kind).ONE
+        wanted.note(f"{rows.unsplit!r} is read as one {one}. If it is several, say by --separator what is between them")
     for what, column in (("group", rows.groups), ("domain", rows.domains)):
         if column and len(column) != len(rows.contents):
             where = files.source
@@ -61,12 +81,16 @@ def read_tables(files: Files, paths: list[str], modality: Modality, wanted: Want
     return rows
 
 
-def _read_table(files: Files, path: str, table: Table, rows: Rows, wanted: Wanted, seen: int) -> int:
+def _tables(files: Files, paths: list[str]) -> Iterator[Table]:
+    for path in paths:
+        with files.open(path) as handle:
+            yield READERS[PurePosixPath(path).suffix.lower()](handle, files.place(path))
+
+
+def _read_table(files: Files, path: str, table: Table, picked: Picked, rows: Rows, wanted: Wanted, seen: int) -> int:
     """Append the rows of a table after so many; return how many there are now."""
-    place, targets = files.place(path), targets_of(rows.kind)
-    picked = pick_columns(table, rows.modality, wanted, targets, place)
-    remember(picked, rows)
-    take = taker(picked, table, rows.modality, targets, wanted.labelled)
+    place = files.place(path)
+    take = taker(picked, table, rows, targets_of(rows.kind), wanted)
     for at, record in table.rows:
         seen += 1
         if seen > MAX_ROWS:

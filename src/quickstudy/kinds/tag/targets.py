@@ -15,7 +15,7 @@ from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds import findings
 from quickstudy.kinds.findings import Finding, Seen
-from quickstudy.kinds.names import name_of
+from quickstudy.kinds.names import check_there, name_of
 
 ONE, WORD = "tag", "tags"
 COLUMN, ARROW = TARGET_COLUMNS["tag"]
@@ -54,7 +54,7 @@ def read(cell: Any, field: str) -> list[str]:
     if isinstance(cell, str):
         cell = [cell] if cell.strip() else []
     if not isinstance(cell, list | tuple):
-        name_of(cell, field)  # what is missing says so
+        check_there(cell, field)
         raise QuickstudyError(f"the {field} is {str(cell)[:40]!r}, no list of names")
     return sorted({name_of(name, f"name of a tag in {field}") for name in cell})
 
