@@ -18,18 +18,18 @@ import yaml
 from PIL import Image
 from scipy.stats import t as student
 
-from quickstudy.card import write_card
-from quickstudy.card.failures import confusions, episodes_to_look_at
+from quickstudy.card import read_parts, write_card
 from quickstudy.card.figures import _apart, adaptation
 from quickstudy.card.page import html_page
 from quickstudy.card.separately import paired_with_scratch
-from quickstudy.card.text import FIGURES, markdown
+from quickstudy.card.text import markdown
 from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import write_evaluation
 from quickstudy.evaluation.gate import Contender, Evidence, judge
-from quickstudy.report.evidence import read_evidence
+from quickstudy.kinds.classify.shown.failures import confusions, episodes_to_look_at
+from quickstudy.report.evidence import KindEvidence, evidence_folders, read_evidence, read_gate
 from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
 from quickstudy.tasks.suites import Episodes
 from quickstudy.training import Look, write_curve
@@ -122,13 +122,11 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
         (root / "meta_train/metrics.json").write_text('{"loss": 1.0, "alpha": 0.25}')
         (root / "meta_train/training.json").write_text('{"seconds": 61.0, "steps": 600, "parameters": 1234567}')
         (root / "model").mkdir()
-        inputs = {
-            "image": {"size": 28, "channels": 1},
-            "audio": {"sample_rate": 8000, "seconds": 1.0, "mels": 40},
-            "text": {"encoder": "all-MiniLM-L6-v2", "max_tokens": 64, "max_bytes": 128},
-        }
-        encoders = {"image": "conv4", "audio": "gru", "text": text_encoder}
-        config = {"modalities": sorted(modalities), "inputs": inputs, "model": {"dimension": 384, "encoders": encoders}}
+        settings = load_settings(Path(__file__).parents[2] / "params.yaml")
+        shape = settings.model.model_dump(mode="json")
+        shape["encoders"] = {"image": "conv4", "audio": "gru", "text": text_encoder}
+        inputs = settings.inputs.model_dump(mode="json")
+        config = {"modalities": sorted(modalities), "inputs": inputs, "model": shape}
         (root / "model/config.yaml").write_text(yaml.safe_dump(config))
         (root / "model/lineage.json").write_text('{"seed": 3}')
         (root / "model/model.safetensors").write_bytes(b"weights")
@@ -139,10 +137,14 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
 
 def card(build: Path, gate: Path | None = None) -> tuple[str, str]:
     """Its Markdown and its page, with pictures left blank: they take seconds to draw."""
-    evidence = read_evidence(build, build.parent / "data", gate)
-    pictures = dict.fromkeys([*FIGURES, "episodes_image.png", "episodes_audio.png"], b"")
-    text = markdown(evidence, episodes_to_look_at(evidence), set(pictures))
+    word = None if gate is None else read_gate(gate)
+    text = markdown(read_parts(build, build.parent / "data", word), word, build)
+    pictures = dict.fromkeys(re.findall(r"\]\((\w+\.png)\)", text), b"")
     return text, html_page(text, pictures, pictures)
+
+
+def classify(build: Path) -> KindEvidence:
+    return read_evidence("classify", evidence_folders(build, "classify"), build.parent / "data")
 
 
 def drawn(build: Path) -> tuple[str, str]:
@@ -240,18 +242,18 @@ def test_the_same_files_give_the_same_bytes(build: Callable[..., Path]) -> None:
         write_card(root, root / "again")
     names = sorted(path.name for path in (root / "card").iterdir())
     assert names == [
-        "accuracy.png",
-        "adapt.png",
-        "calibration.png",
         "card.html",
         "card.md",
-        "episodes_audio.png",
-        "episodes_image.png",
-        "training.png",
+        "classify_adapt.png",
+        "classify_calibration.png",
+        "classify_episodes_audio.png",
+        "classify_episodes_image.png",
+        "classify_score.png",
+        "classify_training.png",
     ]
     for name in names:
         assert (root / "card" / name).read_bytes() == (root / "again" / name).read_bytes(), name
-    assert set(Image.open(root / "card/accuracy.png").info) <= {"dpi"}
+    assert set(Image.open(root / "card/classify_score.png").info) <= {"dpi"}
 
 
 def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., Path]) -> None:
@@ -264,8 +266,8 @@ def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., 
     for link in links:
         assert Image.open(io.BytesIO(base64.b64decode(str(link).partition(",")[2]))).width > 300
     wide = [base64.b64decode(str(attrs["src"]).partition(",")[2]) for tag, attrs in page.elements if tag == "img"]
-    names = ("accuracy", "adapt", "calibration", "episodes_image", "training")
-    assert wide == [(root / "card" / f"{name}.png").read_bytes() for name in names]
+    names = ("score", "adapt", "calibration", "episodes_image", "training")
+    assert wide == [(root / "card" / f"classify_{name}.png").read_bytes() for name in names]
     assert all(attrs["alt"] for tag, attrs in page.elements if tag == "img")
     assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "form"}
     assert "url(" not in html and "@import" not in html
@@ -298,10 +300,9 @@ def test_a_suite_without_one_of_the_shots(build: Callable[..., Path]) -> None:
 
 def test_without_training_from_scratch(build: Callable[..., Path]) -> None:
     root = build(answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5}))
-    evidence = read_evidence(root, root.parent / "data")
-    assert adaptation(evidence, narrow=False) is None
-    figures = set(FIGURES) - {"adapt.png"}
-    text = markdown(evidence, episodes_to_look_at(evidence), figures)
+    (part,) = read_parts(root, root.parent / "data", None)
+    assert adaptation(part, narrow=False) is None
+    text, _ = card(root)
     assert "adapt.png" not in text and "training.png" in text and "was not run" in text
 
 
@@ -331,8 +332,8 @@ def test_scratch_is_compared_on_the_episodes_that_it_answered(build: Callable[..
     first = (frame["method"] == "quickstudy") & (frame["episode"] < 4)
     frame.loc[first, "accuracy"] = 0.25
     root = build(frame)
-    both = paired_with_scratch(read_evidence(root, root.parent / "data"))
-    assert (both["ours_accuracy"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
+    both = paired_with_scratch(classify(root))
+    assert (both["ours_score"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
     text, _ = card(root)
     assert "and reaches 25.0 %" in text
 
@@ -464,7 +465,7 @@ def test_commit_and_data_are_told_where_they_are_known(build: Callable[..., Path
 def test_confusions_are_counted_over_the_tasks_that_held_both(build: Callable[..., Path]) -> None:
     frame = answers(suites=[SUITES[0]])
     root = build(frame)
-    evidence = read_evidence(root, root.parent / "data")
+    evidence = classify(root)
     ours = frame[frame["method"] == "quickstudy"]
     taken: dict[tuple[int, int], int] = {}
     for given in ours["answers"]:
@@ -495,7 +496,7 @@ def test_a_confusion_is_a_share_of_the_tasks_where_it_could_be(build: Callable[.
     wrong[-1] = 0  # one query of the last class is taken for the first
     answered["answers"] = pd.Series([wrong, wrong], dtype=object)
     answered.to_parquet(root / "evaluate/episodes.parquet")
-    (first, second) = confusions(read_evidence(root, root.parent / "data"), "letters")
+    (first, second) = confusions(classify(root), "letters")
     assert (first.true, first.given, first.times, first.asked) == ("hello class b", "hello class a", 1, 5 + 20)
     assert (second.true, second.given, second.times, second.asked) == ("hello class e", "hello class a", 1, 5)
 
@@ -508,7 +509,7 @@ def test_the_episodes_shown_are_the_typical_and_the_worst_of_the_weakest_suite(b
         for name, values in told(pd.Series(accuracies)).items():
             frame[name] = frame[name].where(~chosen, pd.Series(values.to_list(), index=frame.index[chosen]))
     root = build(frame, modalities=("image", "audio", "text"))
-    images, texts = episodes_to_look_at(read_evidence(root, root.parent / "data"))  # of audio there was no mistake
+    images, texts = episodes_to_look_at(classify(root))  # of audio there was no mistake
     assert [(one.suite, one.number, one.why) for one in images] == [("letters", 3, "typical"), ("letters", 1, "worst")]
     assert images[1].answered == "10 of 25 right" and images[1].wrong.sum() == 15
     assert images[1].taught[2][0] != images[1].asked[2][0] and len(images[1].asked[4]) == 5
@@ -530,7 +531,7 @@ def test_pictures_that_do_not_compress_stay_below_a_megabyte(build: Callable[...
     root = build(answers(suites=suites, count=5), modalities=("image",), side=64)
     _, html = drawn(root)
     assert 300_000 < len(html.encode()) <= 1_000_000
-    assert (root / "card/episodes_image.png").exists()
+    assert (root / "card/classify_episodes_image.png").exists()
 
 
 # What it cost

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quickstudy.card.calibration import calibration_error, reliability
+from quickstudy.kinds.classify.shown.calibration import calibration_error, reliability
 
 
 def test_bins_hold_equally_many_and_count_right() -> None:
