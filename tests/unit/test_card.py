@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,7 +31,16 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import write_evaluation
 from quickstudy.evaluation.gate import Contender, Evidence, judge
 from quickstudy.kinds.classify.shown.failures import confusions, episodes_to_look_at
-from quickstudy.report.evidence import KindEvidence, evidence_folders, read_evidence, read_gate
+from quickstudy.kinds.shown import SHOWN
+from quickstudy.report.evidence import (
+    EvidenceFolders,
+    KindEvidence,
+    Method,
+    evidence_folders,
+    read_evidence,
+    read_gate,
+)
+from quickstudy.report.words import Chapter
 from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
 from quickstudy.tasks.suites import Episodes
 from quickstudy.training import Look, write_curve
@@ -374,6 +385,90 @@ def test_the_encoders_are_named(build: Callable[..., Path], encoder: str, said: 
 def test_a_pretrained_encoder_is_named(build: Callable[..., Path]) -> None:
     text, _ = card(build(answers(), text_encoder="transformers:a/b"))
     assert "up to 64 tokens by transformers:a/b, frozen" in text and "pretrained sentence encoder" in text
+
+
+def test_an_example_of_no_class_may_be_called_unknown(build: Callable[..., Path]) -> None:
+    text, _ = card(build(answers()))
+    assert "always answers" not in text and "call *unknown*" in text and "`serve.false_alarm`" in text
+    assert "with one example a class nothing is" in text
+
+
+# Several kinds
+
+
+@pytest.fixture
+def two(build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two kinds of task, the second with another score, and each with evidence of its own."""
+    root = build(answers())
+    shutil.copytree(root, root / "sorting")
+    frame = answers(fractions={"quickstudy": 0.7, "majority": 0.2}).drop(columns=["answers", "confidences"])
+    write_evaluation(root / "sorting/evaluate", frame)
+    (root / "sorting/model/model.safetensors").write_bytes(b"other weights")
+    sorting = replace(
+        SHOWN["classify"],
+        title="Sorting",
+        task="a sorting task",
+        score="order",
+        per="",
+        methods={"majority": Method("majority", "the order of most", "raw")},
+        chance=lambda row: None,
+        chapters=lambda evidence: [Chapter("Out of order", ["<b>*none*</b>"])],
+        figures=lambda evidence, narrow: {},
+    )
+    monkeypatch.setitem(SHOWN, "sorting", sorting)
+    monkeypatch.setitem(SHOWN, "untrained", replace(sorting, title="Untrained"))
+
+    def folders(build: Path, kind: str) -> EvidenceFolders:
+        own = build if kind == "classify" else build / kind
+        return EvidenceFolders(own / "tasks", own / "meta_train", own / "evaluate", own / "model")
+
+    monkeypatch.setattr("quickstudy.card.evidence_folders", folders)
+    return root
+
+
+def test_each_kind_has_a_part_of_its_own(two: Path) -> None:
+    text, html = card(two)
+    headings = [line for line in text.splitlines() if re.match("##? ", line)]
+    assert headings == ["# Quickstudy: model card", "## Classification", "## Sorting", "## How to build it again"]
+    assert "learns a classification task or a sorting task it has" in text
+    first, second = text[text.index("## Classification") :].split("## Sorting")
+    assert "### Calibration" in first and "### Calibration" not in second and "### Out of order" in second
+    assert r"\<b\>\*none\*\</b\>" in second  # what a kind says is escaped unless it is marked as Markdown
+    table = table_after(second, "#### All methods")[0]
+    assert set(table) == {"suite", "shots", "Quickstudy", "majority", "episodes"}
+    assert "Its order is" in second and "accuracy" not in second.split("### How to use it")[0].lower()
+    assert "10 examples a class" not in second and "with 1 example:" in second and "guessing" not in second
+    assert "weights of classify (SHA-256)" in text and sha256(b"other weights").hexdigest() in text
+    assert "sha256sum build/model/model.safetensors build/sorting/model/model.safetensors" in text
+    page = Page(html)
+    assert len([tag for tag, attrs in page.elements if attrs.get("class") == "tiles"]) == 2
+    assert "Untrained" not in text
+
+
+def test_each_kind_has_figures_of_its_own(two: Path) -> None:
+    text, html = drawn(two)
+    links = set(re.findall(r"\]\((\w+\.png)\)", text))
+    assert links == {path.name for path in (two / "card").glob("*.png")}
+    assert {"classify_score.png", "classify_calibration.png", "sorting_score.png"} <= links
+    assert "sorting_calibration.png" not in links and len(html.encode()) <= 1_000_000
+
+
+def test_a_champion_is_compared_kind_by_kind(two: Path, tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    champion = pd.read_parquet(folder / "champion.parquet").assign(kind="classify")
+    champion.to_parquet(folder / "champion.parquet")
+    text, _ = card(two, folder)
+    assert "### Beside the champion: Classification" in text and "### Beside the champion: Sorting" not in text
+    first, second = text[text.index("## Classification") :].split("## Sorting")
+    assert "champion, version 6" in first and "champion, version 6" not in second
+
+
+def test_a_phone_is_shown_the_wide_figure_where_there_is_no_narrow_one() -> None:
+    page = Page(
+        html_page("# Title\n\n![a](a.png)\n\n![b](b.png)\n", {"a.png": b"wide", "b.png": b"b"}, {"a.png": b"n"})
+    )
+    assert [tag for tag, _ in page.elements if tag in ("source", "img")] == ["source", "img", "img"]
 
 
 # The gate and the champion

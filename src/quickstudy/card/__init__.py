@@ -3,6 +3,7 @@
 A pure function of its inputs: the same files give the same bytes.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quickstudy.card import figures
@@ -35,16 +36,28 @@ def write_card(build: Path, out: Path, data: Path | None = None, gate: Path | No
     word = None if gate is None else read_gate(gate)
     parts = read_parts(build, data if data is not None else build.parent / "data", word)
     text = markdown(parts, word, build)
-    for dpi, phones in DPI:
-        wide = figures.draw(parts, False, dpi)
-        page = html_page(text, wide, figures.draw(parts, True, dpi) if phones else {})
-        if len(page.encode()) <= LARGEST:
-            break
+    wide, page = _drawn(parts, text)
     out.mkdir(parents=True, exist_ok=True)
     for name, png in wide.items():
         (out / name).write_bytes(png)
     (out / "card.md").write_text(text, encoding="utf-8")
     (out / "card.html").write_text(page, encoding="utf-8")
+
+
+def _drawn(parts: Sequence[Part], text: str) -> tuple[Mapping[str, bytes], str]:
+    """Return the wide figures, and the page with all of them, as fine as the page's size allows."""
+    bytes_a_dot = 0.0
+    for dpi, phones in DPI:
+        dots = dpi * (2 if phones else 1)
+        # Bytes grow about as the resolution does (measured): what would be far too many is not drawn first.
+        if bytes_a_dot * dots > 1.2 * LARGEST and (dpi, phones) != DPI[-1]:
+            continue
+        wide = figures.draw(parts, False, dpi)
+        page = html_page(text, wide, figures.draw(parts, True, dpi) if phones else {})
+        if (size := len(page.encode())) <= LARGEST:
+            break
+        bytes_a_dot = size / dots
+    return wide, page
 
 
 def read_parts(build: Path, data: Path, word: GateWord | None) -> list[Part]:

@@ -9,7 +9,7 @@ from quickstudy.report.evidence import KindEvidence
 from quickstudy.report.words import Markdown, counts, difference, duration, listed, marked, percent, rows
 
 
-class Cost(NamedTuple):
+class Spent(NamedTuple):
     """What meta-training took."""
 
     table: Markdown
@@ -19,7 +19,7 @@ class Cost(NamedTuple):
     gpu: bool
 
 
-def cost(evidence: KindEvidence) -> Cost | None:
+def cost(evidence: KindEvidence) -> Spent | None:
     """Return the table of what meta-training took, and how its energy is known; None where nothing was measured."""
     told = evidence.training
     body = [[f"{what} time", duration(1000 * told[name])] for name, what in TIMES.items() if name in told]
@@ -30,7 +30,7 @@ def cost(evidence: KindEvidence) -> Cost | None:
     if not body:
         return None
     table = rows(["what", "meta-training"], body, "lr")
-    return Cost(table, bool(parts), told.get("cpu_energy", "estimated") == "measured", "gpu_wh" in told)
+    return Spent(table, bool(parts), told.get("cpu_energy", "estimated") == "measured", "gpu_wh" in told)
 
 
 TIMES = {"seconds": "wall clock", "cpu_seconds": "processor", "gpu_seconds": "GPU"}

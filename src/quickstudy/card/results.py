@@ -33,7 +33,7 @@ def below(part: Part) -> Markdown:
     return Markdown("; ".join(places) or "nowhere")
 
 
-class Novelty(NamedTuple):
+class Alike(NamedTuple):
     """Suites that have the same thing new about them."""
 
     title: str
@@ -42,7 +42,7 @@ class Novelty(NamedTuple):
     table: Markdown
 
 
-def novelties(part: Part) -> list[Novelty]:
+def novelties(part: Part) -> list[Alike]:
     """Return suites by what is new about them; what the kind does not know comes last."""
     known, evidence = part.shown.novelties, part.evidence
     of = evidence.table.drop_duplicates("suite").set_index("suite")["novelty"]
@@ -52,7 +52,7 @@ def novelties(part: Part) -> list[Novelty]:
         if suites:
             title, meaning = known.get(novelty, (f"New {novelty}", ""))
             told = Markdown(f"{plain(meaning)} {_in_words(part, suites)}".strip())
-            found.append(Novelty(title, told, _compared(part, suites)))
+            found.append(Alike(title, told, _compared(part, suites)))
     return found
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quickstudy.report.evidence import KindEvidence, Method
-from quickstudy.report.words import Markdown, Section
+from quickstudy.report.words import Chapter, Markdown
 
 
 class Size(NamedTuple):
@@ -51,7 +51,7 @@ class Shown:
 
     good_for: str
     not_for: Callable[[KindEvidence], Sequence[str]]
-    sections: Callable[[KindEvidence], Sequence[Section]]
+    chapters: Callable[[KindEvidence], Sequence[Chapter]]
     """what follows the results; a figure of ``figures`` is linked to by `quickstudy.report.words.figure`"""
     figures: Callable[[KindEvidence, bool], Mapping[str, Figure]]
     """evidence, whether for a narrow screen → figures by name"""

@@ -18,7 +18,7 @@ class Markdown(str):
         return self
 
 
-class Section(NamedTuple):
+class Chapter(NamedTuple):
     """A part of a report under a heading of its own; the report knows how deep it lies."""
 
     title: str

@@ -6,7 +6,7 @@ from quickstudy.kinds.classify.shown.calibration import BINS, Calibration
 from quickstudy.kinds.classify.shown.episodes import shown_classes, shown_queries
 from quickstudy.kinds.classify.shown.failures import Confusion, ShownEpisode, confusions, episodes_to_look_at
 from quickstudy.report.evidence import KindEvidence
-from quickstudy.report.words import Markdown, Section, bullets, figure, listed, percent, plain, rows, shots
+from quickstudy.report.words import Chapter, Markdown, bullets, figure, listed, percent, plain, rows, shots
 from quickstudy.stats.intervals import OURS
 
 ALTERNATIVE = "How often answers are right by the probability they were given with, for each modality"
@@ -14,7 +14,7 @@ MOST_LETTERS = 180  # of a text that is shown
 ASKED = 2  # texts a class that are shown
 
 
-def calibration(kind: str, found: Sequence[Calibration]) -> Section:
+def calibration(kind: str, found: Sequence[Calibration]) -> Chapter:
     """Return what its probabilities are worth."""
     body = [
         [one.modality, f"{100 * one.error:.1f}", percent(one.confidence), percent(one.accuracy), _nats(one)]
@@ -25,7 +25,7 @@ def calibration(kind: str, found: Sequence[Calibration]) -> Section:
         over = one.confidence - one.accuracy
         how = "too sure of itself" if over > 0 else "too careful"
         said.append(f"{how} with {one.modality} by {abs(100 * over):.1f} points")
-    return Section(
+    return Chapter(
         "Calibration",
         [
             Markdown(
@@ -51,7 +51,7 @@ def _nats(one: Calibration) -> str:
     return f"{one.nll:.3f}" + (f" ± {one.nll_half:.3f}" if one.nll_half == one.nll_half else "")
 
 
-def failures(evidence: KindEvidence) -> Section:
+def failures(evidence: KindEvidence) -> Chapter:
     """Return the suites from the weakest on, what each takes for what, and the episodes to look at."""
     order = {suite: evidence.rows(suite, OURS)["score"].mean() for suite in evidence.suites}
     items = []
@@ -80,7 +80,7 @@ def failures(evidence: KindEvidence) -> Section:
             parts += [part for episode in episodes for part in _texts(episode)]
         else:
             parts.append(figure(evidence.kind, f"episodes_{modality}", _alternative(episodes)))
-    return Section("Where it fails", parts)
+    return Chapter("Where it fails", parts)
 
 
 def _taken(one: Confusion) -> str:

@@ -7,7 +7,7 @@ from quickstudy.kinds.classify.shown.calibration import calibrations
 from quickstudy.kinds.classify.shown.figures import figures
 from quickstudy.report.evidence import KindEvidence, Method
 from quickstudy.report.shown import Shown, Size
-from quickstudy.report.words import Markdown, Section, counts, examples, percent
+from quickstudy.report.words import Chapter, Markdown, counts, examples, percent
 
 METHODS = {
     "logreg_encoder": Method(
@@ -102,7 +102,7 @@ def not_for(evidence: KindEvidence) -> list[str]:
     ]
 
 
-def sections(evidence: KindEvidence) -> list[Section]:
+def chapters(evidence: KindEvidence) -> list[Chapter]:
     """Return calibration and failures; none where the evaluation did not keep its answers."""
     if evidence.answered.empty:
         return []
@@ -121,7 +121,7 @@ SHOWN = Shown(
     chance=chance,
     good_for=GOOD_FOR,
     not_for=not_for,
-    sections=sections,
+    chapters=chapters,
     figures=figures,
     limits=LIMITS,
     raw="pixels, log-mel frames, or TF-IDF of words and word pairs",
