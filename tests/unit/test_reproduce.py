@@ -10,7 +10,7 @@ from quickstudy.config import Episodes, Reproduce, Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate
-from quickstudy.lineage.verdict import Gap, _equivalent, compare
+from quickstudy.lineage.reproduction import Gap, _equivalent, compare
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
 from quickstudy.stats.intervals import mean_interval

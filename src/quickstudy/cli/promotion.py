@@ -261,7 +261,7 @@ def _gate(verb: str, evidence: Any) -> str:
 
 
 def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """(name, value in a, value in b), what differs first; among numbers the largest difference first."""
+    """Return (name, value in a, value in b), what differs first; among numbers the largest difference first."""
     pairs = [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
 
     def rank(pair: tuple[str, Any, Any]) -> tuple[bool, float]:
@@ -273,7 +273,7 @@ def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _results(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without what a training told as it went: that says how it went, not what came of it."""
+    """Return metrics without what a training told as it went: that says how it went, not what came of it."""
     return {name: value for name, value in metrics.items() if not name.startswith(("live/", "system/"))}
 
 
@@ -287,7 +287,7 @@ def _figure(name: str, value: float | None, metrics: Any) -> str:
 
 
 def _difference(name: str, a: float | None, b: float | None) -> str:
-    """b − a in the unit of `_figure`."""
+    """Return b − a in the unit of `_figure`."""
     if a is None or b is None:
         return ""
     return f"{100 * (b - a):+.1f} points" if name.endswith(".accuracy") else f"{b - a:+.4g}"

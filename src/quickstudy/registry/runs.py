@@ -72,7 +72,7 @@ class Registration:
 
 
 def model_key(root: Path) -> str | None:
-    """Which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
+    """Say which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
 
     Measurements beside the weights, such as how long the training took, are left out. None: there is no model.
     """
@@ -86,7 +86,7 @@ def model_key(root: Path) -> str | None:
 
 
 def registered(root: Path) -> Registration | None:
-    """The version that holds ``build/model`` and its latest evaluation, if it is registered. Changes nothing."""
+    """Return the version that holds ``build/model`` and its latest evaluation, if it is registered. Change nothing."""
     key = model_key(root)
     if key is None:
         return None
@@ -167,7 +167,7 @@ def _registration(client: Any, version: Any, *, new: bool, logged: bool) -> Regi
 
 
 def _finished_run(client: Any, key: str, evaluation: str) -> Any:
-    """The finished run of this model and evaluation. Those that were cut off are closed."""
+    """Return the finished run of this model and evaluation. Close those that were cut off."""
     experiment = client.get_experiment_by_name(NAME).experiment_id
     runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{EVALUATION} = '{evaluation}'")
     for run in runs:
@@ -240,7 +240,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
 
 
 def _live_run(client: Any, experiment: str, key: str) -> str | None:
-    """The run that followed the training of this model, where it is not yet the run of a version."""
+    """Return the run that followed the training of this model, where it is not yet the run of a version."""
     runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{LIVE} = 'true'")
     return next((run.info.run_id for run in runs if EVALUATION not in run.data.tags), None)
 
@@ -302,12 +302,13 @@ def _make_version(client: Any, run: Any, key: str) -> Any:
 
 
 def log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
+    """Bring any number of metrics into a run."""
     for start in range(0, len(metrics), 1000):  # MLflow takes no more at once
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
 def stage_metrics(root: Path) -> dict[str, float]:
-    """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
+    """Return the numbers of the stages' metrics files, by dotted names that MLflow accepts."""
     found: dict[str, float] = {}
     for folder in ("meta_train", "evaluate"):
         path = root / "build" / folder / "metrics.json"
@@ -319,7 +320,8 @@ def stage_metrics(root: Path) -> dict[str, float]:
 
 
 def _curve(root: Path) -> Iterator[tuple[str, int, float]]:
-    """(name, step, value) of build/meta_train/curve.csv. Columns of words, a modality say, become part of the name."""
+    """Yield (name, step, value) of build/meta_train/curve.csv. Columns of words, a modality say, become part of the
+    name."""
     path = root / "build/meta_train/curve.csv"
     if not path.exists():
         return
