@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry.ledger import Ledger, Verb
+
+if TYPE_CHECKING:
+    from quickstudy.registry.ledger import Ledger, Verb
 
 LAST = 50
 """How many moves `history` shows."""
@@ -193,7 +195,7 @@ def diff(
         console.print(f"{same} parameters are the same in both.", highlight=False)
 
 
-def _champion_on(ledger: Ledger, on: str) -> str:
+def _champion_on(ledger: "Ledger", on: str) -> str:
     try:
         moment = datetime.fromisoformat(on)
     except ValueError:
@@ -217,7 +219,7 @@ def _champion_on(ledger: Ledger, on: str) -> str:
     )
 
 
-def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = False) -> None:
+def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = False) -> None:
     from rich.console import Console
 
     from quickstudy import registry
