@@ -62,7 +62,7 @@ def show_verdict(console: Any, verdict: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from quickstudy.evaluation.gate import Rule
+    from quickstudy.evaluation.rules import Rule
 
     tones = {"passed": "green", "open": "yellow", "failed": "red", "PROMOTE": "green", "HOLD": "yellow"}
     console.print(Text(verdict["answer"], style=f"bold {tones.get(verdict['answer'], 'red')}"))

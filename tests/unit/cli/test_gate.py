@@ -28,7 +28,7 @@ PINS = {"group 0": "train", "group 1": "test", "group 2": "validation"}
 
 def save(folder: Path, settings: Settings, seed: int, modalities: set[str], groups: list[str]) -> None:
     torch.manual_seed(seed)
-    model = MetaModel(settings.inputs, settings.model, modalities)
+    model = MetaModel(settings.inputs, settings.model, modalities, "classify")
     save_model(model, folder, {"trained_on": {"toys": groups}})
 
 
@@ -45,8 +45,8 @@ def two(run: Run, workspace: Path, tiny_params: dict[str, Any], toys, monkeypatc
     for number in (1, 2):
         save(workspace / f"versions/{number}", settings, number, {"image"}, ["group 0"])
     save(workspace / "build/model", settings, 2, {"image"}, ["group 0"])
-    tasks.tasks()
-    evaluate.evaluate()
+    tasks.tasks("classify")
+    evaluate.evaluate("classify")
 
     def version(root: Path, name: str) -> registry.Version:
         number = {"champion": 1, "challenger": 2}.get(name) or int(name)
@@ -70,13 +70,13 @@ def test_both_answer_the_same_episodes_and_every_rule_is_told(run: Run, two: Pat
     folder = two / ".cache/gate/2-against-1"
     assert json.loads((folder / "verdict.json").read_text()) == verdict
     new, old = (pd.read_parquet(folder / f"{who}.parquet") for who in ("challenger", "champion"))
-    evaluated = pd.read_parquet(two / "build/evaluate/episodes.parquet")
+    evaluated = pd.read_parquet(two / "build/evaluate/classify/episodes.parquet")
     evaluated = evaluated[evaluated["method"] == "quickstudy"]  # by the model of version 2
     keys = ["suite", "shot", "episode"]
-    for name in ("accuracy", "nll"):
+    for name in ("score", "nll"):
         ours, theirs = (f.set_index(keys).sort_index()[name] for f in (new, evaluated))
         np.testing.assert_allclose(ours, theirs)
-    gain = (new.set_index(keys)["accuracy"] - old.set_index(keys)["accuracy"]).mean()
+    gain = (new.set_index(keys)["score"] - old.set_index(keys)["score"]).mean()
     assert verdict["rules"][0]["gain"] == pytest.approx(gain) and gain != 0
     timed = new.dropna(subset="adapt_ms")
     assert set(timed["episode"]) == {0, 1} and len(timed) == 4  # evaluate.timed_episodes of each cell
@@ -89,8 +89,9 @@ def test_both_answer_the_same_episodes_and_every_rule_is_told(run: Run, two: Pat
 
 def test_the_model_in_build_gets_a_card_with_the_champion(run: Run, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Any] = []
-    monkeypatch.setattr("quickstudy.card.write_card", lambda *where, gate: written.append((*where, gate)))
+    monkeypatch.setattr("quickstudy.pipeline.gate.write_card", lambda *where, gate: written.append((*where, gate)))
     (two / "build/card").mkdir()
+    (two / "versions/2/lineage.json").write_text('{"git_commit": "c0ffee"}')  # of the run, as the registry keeps it
     folder = Path(".cache/gate/2-against-1")
     run("gate")
     assert written == [(Path("build"), folder / "card", folder)]
@@ -121,7 +122,7 @@ def test_until_settled_is_the_same_evidence_step_by_step(run: Run, two: Path) ->
     run("gate")
     whole = pd.read_parquet(two / ".cache/gate/2-against-1/challenger.parquet")
     params = yaml.safe_load((two / "params.yaml").read_text())
-    params["gate"] |= {"looks": 3, "over": "episodes", "accuracy": "non-inferior", "margin": 0.0}
+    params["gate"] |= {"looks": 3, "over": "episodes", "score": "non-inferior", "margin": 0.0}
     (two / "params.yaml").write_text(yaml.safe_dump(params))
     for path in (two / ".cache/gate").glob("answers-*"):
         path.unlink()
@@ -130,8 +131,8 @@ def test_until_settled_is_the_same_evidence_step_by_step(run: Run, two: Path) ->
     assert steps["planned"] == 8 and steps["looks"] == sorted(steps["looks"]) and steps["looks"][0] == 3
     found = pd.read_parquet(two / ".cache/gate/2-against-1/challenger.parquet")
     keys = ["suite", "shot", "episode"]
-    part = whole[whole["episode"] < steps["looks"][-1]].set_index(keys)["accuracy"]
-    pd.testing.assert_series_equal(found.set_index(keys)["accuracy"].sort_index(), part.sort_index())
+    part = whole[whole["episode"] < steps["looks"][-1]].set_index(keys)["score"]
+    pd.testing.assert_series_equal(found.set_index(keys)["score"].sort_index(), part.sort_index())
 
 
 def test_the_models_take_turns_when_they_are_timed(
@@ -140,8 +141,8 @@ def test_the_models_take_turns_when_they_are_timed(
     from quickstudy.evaluation.answers import Subject
     from quickstudy.tasks.frozen import read_episodes
 
-    frozen = read_episodes(Path("build/tasks/episodes.parquet"))
-    models = [load_model(Path(f"versions/{number}")) for number in (1, 2)]
+    frozen = read_episodes(Path("build/tasks/classify/episodes.parquet"), "classify")
+    models = [load_model(Path(f"versions/{number}"), "classify") for number in (1, 2)]
     order, real = [], contenders.adapt_ms
 
     def adapt_ms(model: Any, *rest: Any) -> float:
@@ -149,7 +150,7 @@ def test_the_models_take_turns_when_they_are_timed(
         return real(model, *rest)
 
     monkeypatch.setattr(contenders, "adapt_ms", adapt_ms)
-    subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in inputs.read_datasets().items()}
+    subjects = {name: Subject(dataset, np.zeros(0)) for name, dataset in inputs.read_datasets("classify").items()}
     times = contenders.time_together(models, subjects, frozen, 3)
     assert order == [0, 1, 1, 0, 0, 1] * 2 and len(times) == 6 and (times[[0, 1]] > 0).all(axis=None)
 
@@ -170,10 +171,10 @@ def test_what_cannot_be_compared_is_one_line(
     assert "version 1: not comparable: the champion is from before a change of modalities" in refused()
     save(two / "versions/1", settings, 1, {"image"}, ["group 0", "group 1"])
     assert "version 1: it was trained on meta-test groups of toys: group 1" in refused()
-    config = two / "versions/1/config.yaml"
+    config = two / "versions/1/classify/config.yaml"
     config.write_text(config.read_text().replace("format: 2", "format: 1"))
     assert "version 1: not comparable: the champion is from before a change of format" in refused()
-    (two / "versions/1/lineage.json").write_text("{}")
+    (two / "versions/1/classify/lineage.json").write_text("{}")
     assert "version 1: does not say what it is or was trained on" in refused()
     monkeypatch.setattr(stale, "stale", lambda root: {"data": ("data/ differs from data.dvc",)})
     assert "its evidence would be older than what is here now (data: data/ differs from data.dvc)" in refused()
@@ -188,6 +189,6 @@ def test_without_a_champion_the_baselines_are_asked_alone(run: Run, two: Path) -
 
 
 def test_a_damaged_model_is_told(two: Path) -> None:
-    (two / "versions/2/config.yaml").unlink()
+    (two / "versions/2/classify/config.yaml").unlink()
     with pytest.raises(QuickstudyError, match="version 2: does not say what it is"):
-        contenders.contender("version 2", two / "versions/2", "", "")
+        contenders.contender("version 2", two / "versions/2", "classify", "", "")
