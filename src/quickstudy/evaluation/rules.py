@@ -11,9 +11,9 @@ by their number (Bonferroni).
 
 Each kind has rules of its own: it loses no more than its margins, costs no more than it may, and beats its baselines.
 Where ``gate.score`` is superior, the challenger shall be better too, in one kind at least. That is claimed if any of K
-kinds seems better, and each of them has a chance of its own to seem so by luck. So each is tested at 1/K of the level:
-equal models are promoted no more often than with one kind, whatever the kinds have in common (Bonferroni). K counts the
-parts that changed: one with the same bits gains exactly 0 and cannot seem better. Where a single part changed, its claim
+kinds seems better, and each has a chance of its own to seem so by luck. So each is tested at 1/K of the level: equal
+models are promoted no more often than with one kind, whatever the kinds have in common (Bonferroni). K counts the parts
+that changed: one with the same bits gains exactly 0 and cannot seem better. Where a single part changed, its claim
 takes the place of the rule that it loses no more than its margin. A part for a kind that the champion has none for is a
 gain as soon as it beats its baselines, as a first model does; no other need be better then.
 
