@@ -1,6 +1,6 @@
 """A dataset on disk: one Parquet file of examples and one YAML file that describes it.
 
-    data/NAME/examples.parquet   columns: image|audio|text, the targets (label; labels of kind tag), group, domain if any
+    data/NAME/examples.parquet   columns: image|audio|text, label (of kind tag labels), group, domain where there is one
     data/NAME/dataset.yaml       modality, licence, source, what a group and a domain are
 
 The columns follow the Hugging Face convention (an image or audio cell is ``{bytes, path}``), so that

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.left_out import left_out
+from quickstudy.kinds.tag.targets import check_task, count
 from quickstudy.kinds.task import Decided
 from quickstudy.learners import VectorLearner
 
@@ -44,14 +44,13 @@ def arrange(targets: Sequence[Any]) -> tuple[tuple[str, ...], Tensor]:
     Raises:
         QuickstudyError: no tag that some examples have and others have not.
     """
-    names = sorted({name for target in targets for name in target})
+    check_task(targets)
+    names = list(count(targets))
     place = {name: i for i, name in enumerate(names)}
     numbers = torch.zeros(len(targets), len(names), dtype=torch.int64)
     for row, target in enumerate(targets):
         for name in target:
             numbers[row, place[name]] = 1
-    if not names or bool(numbers.all()):
-        raise QuickstudyError(f"a task needs a tag that some examples have and others have not, these are {names}")
     return tuple(names), numbers
 
 
@@ -111,7 +110,8 @@ def decide(names: Sequence[str], logits: Tensor, settled: Thresholds | None, que
     odds = logits if settled is None else logits - settled.values
     probabilities = odds.double().sigmoid().numpy()
     chosen = [[names[i] for i in np.flatnonzero(row > 0.5).tolist()] for row in probabilities]
-    return Decided(probabilities, chosen, np.zeros(len(logits)), float("inf"))
+    confidence = np.maximum(probabilities, 1 - probabilities).min(1)  # of the tag that is least sure
+    return Decided(probabilities, chosen, confidence, np.zeros(len(logits)), float("inf"))
 
 
 def _thresholds(learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> Tensor:
