@@ -201,7 +201,7 @@ def test_a_damaged_model_is_told(two: Path) -> None:
 
 
 @pytest.fixture
-def with_tags(run: Run, two: Path, toys) -> Path:
+def with_tags(run: Run, two: Path, toys, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same project with a dataset of kind tag; of version 1 both parts are others than those of version 2."""
     params = yaml.safe_load((two / "params.yaml").read_text())
     params["kinds"] = {"classify": {}, "tag": {}}
@@ -216,6 +216,7 @@ def with_tags(run: Run, two: Path, toys) -> Path:
     for number in (1, 2):
         save(two / f"versions/{number}", settings, number, {"image"}, ["group 0"], "tag")
     save(two / "build/model", settings, 2, {"image"}, ["group 0"], "tag")
+    monkeypatch.setattr(tasks, "check_datasets", lambda *about, **how: [])  # the gate reads no findings
     tasks.tasks("tag")
     evaluate.evaluate("tag")
     return two
