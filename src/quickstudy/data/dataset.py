@@ -317,10 +317,12 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
         info = DatasetInfo.model_validate(yaml.safe_load(text))
         stored = stored_at(folder, memory)
-        names = pq.read_schema(stored.path, memory_map=True).names
+        schema = pq.read_schema(stored.path, memory_map=True)
+        names = schema.names
         wanted = [name for name in names if columns is None or name in columns]
         # Names that come again and again are kept once, where the table is not to be written as it was.
-        repeated = None if info.modality in wanted else wanted
+        texts = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
+        repeated = None if info.modality in wanted else texts
         with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
             table = file.read(wanted)
     except FileNotFoundError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from quickstudy.config import Settings, load_settings
 from quickstudy.data.contents import digests_of
-from quickstudy.data.dataset import PLACES, Dataset, by_code, read_dataset, write_dataset
+from quickstudy.data.dataset import PLACES, Dataset, DatasetInfo, by_code, make_table, read_dataset, write_dataset
 from quickstudy.encoders.features import features
 from quickstudy.encoders.image_conv4 import Conv4
 from quickstudy.ingest.checks import check_datasets
@@ -68,6 +68,14 @@ def test_an_opened_dataset_is_the_one_in_memory(written, modality: str) -> None:
         values, codes = opened.codes(name)
         assert values == sorted(set(values)) and [values[code] for code in codes] == whole.column(name)
     assert np.array_equal(opened.digests, whole.digests)
+
+
+def test_targets_that_are_lists_are_opened_as_they_are(tmp_path: Path) -> None:
+    tags = [["old", "red"], [], ["red"]]
+    table = make_table("text", ["one", "two", "three"], tags, ["a", "a", "b"], kind="tag")
+    folder = write_dataset(tmp_path, DatasetInfo(name="toys", modality="text", kind="tag"), table)
+    assert open_dataset(folder).table.column("labels").to_pylist() == tags
+    assert open_dataset(folder).column("group") == ["a", "a", "b"]
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 35, 36, 300])
