@@ -28,18 +28,18 @@ def policy(tiny: Settings) -> Gate:
 
 
 def answered(gain: dict[str, float] | float, seed: int = 1, n: int = N, method: str = "quickstudy") -> pd.DataFrame:
-    """Accuracies that lie around those of every other call, episode by episode, and higher by the gain."""
+    """Scores that lie around those of every other call, episode by episode, and higher by the gain."""
     shared, own, rows = np.random.default_rng(0), np.random.default_rng(seed), []
     for dataset, suites in SUITES.items():
         for suite in suites:
             for shot in (1, 5):
-                accuracy = shared.uniform(0.5, 0.9, 1000)[:n] + own.normal(0, 0.02, 1000)[:n]
-                accuracy += gain[dataset] if isinstance(gain, dict) else gain
+                score = shared.uniform(0.5, 0.9, 1000)[:n] + own.normal(0, 0.02, 1000)[:n]
+                score += gain[dataset] if isinstance(gain, dict) else gain
                 for i in range(n):
                     ms = 10 * own.lognormal(0, 0.05) if i < 5 else np.nan
-                    nll = 1 - accuracy[i] + own.normal(0, 0.02)
-                    rows.append((suite, dataset, "text", "classes", 5, shot, 5, i, method, accuracy[i], ms, nll))
-    columns = "suite dataset modality novelty way shot query episode method accuracy adapt_ms nll"
+                    nll = 1 - score[i] + own.normal(0, 0.02)
+                    rows.append((suite, dataset, "text", "classes", 5, shot, 5, i, method, score[i], ms, nll))
+    columns = "suite dataset modality novelty way shot query episode method score adapt_ms nll"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -81,7 +81,7 @@ def test_a_gain_on_every_dataset_is_promoted_with_every_figure(policy: Gate) -> 
     names = ["accuracy", *datasets, "calibration", "latency", "memory", "baseline logreg_raw"]
     assert [rule.name for rule in verdict.rules] == names
     old, new = (c.episodes.set_index(["dataset", "suite", "shot", "episode"]) for c in (made.champion, made.challenger))
-    means = (new["accuracy"] - old["accuracy"]).groupby(level=[0, 1]).mean().groupby(level=0).mean()
+    means = (new["score"] - old["score"]).groupby(level=[0, 1]).mean().groupby(level=0).mean()
     rule = named(verdict.rules, "accuracy")
     assert rule.gain == pytest.approx(means.mean()) and rule.low < rule.gain < rule.high and rule.limit == 0
     for name in SUITES:
@@ -328,7 +328,7 @@ def test_gains_are_of_the_same_episodes(policy: Gate) -> None:
     made = evidence(0.0)
     # the same accuracies on other episodes: the mean is the same, what was paired is not
     rows = made.champion.episodes.copy()
-    rows["accuracy"] = rows.groupby(["suite", "shot"])["accuracy"].transform(lambda x: x.to_numpy()[::-1])
+    rows["score"] = rows.groupby(["suite", "shot"])["score"].transform(lambda x: x.to_numpy()[::-1])
     paired = gains(with_challenger(made, episodes=made.champion.episodes))["accuracy"]["letters"]["letters"][1]
     crossed = gains(with_challenger(made, episodes=rows))["accuracy"]["letters"]["letters"][1]
     assert np.all(paired == 0) and crossed.mean() == pytest.approx(0, abs=1e-12) and crossed.std() > 0.05
