@@ -27,6 +27,7 @@ from quickstudy.config import Drift, load_settings
 from quickstudy.data.dataset import Dataset, make_table
 from quickstudy.drift.reference import embed, units_of
 from quickstudy.encoders.features import features
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model
@@ -171,7 +172,7 @@ def embedded(model: MetaModel, dataset: Dataset) -> np.ndarray:
 
 
 def read(source: Path, **options: Any) -> Dataset:
-    return Dataset(*import_source(source, source.stem.lower().replace("_", "-"), **options))
+    return Dataset(*import_source(source, source.stem.lower().replace("_", "-"), ImportOptions(**options)))
 
 
 def with_speakers(dataset: Dataset) -> Dataset:

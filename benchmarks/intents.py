@@ -34,6 +34,7 @@ from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders import make_encoder
 from quickstudy.encoders.features import features
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.kinds.classify.baselines import score_episodes
 from quickstudy.model.metamodel import MetaModel
@@ -79,12 +80,12 @@ def settings_of(changes: dict[str, Any]) -> Settings:
 def read(datasets: Path, splits: Splits) -> dict[str, Dataset]:
     """CLINC150 by domains, and those of them that are held out; SNIPS; HWU64 without what CLINC150 says too."""
     clinc = datasets / "clinc150"
+    domains = ImportOptions(group=str(clinc / "domains.json"), exclude=("oos",))
+    once = ImportOptions(drop_duplicates=True)
     found = {
-        "clinc150": import_source(
-            clinc / "data_full.json", "clinc150", group=str(clinc / "domains.json"), exclude={"oos"}
-        ),
-        "snips": import_source(datasets / "snips", "snips", drop_duplicates=True),
-        "hwu64": import_source(datasets / "hwu64", "hwu64", drop_duplicates=True),
+        "clinc150": import_source(clinc / "data_full.json", "clinc150", domains),
+        "snips": import_source(datasets / "snips", "snips", once),
+        "hwu64": import_source(datasets / "hwu64", "hwu64", once),
     }
     sets = {name: Dataset(info, table) for name, (info, table) in found.items()}
     side, _ = row_splits(sets["clinc150"], splits)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders.features import features
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import mean_interval
@@ -135,8 +136,7 @@ def main() -> None:
     info, table = import_source(
         arguments.datasets / "omniglot/images_background.zip",
         "omniglot",
-        licence="MIT",
-        group="class" if arguments.split == "characters" else None,
+        ImportOptions(licence="MIT", group="class" if arguments.split == "characters" else None),
     )
     dataset = Dataset(info, table)
     torch.manual_seed(settings.seed)

@@ -47,7 +47,7 @@ def writer(model: Path) -> tuple[Make, str]:
     def make(store: Store, number: int) -> str:
         places = random.Random(number).choices(range(POOL), k=WAY)
         contents, rows = [sentences[place].encode() for place in places], [packed[place] for place in places]
-        return store.create(LOCAL, f"task {number}", "text", labels, contents, rows, digest).id
+        return store.create(LOCAL, f"task {number}", "classify", "text", labels, contents, rows, digest).id
 
     return make, digest
 

@@ -27,6 +27,7 @@ from quickstudy.config import Evaluate, Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset, read_dataset
 from quickstudy.encoders.features import features
 from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import paired_interval, stratified_interval
@@ -50,16 +51,10 @@ ALONE = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_epi
 
 
 def real_words(datasets: Path) -> tuple[Dataset, Dataset]:
-    fsdd = import_source(
-        datasets / "fsdd/recordings.zip", "fsdd", pattern="{class}_{speaker}_{}", domain="speaker", group="class"
-    )
-    arabic = import_source(
-        datasets / "arabic_speech_commands/clips.zip",
-        "arabic",
-        pattern="{class}/{speaker}_{}_{}",
-        domain="speaker",
-        group="class",
-    )
+    spoken = ImportOptions(pattern="{class}_{speaker}_{}", domain="speaker", group="class")
+    fsdd = import_source(datasets / "fsdd/recordings.zip", "fsdd", spoken)
+    spoken = ImportOptions(pattern="{class}/{speaker}_{}_{}", domain="speaker", group="class")
+    arabic = import_source(datasets / "arabic_speech_commands/clips.zip", "arabic", spoken)
     return Dataset(*fsdd), Dataset(*arabic)
 
 

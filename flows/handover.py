@@ -5,6 +5,7 @@ dvc.lock, which names every input by its hash; what it trains comes back through
 """
 
 import hashlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from prefect.states import Cancelling
 from flows.telling import tell
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
-from quickstudy.versions import command, dvc, git
+from quickstudy.versions import command, dvc, git, stale
 
 DEPLOYMENT = "meta-train/meta-train"
 LOOK_SECONDS = 2.0
@@ -41,35 +42,52 @@ COMES_BACK = timedelta(minutes=5)
 LIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
-def train(root: Path, step: str) -> FlowRun:
+def begin(root: Path, stage: stale.Stage) -> None:
+    """Let the other machine begin to train, where it does not yet; `train` joins it. So several kinds train side by
+    side where several workers serve."""
+    with get_client(sync_client=True) as client:
+        deployment = _deployment(client)
+        _await_worker(client, deployment.work_pool_name, stage.name)
+        _begun(client, deployment, root, stage)
+
+
+def train(root: Path, stage: stale.Stage) -> FlowRun:
     """Let the other machine train; its log appears in this run's. One that trains the same already is joined.
 
     Raises:
         QuickstudyError: a mistake that the other run tells, somebody cancelled it, no such deployment or no worker.
         versions.StageFailed: it crashed.
     """
-    lock = (root / "dvc.lock").read_text(encoding="utf-8")
-    data, commit = dvc.data_hash(root), git.code_state(root).commit
-    assert data and commit
-    inputs = hashlib.sha256("\n".join((commit, data, lock, step)).encode()).hexdigest()[:12]
     with get_client(sync_client=True) as client:
         deployment = _deployment(client)
-        _await_worker(client, deployment.work_pool_name, step)
-        run: Any = _at_work(client, deployment.id, inputs) or run_deployment(
-            DEPLOYMENT,
-            parameters={"lock": lock, "data": data, "stage": step},
-            tags=[f"inputs:{inputs}"],
-            job_variables={"env": {workspaces.COMMIT: commit}},
-            timeout=0,
-        )
+        _await_worker(client, deployment.work_pool_name, stage.name)
+        run = _begun(client, deployment, root, stage)
         say = get_run_logger()
-        say.info("meta-training is handed to the pool %s, run %s", deployment.work_pool_name, run.name)
+        say.info("%s is handed to the pool %s, run %s", stage.name, deployment.work_pool_name, run.name)
         try:
-            return _follow(client, run.id, deployment.work_pool_name, step)
+            return _follow(client, run.id, deployment.work_pool_name, stage.name)
         except BaseException:
             if _is_cancelled(client):  # whoever stops this run means both; after a crash the next run joins the other
                 client.set_flow_run_state(run.id, Cancelling(message="the run that asked for it was cancelled"))
             raise
+
+
+def _begun(client: SyncPrefectClient, deployment: Any, root: Path, stage: stale.Stage) -> Any:
+    """The other machine's run of a stage: one that is at work, or a new one. It is told by its inputs: the commit, the
+    data, and what dvc.lock says of the stages before."""
+    lock = (root / "dvc.lock").read_text(encoding="utf-8")
+    data, commit = dvc.data_hash(root), git.code_state(root).commit
+    assert data and commit
+    before = {name: entry for name, entry in stale.locked(root / "dvc.lock").items() if name in stage.after}
+    told = json.dumps([commit, data, before, stage.name], sort_keys=True)
+    inputs = hashlib.sha256(told.encode()).hexdigest()[:12]
+    return _at_work(client, deployment.id, inputs) or run_deployment(
+        DEPLOYMENT,
+        parameters={"lock": lock, "data": data, "stage": stage.name},
+        tags=[f"inputs:{inputs}"],
+        job_variables={"env": {workspaces.COMMIT: commit}},
+        timeout=0,
+    )
 
 
 def _deployment(client: SyncPrefectClient) -> Any:
@@ -101,7 +119,7 @@ def _await_worker(client: SyncPrefectClient, pool: str, step: str) -> None:
             told, until = True, (seen + COMES_BACK).astimezone()
             line = f"no worker of the pool {pool} is online; waits until {until:%H:%M:%S} (quickstudy worker {pool})"
             get_run_logger().info("%s", line)
-            tell(step=step, line=line)
+            tell("text", step=step, text=line)
         time.sleep(LOOK_SECONDS)
 
 
@@ -124,14 +142,14 @@ def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> Flo
         for line in client.read_logs(own, limit=200, offset=shown, sort=LogSort.TIMESTAMP_ASC):
             shown += 1
             log.log(line.level, "%s: %s", pool, line.message)
-            tell(step=step, line=line.message)
+            tell("text", step=step, text=line.message)
         assert run.state is not None
         if run.state.is_final():
             break
         if run.start_time is None and (why := _queue(client, pool, run)) != waiting:
             waiting = why
             log.info("%s", why)
-            tell(step=step, line=why)
+            tell("text", step=step, text=why)
         time.sleep(LOOK_SECONDS)
     said = run.state.message or ""
     if run.state.is_failed():

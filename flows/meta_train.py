@@ -4,7 +4,6 @@ Inputs come from the DVC remote, or from DVC's cache where both work in the same
 """
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -84,10 +83,6 @@ def alone_on_the_gpu() -> Iterator[None]:
     """Wait until no other run of this machine uses the GPUs that this process sees. The pool's limit keeps runs of one
     server apart; this those of two servers, and what a crash of the server has left at work."""
     name = f"quickstudy-gpu-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all').replace(',', '-')}.lock"
-    with (Path(tempfile.gettempdir()) / name).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            get_run_logger().info("another run uses the GPU of this machine; this one waits for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    waits = "another run uses the GPU of this machine; this one waits for it"
+    with process.alone(Path(tempfile.gettempdir()) / name, lambda: get_run_logger().info(waits)):
         yield

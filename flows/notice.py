@@ -99,4 +99,4 @@ def notify(name: str, subject: str, text: str) -> None:
     except Exception as error:  # whatever a service may answer
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         get_run_logger().warning("%s was not notified (%s)", name, what)
-        telling.tell(step="notify", line=f"{name} was not notified ({what})")
+        telling.tell("text", step="notify", text=f"{name} was not notified ({what})")

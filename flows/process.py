@@ -1,7 +1,6 @@
 """The steps of the flows: Prefect tasks under the names that they have elsewhere, with artifacts of their results."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -12,21 +11,25 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.tasks import Task
 
 from flows.telling import tell
 from quickstudy import registry
-from quickstudy.cli.display import COUNT
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
 from quickstudy.system.environment import find_project
 from quickstudy.system.processes import GRACE, stream
+from quickstudy.system.progress import asking, read_event
 from quickstudy.versions.command import Busy, RemoteFailed, StageFailed
 
 RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
 """How often what may pass is tried again, and after how many seconds each time."""
+
+POLL_SECONDS = 1.0
+"""Between two looks at a lock that another run may hold for hours."""
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -67,19 +70,29 @@ def only_run(root: Path) -> Iterator[None]:
         return
     path = root / ".cache" / "run.lock"
     path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise QuickstudyError(
-                f"another run is at work here (process {lock.read().strip() or 'unknown'})",
-                where=root,
-                fix="Wait until it ends, or stop it",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        raise QuickstudyError(
+            f"another run is at work here (process {path.read_text().strip() or 'unknown'})",
+            where=root,
+            fix="Wait until it ends, or stop it",
+        ) from None
+    with lock:
+        path.write_text(str(os.getpid()))
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock. Where another process has it, call ``busy``, which may raise, and wait."""
+    lock = FileLock(path, poll_interval=POLL_SECONDS)
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        busy()
+        held = lock.acquire()
+    with held:
         yield
 
 
@@ -100,7 +113,7 @@ def _end_with_worker() -> None:
 def call(
     root: Path, name: str, command: Sequence[str], listen: Callable[[str], None], fine: Collection[int] = (0,)
 ) -> int:
-    """Run a verb of the command line for a step; of what it prints only the counts go on, not what to do next.
+    """Run a verb of the command line for a step; of what it prints only its progress goes on, not what to do next.
 
     Returns:
         its exit code, one of ``fine``.
@@ -109,17 +122,22 @@ def call(
         QuickstudyError: a mistake of the user's, in its line.
         versions.StageFailed: it ended with another code than ``fine``.
     """
-    lines: list[str] = []
+    last = mistake = ""
 
     def keep(line: str) -> None:
-        lines.append(line)
-        if COUNT.search(line):
+        nonlocal last, mistake
+        event = read_event(line)
+        if event is None:
+            last = line if line.strip() else last
+        elif event["event"] == "progress":
             listen(line)
+        elif event["event"] == "error":
+            mistake = event["text"]
 
-    code = stream(command, root, keep)
-    last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+    code = stream(command, root, keep, asking())
+    last = mistake or last or f"exit code {code}"
     if code == 2:
-        raise QuickstudyError(last.removeprefix("quickstudy: "))
+        raise QuickstudyError(last)
     if code not in fine:
         raise StageFailed(name, last, killed=code < 0)
     return code
@@ -156,8 +174,8 @@ def fail(error: BaseException) -> int:
             fix="Set PREFECT_API_AUTH_STRING to the server's user:password",
         )
     if isinstance(error, QuickstudyError):
-        tell(error=str(error))
+        tell("error", text=str(error))
         print(f"quickstudy: {error}", file=sys.stderr)
         return 2
-    tell(crash=f"{error}" if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}")
+    tell("crash", text=f"{error}" if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}")
     return 1

@@ -134,7 +134,8 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
     form = Decision.with_initial_data(description=_in_words(plan, verdict))
     wait: Any = suspend_flow_run if runtime.deployment.id else partial(pause_flow_run, poll_interval=2)
     name = runtime.flow_run.name
-    tell(step="ask", line=f"waits for a person at most {hours:g} h: Prefect's page (quickstudy ui), run {name}, Resume")
+    line = f"waits for a person at most {hours:g} h: Prefect's page (quickstudy ui), run {name}, Resume"
+    tell("text", step="ask", text=line)
     try:
         # The question is about these two: with another champion it is asked anew.
         decision: Decision = wait(

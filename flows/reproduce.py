@@ -16,11 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from flows import notice, process, telling
-from quickstudy.cli.display import COUNT
 from quickstudy.config import load_settings
 from quickstudy.lineage import rebuild
 from quickstudy.lineage import recipe as recipes
 from quickstudy.lineage import verdict as verdicts
+from quickstudy.system.progress import read_event
 from quickstudy.versions import stale
 
 
@@ -57,7 +57,7 @@ def fetch(project: Path, recipe: recipes.Recipe, source: recipes.Source) -> str:
     """Its data."""
     with telling.step(None, "data") as done:
         listen = telling.listener("data")
-        rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if COUNT.search(line) else None)
+        rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if read_event(line) else None)
         done["note"] = f"version {recipe.data[:8]}, {source if source.startswith('built') else f'from {source}'}"
     return recipe.data
 
@@ -77,7 +77,7 @@ def judge(
 ) -> verdicts.Verdict:
     """Is it the same?"""
     with telling.step(None, "verdict") as done:
-        listen = telling.listener("verdict")
+        report = telling.reporter("verdict")
         verdict = verdicts.judge(
             root,
             project,
@@ -86,7 +86,7 @@ def judge(
             load_settings(root / "params.yaml").reproduce,
             failure,
             started,
-            lambda count, total: listen(f"answers: {count:,} of {total:,}"),
+            lambda done, total: report({"event": "progress", "what": "answers", "done": done, "total": total}),
         )
         done.update(note=f"{verdict.answer}: {verdict.why}", answer=verdict.answer, run_id=verdict.run_id)
     listed = "".join(f"\n- {line}" for line in (*verdict.where, *verdict.environment, *verdict.notes))

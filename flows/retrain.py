@@ -7,8 +7,8 @@ Without ``PREFECT_API_URL`` Prefect runs its server inside, for as long as the f
 As a deployment (prefect.yaml) it works in a workspace of its own and lets the pool gpu train.
 """
 
+import argparse
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -34,8 +34,11 @@ TRAINING = "meta_train"
 
 @flow(name="retrain", persist_result=False)
 def retrain(
-    project: str | None = None, data: str | None = None, train_on: Literal["gpu", "here"] | None = None
-) -> Registration:
+    project: str | None = None,
+    data: str | None = None,
+    train_on: Literal["gpu", "here"] | None = None,
+    kind: str | None = None,
+) -> Registration | None:
     """Everything from the data to a registered model and the gate's word on it; what is up to date is skipped.
 
     Args:
@@ -44,6 +47,8 @@ def retrain(
             has it.
         train_on: who trains: a worker of the pool gpu, or this process. By default this one; in a workspace, what
             runs.train_on says.
+        kind: of task, whose stages alone are brought up to date; None: all. What comes after them, card and
+            registration, needs those of the other kinds too: it is left out, and None returned, where they are stale.
 
     Raises:
         QuickstudyError: what the user has to mend, in one line.
@@ -68,16 +73,23 @@ def retrain(
         else:
             state = data_steps.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
         state.result()
-        stages = stale.stages(root)
+        stages = of_kind(root, kind)
         if deployed and not stale.stale(root):  # one look instead of one a stage: the common end of a trigger
             get_run_logger().info("every stage is up to date")
             stages = ()
         for stage in stages:
             elsewhere = stage.name.partition("@")[0] == TRAINING and train_on == "gpu"
+            if kind and "@" not in stage.name and (others := others_stale(root, stages)):
+                get_run_logger().info("nothing is registered, as other kinds are not up to date: %s", ", ".join(others))
+                return None
             step = (stage_steps.train_elsewhere if elsewhere else stage_steps.bring_up_to_date).with_options(
                 name=stage.name, task_run_name=stage.name, timeout_seconds=limit(stage.name)
             )
-            state = step(root, stage, return_state=True, wait_for=[state])
+            beside = {}
+            if elsewhere:
+                later = stages[stages.index(stage) + 1 :]
+                beside["beside"] = [other for other in later if other.name.partition("@")[0] == TRAINING]
+            state = step(root, stage, **beside, return_state=True, wait_for=[state])
             state.result()
         register = promotion_steps.register.with_options(timeout_seconds=limit("register"))
         with workspaces.until_sent(root):
@@ -95,6 +107,24 @@ def retrain(
     return registration
 
 
+def of_kind(root: Path, kind: str | None) -> tuple[stale.Stage, ...]:
+    """The stages of dvc.yaml, or those of a kind of task and what comes after the kinds.
+
+    Raises:
+        QuickstudyError: there is no stage of this kind.
+    """
+    if kind is not None:
+        load_settings(root / "params.yaml").of(kind)
+    found = stale.stages(root)
+    return tuple(stage for stage in found if kind is None or stage.name.partition("@")[2] in ("", kind))
+
+
+def others_stale(root: Path, stages: tuple[stale.Stage, ...]) -> list[str]:
+    """The stale stages of other kinds than these stages are of."""
+    mine = {stage.name for stage in stages}
+    return [name for name in stale.stale(root) if name not in mine and name != "data"]
+
+
 @contextlib.contextmanager
 def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
     """Hold the worker's clone for one retraining. Prefect's limit does so too, but only as long as its lease lasts, and
@@ -103,18 +133,17 @@ def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
     Raises:
         QuickstudyError: another one is at work, and a second one is to be skipped.
     """
-    with (Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if second == "skip":
-                raise QuickstudyError(
-                    "another retraining is at work; this one is skipped",
-                    where="runs.second",
-                    fix="Say wait to have it run after that one",
-                ) from None
-            get_run_logger().info("another retraining is at work; this one waits for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def busy() -> None:
+        if second == "skip":
+            raise QuickstudyError(
+                "another retraining is at work; this one is skipped",
+                where="runs.second",
+                fix="Say wait to have it run after that one",
+            )
+        get_run_logger().info("another retraining is at work; this one waits for it")
+
+    with process.alone(Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock", busy):
         yield
 
 
@@ -151,8 +180,11 @@ def keep(root: Path, settings: Settings, registration: Registration) -> None:
         done["note"] = f"{name}{' (pushed)' if settings.runs.push else ''}"
 
 
-def main() -> int:
-    return process.main(retrain)
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flows.retrain")
+    parser.add_argument("--kind", help="of task, whose stages alone are brought up to date")
+    asked = parser.parse_args(arguments)
+    return process.main(lambda: retrain(kind=asked.kind))
 
 
 if __name__ == "__main__":

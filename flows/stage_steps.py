@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ def bring_up_to_date(root: Path, stage: stale.Stage) -> Any:
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=BACKOFF, retry_condition_fn=a_retry_can_help)
-def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
-    """The stage by a worker of the pool gpu, unless DVC knows what comes out; then what came out, from there."""
+def train_elsewhere(root: Path, stage: stale.Stage, beside: Sequence[stale.Stage] = ()) -> Any:
+    """The stage by a worker of the pool gpu, unless DVC knows what comes out; then what came out, from there.
+
+    Args:
+        beside: other trainings that can begin now, on whichever workers there are.
+    """
     with step(root, stage.name) as done:
         listen = listener(stage.name)
         pull = dvc.has_remote(root)
@@ -50,7 +55,12 @@ def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
             if pull:
                 dvc.push_data(root, listen)
                 dvc.push_outputs(root, stage.after, listen)
-            other = handover.train(root, stage.name)
+            for another in beside:
+                if _must_run(root, another, pull):
+                    if pull:
+                        dvc.push_outputs(root, another.after, listen)
+                    handover.begin(root, another)
+            other = handover.train(root, stage)
             try:
                 dvc.repro(root, stage.name, listen, pull=pull, may_run=False)
             except MustRun:
@@ -64,6 +74,15 @@ def train_elsewhere(root: Path, stage: stale.Stage) -> Any:
         done["outcome"] = outcome
     show(root, stage)
     return outcome if outcome == "ran" else Completed(name="Cached", message=outcome, data=outcome)
+
+
+def _must_run(root: Path, stage: stale.Stage, pull: bool) -> bool:
+    """Whether DVC does not know what comes out of a stage."""
+    try:
+        dvc.repro(root, stage.name, lambda line: None, pull=pull, may_run=False)
+    except MustRun:
+        return True
+    return False
 
 
 def show(root: Path, stage: stale.Stage) -> None:

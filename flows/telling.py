@@ -1,8 +1,7 @@
 """How a run tells what it does: its steps to whoever started the process, and to the run's summary."""
 
 import contextlib
-import json
-import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +10,17 @@ from typing import Any
 from prefect import get_run_logger
 
 from quickstudy.runs.durations import record_duration
+from quickstudy.system.progress import Event, asked, in_words, read_event, say
 from quickstudy.versions import command
 
 DONE: list[dict[str, Any]] = []
 """What the steps of this process have told when they ended; the run's summary (flows/notice.py) is made of it."""
 
 
-def tell(**event: Any) -> None:
-    """Report to whoever started this process, in one line of JSON on stdout: `quickstudy run` draws from it."""
-    if os.environ.get("QUICKSTUDY_EVENTS"):
-        print(json.dumps(event), flush=True)
+def tell(event: str, **what: Any) -> None:
+    """Report an event to whoever started this process, where that asked for events: `quickstudy run` draws from it."""
+    if asked():
+        say({"event": event, **what}, sys.stdout)
 
 
 @contextlib.contextmanager
@@ -30,14 +30,14 @@ def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
     Args:
         root: the project, which remembers how long the step took, for `quickstudy plan`; None where it shall not.
     """
-    tell(step=name, state="start")
+    tell("start", step=name)
     start = time.monotonic()
     done: dict[str, Any] = {"outcome": "ran"}
     try:
         yield done
     except BaseException as failure:
         if isinstance(failure, command.StageFailed):
-            tell(step=name, line=str(failure))
+            tell("text", step=name, text=str(failure))
         note = str(failure) or type(failure).__name__
         DONE.append({"step": name, "outcome": "failed", "seconds": time.monotonic() - start, "note": note})
         raise
@@ -45,15 +45,21 @@ def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
     if root is not None and done["outcome"] == "ran":
         record_duration(root, name, seconds)
     DONE.append({"step": name, "seconds": seconds, **done})
-    tell(step=name, state="done", seconds=seconds, **done)
+    tell("done", step=name, seconds=seconds, **done)
+
+
+def reporter(name: str) -> Callable[[Event], None]:
+    """Return a callback that hands on each event of a step: to Prefect's log and to who started this process."""
+    log = get_run_logger()
+
+    def report(event: Event) -> None:
+        log.info("%s", in_words(event))
+        tell(**{**event, "step": name})
+
+    return report
 
 
 def listener(name: str) -> Callable[[str], None]:
-    """A callback that hands on each line which a step prints: to Prefect's log and to who started this process."""
-    log = get_run_logger()
-
-    def listen(line: str) -> None:
-        log.info("%s", line)
-        tell(step=name, line=line)
-
-    return listen
+    """Return a callback that hands on each line which the process of a step prints, an event or text."""
+    report = reporter(name)
+    return lambda line: report(read_event(line) or {"event": "text", "text": line})

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system import progress
 from quickstudy.versions import command, dvc, git, stale
 
 
@@ -36,8 +37,12 @@ def test_what_dvc_was_writing_when_it_was_killed_is_put_back(project: Path) -> N
     for rest in (b"", whole[: len(whole) // 2].rstrip(b"\n")):
         (project / "dvc.lock").write_bytes(rest)
         (project / "data.dvc").write_bytes(b"")
-        assert dvc.data_hash(project) == version
+        # Who only reads sees what was there before and changes nothing; a command of DVC finds it put back.
+        assert dvc.data_hash(project) == version and "build/card" in dvc.lock_hashes(project)
+        assert not dvc.has_remote(project) and dvc.in_cache(project, version)
+        assert (project / "dvc.lock").read_bytes() == rest and (project / "data.dvc").read_bytes() == b""
         assert stale.stale(project) == {} and (project / "dvc.lock").read_bytes() == whole
+        assert dvc.data_hash(project) == version and (project / "data.dvc").read_bytes() != b""
         (project / ".dvc/tmp/rwlock").write_bytes(rest[:20])
         assert bring_up_to_date(project) == ["up to date"] * 4
 
@@ -166,7 +171,7 @@ def training(project: Path) -> Callable[[], "subprocess.Popen[str]"]:
     dvc.add_data(project)
     dvc.repro(project, "tasks", print)
     (project / "slow").touch()
-    code = "from pathlib import Path; from quickstudy import versions; versions.repro(Path('.'), 'meta_train', print)"
+    code = "from pathlib import Path; from quickstudy.versions import dvc; dvc.repro(Path('.'), 'meta_train', print)"
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -197,7 +202,8 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
     (project / "slow").unlink()
     lines: list[str] = []
     assert dvc.repro(project, "meta_train", lines.append) == "ran"
-    assert lines == ["meta-train: 1 of 3", "meta-train: 2 of 3", "meta-train: 3 of 3"]
+    told = [progress.read_event(line) for line in lines]
+    assert told == [{"event": "progress", "what": "meta-train", "done": step, "total": 3} for step in (1, 2, 3)]
 
 
 def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:
@@ -240,7 +246,7 @@ def test_a_command_that_is_killed_is_run_once_more(tmp_path: Path) -> None:
     def killed(times: int) -> int:
         script = f'echo x >> tries; [ "$(wc -l < tries)" -gt {times} ] || kill -9 $$'
         (tmp_path / "tries").unlink(missing_ok=True)
-        return command._run(["sh", "-c", script], tmp_path).returncode
+        return command.run(["sh", "-c", script], tmp_path).returncode
 
     assert killed(1) == 0
     assert killed(2) == -9

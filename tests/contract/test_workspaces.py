@@ -30,7 +30,7 @@ def clone(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def in_another_process(clone: Path, workspace: str, **env: str) -> "subprocess.Popen[str]":
     """A process that holds a workspace until its standard input is closed; its first line is the folder."""
     code = (
-        "import sys; from quickstudy import workspaces\n"
+        "import sys; from quickstudy.runs import workspaces\n"
         f"print(workspaces.checkout({workspace!r})['directory'], flush=True); sys.stdin.read()"
     )
     return subprocess.Popen(

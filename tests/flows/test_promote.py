@@ -79,7 +79,7 @@ def test_promote_roll_back_and_read_about_it(
     monkeypatch.chdir(root)
     assert flow.main(["rollback", "--reason", "slow", "--against", "1"]) == 2
     events = [json.loads(text) for text in capsys.readouterr().out.splitlines() if text.startswith("{")]
-    assert "the champion has changed meanwhile, from version 1 to version 2" in events[-1]["error"]
+    assert "the champion has changed meanwhile, from version 1 to version 2" in events[-1]["text"]
     with pytest.raises(QuickstudyError, match="needs a reason"):
         flow.rollback(project=str(root))
     assert registry.aliases(root) == {"champion": 2, "previous": 1}

@@ -57,9 +57,10 @@ def test_everything_runs_once_and_is_then_up_to_date(
     first = retrain.retrain(str(project))
     assert (first.version, first.aliases, first.new) == (1, ("champion",), True)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [event["step"] for event in events if event.get("state") == "start"] == STEPS
-    assert [event["outcome"] for event in events if event.get("state") == "done"] == ["ran"] * 6
-    assert {"step": "meta_train", "line": "meta-train: 2 of 3"} in events
+    assert [event["step"] for event in events if event["event"] == "start"] == STEPS
+    assert [event["outcome"] for event in events if event["event"] == "done"] == ["ran"] * 6
+    told = {"event": "progress", "what": "meta-train", "done": 2, "total": 3, "step": "meta_train"}
+    assert told in events
     run, tasks, artifacts = last_run()
     assert run.state.is_completed()
     assert [task.name for task in tasks] == STEPS
@@ -83,7 +84,8 @@ def test_a_mistake_of_the_users_ends_the_flow_with_its_line(
     (project / "data/bad").touch()
     assert retrain.main() == 2
     captured = capsys.readouterr()
-    assert {"error": "data/bad: one class only. Add a second one"} in [json.loads(x) for x in captured.out.splitlines()]
+    mistake = {"event": "error", "text": "data/bad: one class only. Add a second one"}
+    assert mistake in [json.loads(line) for line in captured.out.splitlines()]
     assert captured.err.splitlines()[-1] == "quickstudy: data/bad: one class only. Add a second one"
     run, tasks, _ = last_run()
     assert run.state.is_failed()
@@ -125,15 +127,19 @@ def test_missing_data_is_built_once_and_then_comes_from_the_cache(
     project: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
-    script = 'mkdir -p data; echo built >> times; echo "build words: 1 of 1"; cp times data/starter'
+    progress = '{"event": "progress", "what": "build words", "done": 1, "total": 1}'
+    script = f"mkdir -p data; echo built >> times; echo '{progress}'; echo and more; cp times data/starter"
     monkeypatch.setattr(data_steps, "STARTER", ("sh", "-c", script))
 
     def note() -> str:
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        return next(event["note"] for event in events if event.get("state") == "done")
+        return next(event["note"] for event in events if event["event"] == "done")
 
     first = version_data(project)
-    assert '{"step": "data", "line": "build words: 1 of 1"}' in capsys.readouterr().out.splitlines()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event for event in events if event["event"] not in ("start", "done")] == [
+        json.loads(progress) | {"step": "data"}  # what else it prints does not go on
+    ]
     assert (project / "times").read_text() == "built\n"  # what is missing, beside the data that is there
     shutil.rmtree(project / "data")
     assert version_data(project) == first
@@ -191,7 +197,7 @@ def test_a_new_model_is_judged_once_and_promoted_where_the_gate_says_so(
         capsys.readouterr()
         retrain.retrain(str(project))
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-        return [event for event in events if event.get("state") == "done"]
+        return [event for event in events if event["event"] == "done"]
 
     assert [event["step"] for event in train(0, "PROMOTE")] == STEPS  # nobody to be compared with
     assert [event["step"] for event in train(1, "HOLD")] == [*STEPS, "gate"]

@@ -30,7 +30,7 @@ def test_replicas_share_keys_tasks_and_revisions(replicas: list[Store], team: Te
     one, two = replicas
     key = one.add_key("ann")
     assert two.tenant_of(key) == "ann" and two.has_keys()
-    kept = one.create("ann", "n", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], "m" * 64)
+    kept = one.create("ann", "n", "classify", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], "m" * 64)
     assert two.task("ann", kept.id) == kept and two.task("bob", kept.id) is None
 
     def add(number: int) -> list[int]:
@@ -51,14 +51,14 @@ def test_replicas_share_keys_tasks_and_revisions(replicas: list[Store], team: Te
 
     with pytest.raises(QuickstudyError, match="too many"):
         two.add("ann", kept.id, ["d"], [b"z"], [b"3"], "m" * 64, refuse)
-    assert one.revisions([kept.id]) == {kept.id: ("ann", 41, "text")}
+    assert one.revisions([kept.id]) == {kept.id: ("ann", 41, "classify", "text")}
     assert one.remove("ann", kept.id, 1) and one.remove("ann", kept.id, 1) is None
-    assert two.revisions([kept.id]) == {kept.id: ("ann", 42, "text")}
+    assert two.revisions([kept.id]) == {kept.id: ("ann", 42, "classify", "text")}
 
     # Every connection is cut, as by a restart: what comes next finds another one.
     with psycopg.connect(f"postgresql://{team.database}/postgres", autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'serve'")
-    assert one.revisions([kept.id]) == {kept.id: ("ann", 42, "text")} and two.delete("ann", kept.id)
+    assert one.revisions([kept.id]) == {kept.id: ("ann", 42, "classify", "text")} and two.delete("ann", kept.id)
     assert one.contents(kept.id, "m" * 64) is None
 
 
@@ -79,7 +79,10 @@ def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(replicas: lis
 
     monkeypatch.setattr(dialect, "do_commit", cut)
     model = "m" * 64
-    ids = [one.create("ann", f"n{i}", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], model).id for i in range(4)]
+    ids = [
+        one.create("ann", f"n{i}", "classify", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], model).id
+        for i in range(4)
+    ]
     for id in ids:
         added = one.add("ann", id, ["c"], [b"z"], [b"3"], model, lambda classes: None)
         assert added is not None and added[1] == [3] and added[0].revision == 2
@@ -93,12 +96,12 @@ def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(replicas: lis
 
 def test_what_a_model_sees_is_kept_once_and_forgotten_with_the_model(replicas: list[Store]) -> None:
     one, two = replicas
-    kept = one.create("ann", "n", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], "old")
-    assert two.unseen("new", "", 10) == [kept.id] and two.unseen("old", "", 10) == []
+    kept = one.create("ann", "n", "classify", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], "old")
+    assert two.unseen("new", "classify", "", 10) == [kept.id] and two.unseen("old", "", 10) == []
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: replicas[i % 2].keep_vectors(kept.id, "new", {1: b"3", 2: b"4", 9: b"5"}), range(8)))
-    assert one.unseen("new", "", 10) == []
+    assert one.unseen("new", "classify", "", 10) == []
     found = one.contents(kept.id, "new")
     assert found is not None and found.packed == {1: b"3", 2: b"4"}
     one.forget_vectors(kept.id, ["new"])
-    assert two.unseen("old", "", 10) == [kept.id]
+    assert two.unseen("old", "classify", "", 10) == [kept.id]

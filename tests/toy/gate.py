@@ -4,12 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+from quickstudy.system.progress import say
+
 challenger, champion = sys.argv[1], sys.argv[3]
 if not Path("answer").exists():
-    print("quickstudy: version 1: not comparable", file=sys.stderr)
+    say({"event": "error", "text": "version 1: not comparable"}, sys.stderr)
     sys.exit(2)
 answer = Path("answer").read_text()
-print("version answers: 3 of 3")
+say({"event": "progress", "what": "version answers", "done": 3, "total": 3}, sys.stderr)
 rule = {
     "name": "accuracy",
     "unit": "points",

@@ -41,6 +41,7 @@ def add_flows(project: Path) -> Path:
             "import sys\nfrom pathlib import Path\nfrom quickstudy.registry import runs\n"
             f"sys.path.append({str(TOY)!r})\n"
             f"runs.LOADER, runs.CODE = 'served.loader', Path({str(TOY / 'served')!r})\n"
-            f"from flows import steps\nsteps.STARTER, steps.GATE = ('true',), {TOY_GATE!r}\n"
+            "from flows import data_steps, promotion_steps\n"
+            f"data_steps.STARTER, promotion_steps.GATE = ('true',), {TOY_GATE!r}\n"
         )
     return project

@@ -4,7 +4,8 @@
 
 A file data/bad stands for data that a stage refuses, data/bug for a bug in a stage. A file `slow` beside data/ makes
 the training long; it then writes its process id into a file `started`. So does a file data/slow, which holds the
-seconds that each of the three steps takes; what was done of them stays in .cache/checkpoints when it is killed.
+seconds that each of the three steps takes; what was done of them stays in .cache/checkpoints when it is killed. What it
+tells, it tells as the real stages do.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import yaml
 
+from quickstudy.system.progress import say
+
 stage = sys.argv[1]
 build = Path("build")
 params = yaml.safe_load(Path("params.yaml").read_text())
@@ -23,7 +26,7 @@ folder = build / stage
 folder.mkdir(parents=True, exist_ok=True)
 if stage == "tasks":
     if Path("data/bad").exists():
-        print("quickstudy: data/bad: one class only. Add a second one", file=sys.stderr)
+        say({"event": "error", "text": "data/bad: one class only. Add a second one"}, sys.stderr)
         sys.exit(2)
     assert not Path("data/bug").exists()
     content = b"".join(path.read_bytes() for path in sorted(Path("data").iterdir()))
@@ -33,7 +36,7 @@ if stage == "meta_train":
     slow, checkpoint = Path("data/slow"), Path(".cache/checkpoints") / digest.hex()[:12]
     begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for step in range(begin, 3):
-        print(f"meta-train: {step + 1} of 3", flush=True)
+        say({"event": "progress", "what": "meta-train", "done": step + 1, "total": 3}, sys.stderr)
         if slow.exists():
             Path("started").write_text(f"{os.getpid()} {begin}")
             time.sleep(float(slow.read_text()))

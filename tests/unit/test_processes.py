@@ -72,7 +72,10 @@ def test_an_exception_in_the_listener_ends_the_whole_family(tmp_path: Path) -> N
 
 
 def test_the_family_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from quickstudy import processes; processes.stream({FAMILY!r}, Path('.'), print)"
+    code = (
+        "from pathlib import Path; from quickstudy.system import processes; "
+        f"processes.stream({FAMILY!r}, Path('.'), print)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert wait_until(lambda: (tmp_path / "pids").exists() and len(pids(tmp_path)) == 2)
     assert all(map(alive, pids(tmp_path)))

@@ -66,6 +66,8 @@ class Answers:
     """float64 [Q, N]"""
     targets: list[Any]
     """of each query [Q], as JSON has it: a class, a list of tags"""
+    confidence: np.ndarray
+    """float64 [Q]: how probable each target is"""
     unknown: np.ndarray
     """float64 [Q]: above `threshold` the query belongs to nothing that the task knows; NaN where that is not told"""
     threshold: float
@@ -86,7 +88,7 @@ class Answers:
         return replace(self, targets=self.targets[rows], **parts)
 
 
-_OF_QUERIES = ("probabilities", "unknown", "neighbours", "likeness")
+_OF_QUERIES = ("probabilities", "confidence", "unknown", "neighbours", "likeness")
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
@@ -182,6 +184,7 @@ def answer(model: MetaModel, adapted: AdaptedTask, query: Tensor) -> Answers:
         adapted.names,
         decided.probabilities,
         decided.targets,
+        decided.confidence,
         decided.unknown,
         decided.threshold,
         neighbours.numpy(),
@@ -248,6 +251,7 @@ def answers_of(model: MetaModel, state: TaskState, examples: Sequence[Any]) -> A
         state.names,
         decided.probabilities,
         decided.targets,
+        decided.confidence,
         np.full(len(logits), np.nan),
         decided.threshold,
         none.astype(np.int64),

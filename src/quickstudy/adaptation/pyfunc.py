@@ -55,7 +55,7 @@ class EpisodeModel:
         said = answers_of(self.model, task, _decode(list(row["queries"]), modality, f"{where}, queries"))
         return {
             "labels": said.targets,
-            "probabilities": said.probabilities.max(1).tolist(),
+            "probabilities": said.confidence.tolist(),
             "classes": list(said.names),
             "distributions": said.probabilities.tolist(),
         }

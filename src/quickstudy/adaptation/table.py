@@ -187,7 +187,7 @@ def _answered(
     known: list[bool | None] = [None] * len(cells)
     if said is not None:
         for i, (place, target) in enumerate(zip(places, said.targets, strict=True)):
-            answer[place], probability[place] = target, float(said.probabilities[i].max())
+            answer[place], probability[place] = target, float(said.confidence[i])
             known[place] = bool(said.known[i]) if not np.isnan(said.unknown[i]) else None
             if labels[place] is not None and part.are_of([labels[place]], said.names):
                 summary.labelled += 1

@@ -12,6 +12,7 @@ import typer
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.environment import apply_environment
+from quickstudy.system.progress import say
 
 app = typer.Typer(
     name="quickstudy",
@@ -81,11 +82,11 @@ def main() -> None:
 
 
 def _stopped() -> NoReturn:
-    print("quickstudy: stopped; the next run goes on from what was finished", file=sys.stderr)
+    say({"event": "stopped", "text": "stopped; the next run goes on from what was finished"}, sys.stderr)
     sys.exit(130)
 
 
 def fail(line: str) -> None:
     """Print one line and end with exit code 2."""
-    print(f"quickstudy: {line}", file=sys.stderr)
+    say({"event": "error", "text": line}, sys.stderr)
     sys.exit(2)

@@ -98,16 +98,19 @@ def _lines() -> Iterator[str]:
 
 
 def _read_faq(path: Path) -> "list[Entry]":
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.serving.chat.chat import Entry
 
-    _, table = import_source(path, "faq", "text", content="question", label="answer", group="none")
+    options = ImportOptions(modality="text", content="question", label="answer", group="none")
+    _, table = import_source(path, "faq", options)
     pairs = zip(table.column("text").to_pylist(), table.column("label").to_pylist(), strict=True)
     return [Entry(question, answer) for question, answer in pairs]
 
 
 def _read_learned(path: Path | None) -> "list[Entry]":
     from quickstudy.errors import QuickstudyError
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.serving.chat.chat import Entry
 
@@ -115,7 +118,7 @@ def _read_learned(path: Path | None) -> "list[Entry]":
         raise QuickstudyError("what is taught is kept as JSON Lines", where=path, fix="Name it .jsonl")
     if path is None or not path.exists() or not path.stat().st_size:
         return []
-    asked = read_queries(path, "text", content="question", label="answer")
+    asked = read_queries(path, ImportOptions(modality="text", content="question", label="answer"))
     if asked.labels is None:
         raise QuickstudyError("a question has no answer", where=path, fix="Give it one, or remove its line")
     return [Entry(question, answer) for question, answer in zip(asked.contents, asked.labels, strict=True)]

@@ -146,34 +146,34 @@ def import_(
     settings = _settings()
     from quickstudy.data.dataset import Dataset
     from quickstudy.ingest.additions import create
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import check_name, import_source
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
     check_name(name)
+    options = ImportOptions(
+        modality=None if modality is None else modality.value,
+        content=text,
+        label=label,
+        group=group,
+        domain=domain,
+        pattern=pattern,
+        split=None if split is None else split.value,
+        scope=scope.value,
+        exclude=tuple(exclude_label or ()),
+        skip_bad=skip_bad,
+        drop_duplicates=drop_duplicates,
+        licence=licence,
+        source_note=source_note,
+    )
     notes: list[str] = []
     with locked(ROOT), showing_progress() as progress:
         if (ROOT / name).exists() and not replace:
             fix = "Choose another --name, replace it by --replace, or add to it: quickstudy data add"
             raise QuickstudyError("there is a dataset of this name", where=ROOT / name, fix=fix)
         info, table = import_source(
-            source,
-            name,
-            None if modality is None else modality.value,
-            content=text,
-            label=label,
-            group=group,
-            domain=domain,
-            pattern=pattern,
-            split=None if split is None else split.value,
-            scope=scope.value,
-            exclude=exclude_label or (),
-            skip_bad=skip_bad,
-            drop_duplicates=drop_duplicates,
-            licence=licence,
-            source_note=source_note,
-            progress=lambda done, total: progress("reading", done, total),
-            note=notes.append,
+            source, name, options, progress=lambda done, total: progress("reading", done, total), note=notes.append
         )
         dataset = Dataset(info, table)
         findings = create(
@@ -238,27 +238,16 @@ def add(
     [dim]Where data arrives by itself: quickstudy data take[/dim]
     """
     settings = _settings()
+    from quickstudy.data.dataset import Reading
     from quickstudy.ingest.additions import commit, prepare
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
     folder = _existing(name)
+    differs = Reading(content=text, label=label, group=group, domain=domain, pattern=pattern, skip_bad=skip_bad)
     notes: list[str] = []
     with locked(ROOT), showing_progress() as progress:
-        addition = prepare(
-            ROOT,
-            name,
-            source,
-            cache=CACHE,
-            progress=progress,
-            note=notes.append,
-            content=text,
-            label=label,
-            group=group,
-            domain=domain,
-            pattern=pattern,
-            skip_bad=skip_bad,
-        )
+        addition = prepare(ROOT, name, source, differs, cache=CACHE, progress=progress, note=notes.append)
         findings = commit(
             ROOT, addition, settings, _split_of(settings), cache=CACHE, progress=progress, note=notes.append
         )

@@ -1,7 +1,5 @@
 """The progress of a run on the terminal, drawn from the events that the flow's process prints."""
 
-import json
-import re
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +7,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from quickstudy.cli.summary import duration
-
-COUNT = re.compile(r": ([\d,]+) of ([\d,]+)$")
-"""How a progress line of a stage ends: ": 120 of 600"."""
+from quickstudy.system.progress import Event, in_words, read_event
 
 
 class Display:
@@ -55,23 +51,25 @@ class Display:
         if not self._console.is_terminal:
             self._console.print(Text(what))
 
-    def take(self, text: str) -> bool:
-        """Draw one line of the flow's output. Returns whether it was an event."""
-        try:
-            event = json.loads(text)
-        except ValueError:
+    def take(self, line: str) -> bool:
+        """Draw one line of the flow's output. Return whether it was an event."""
+        event = read_event(line)
+        if event is None:
             return False
-        if not isinstance(event, dict):
-            return False
-        self.error = event.get("error", self.error)
-        self.crash = event.get("crash", self.crash)
-        step = str(event.get("step"))
-        if event.get("state") == "start":
-            self._work_on(step)
-        elif event.get("state") == "done":
-            self._done(step, event)
-        elif "line" in event:
-            self._line(event["line"])
+        kind = event["event"]
+        if kind == "start":
+            self._work_on(event["step"])
+        elif kind == "done":
+            self._done(event["step"], event)
+        elif kind == "progress":
+            self._progress(event)
+        elif kind == "crash":
+            self.crash = event["text"]
+        elif kind == "error":
+            if "step" not in event:  # a stage's own is told again by the flow, which it ends
+                self.error = event["text"]
+        elif kind != "stopped":
+            self._console.print(Text(f"    {event['text']}", style="dim"), highlight=False)
         return True
 
     def _work_on(self, what: str) -> None:
@@ -79,20 +77,14 @@ class Display:
             self._live.remove_task(self._task)
         self._task = self._live.add_task(what, total=None, line="")
 
-    def _line(self, line: str) -> None:
-        if line.startswith("quickstudy: "):  # a mistake of the user's, which ends the run and is told then
-            return
-        count = COUNT.search(line)
-        if count is None:
-            self._console.print(Text(f"    {line}", style="dim"), highlight=False)
-        elif self._console.is_terminal:
-            assert self._task is not None
-            done, total = (int(number.replace(",", "")) for number in count.groups())
-            self._live.update(self._task, completed=done, total=total, line=line)
-        else:
-            self._console.print(Text(f"    {line}"), highlight=False, soft_wrap=True)
+    def _progress(self, event: Event) -> None:
+        if not self._console.is_terminal:
+            self._console.print(Text(f"    {in_words(event)}"), highlight=False, soft_wrap=True)
+        elif self._task is not None:
+            done, total = event["done"], event["total"] or None
+            self._live.update(self._task, completed=done, total=total, line=in_words(event))
 
-    def _done(self, step: str, event: dict[str, Any]) -> None:
+    def _done(self, step: str, event: Event) -> None:
         self.last[step] = event
         if event["outcome"] == "ran":
             self.seconds[step] = event["seconds"]

@@ -1,6 +1,7 @@
 """`quickstudy drift`: are new examples still like those that the model learned from?"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +131,7 @@ def _brought(
 
     from quickstudy.data.dataset import MODALITIES, Dataset, DatasetInfo, make_table
     from quickstudy.drift.judge import Batch
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source, read_queries
     from quickstudy.system.progress import showing_progress
 
@@ -145,24 +147,16 @@ def _brought(
     if not unlabelled and source.suffix.lower() == ".txt":
         raise QuickstudyError("a .txt names no classes", where=source, fix="Add --unlabelled (and --modality text)")
     called = source.stem.lower() or "source"
+    options = ImportOptions.model_validate({"modality": modality, "pattern": pattern, "group": group, "domain": domain})
     with showing_progress() as progress:
+        told = partial(progress, "read")
         if unlabelled:
-            asked = read_queries(
-                source, modality, pattern=pattern, progress=lambda done, total: progress("read", done, total)
-            )
-            info = DatasetInfo.model_validate({"name": called, "modality": asked.modality})
+            asked = read_queries(source, options, told)
+            info = DatasetInfo(name=called, modality=asked.modality)
             nothing = [""] * len(asked.contents)
             table = make_table(info.modality, asked.contents, nothing, nothing, paths=asked.paths)
         else:
-            info, table = import_source(
-                source,
-                "source",
-                modality,
-                pattern=pattern,
-                group=group,
-                domain=domain,
-                progress=lambda done, total: progress("read", done, total),
-            )
+            info, table = import_source(source, "source", options, progress=told)
     dataset = Dataset(info.model_copy(update={"name": called}), table)
     if name is not None and known[name].modality != dataset.modality:
         raise QuickstudyError(f"holds {dataset.modality}, and {name} is {known[name].modality}", where=source)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,13 +21,20 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
 
 
-def run() -> None:
+def run(
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Of task, whose stages alone are brought up to date.")
+    ] = None,
+) -> None:
     """Bring everything up to date: data, tasks, training, evaluation, card, registration, the gate's word on a new
-    model. What is done is skipped."""
+    model. What is done is skipped.
+
+    With --kind only the stages of that kind; card and registration follow where the other kinds are up to date too.
+    """
     from rich.console import Console
 
     from quickstudy import registry
-    from quickstudy.cli.summary import accuracy_table, next_steps, step_times
+    from quickstudy.cli.summary import next_steps, score_tables, step_times
     from quickstudy.config import load_settings
     from quickstudy.versions import dvc
     from quickstudy.versions import stale as stale_
@@ -35,23 +42,30 @@ def run() -> None:
     root = project()
     console = Console()
     start = time.monotonic()
+    if kind is not None:
+        load_settings(root / "params.yaml").of(kind)  # a name that there is not is told before Prefect starts
     stale, registration = stale_.stale(root), registry.registered(root)
     automatic = load_settings(root / "params.yaml").gate.promotion == "automatic"
     if not stale and registration is not None and registry.unjudged(root, automatic) is None:
         _print_versions(console, root, registration.version, registration.aliases)
-        if table := accuracy_table(root / "build/evaluate/table.csv"):
+        for table in score_tables(root / "build/evaluate"):
             console.print(table)
         console.print("Everything is up to date; nothing was trained or registered.", style="bold green")
         return
 
-    display = drive(root, ["-m", "flows.retrain"], "run.log")
+    display = drive(root, ["-m", "flows.retrain", *(("--kind", kind) if kind else ())], "run.log")
     done = display.last.get("register", {})
     console.print()
-    if table := accuracy_table(root / "build/evaluate/table.csv"):
+    for table in score_tables(root / "build/evaluate"):
         console.print(table)
     if done.get("version") is not None:
         names = tuple(alias for alias, at in registry.aliases(root).items() if at == done["version"])
         _print_versions(console, root, done["version"], names)
+    elif kind is not None:
+        others = [name for name in stale_.stale(root) if not name.endswith(f"@{kind}")]
+        console.print(
+            f"Model  not registered, as other kinds are not up to date ({', '.join(others[:3])}): quickstudy run"
+        )
     if verdict := display.last.get("gate", {}).get("verdict"):
         moved = ": it is the champion now" if "move" in display.last else ""
         console.print(f"Gate   {verdict['answer']}{moved}. {verdict['sentence']}", highlight=False, soft_wrap=True)
@@ -71,6 +85,7 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
 
     from quickstudy.cli.display import Display
     from quickstudy.system import processes
+    from quickstudy.system.progress import asking
 
     log_path = root / ".cache" / log_name
     log_path.parent.mkdir(exist_ok=True)
@@ -79,7 +94,7 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
         flow = processes.start(
             [sys.executable, *command],
             root,
-            {"QUICKSTUDY_EVENTS": "1", **({"QUICKSTUDY_PROGRESS_SECONDS": "1"} if sys.stderr.isatty() else {})},
+            asking(1 if sys.stderr.isatty() else None),  # of a bar that moves, more often than of lines
             interrupt="command",
             stdout=subprocess.PIPE,
             stderr=log,

@@ -1,4 +1,4 @@
-"""What a run ends with: the accuracies beside the best baseline, the versions, the times and what to type next."""
+"""What a run ends with: the scores beside the best baseline, the versions, the times and what to type next."""
 
 import csv
 from collections.abc import Mapping
@@ -10,23 +10,28 @@ from rich.text import Text
 OURS = "quickstudy"
 
 
-def accuracy_table(path: Path) -> Table | None:
-    """build/evaluate/table.csv, a row a suite, a column a number of shots, each cell "ours±ci (best baseline)".
+def score_tables(folder: Path) -> list[Table]:
+    """Return a table for each kind of task that was judged: of build/evaluate/KIND/table.csv."""
+    found = []
+    for path in [folder / "table.csv", *sorted(folder.glob("*/table.csv"))]:
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            if rows:
+                found.append(_table(rows))
+    return found
+
+
+def _table(rows: list[dict[str, str]]) -> Table:
+    """A row a suite, a column a number of shots, each cell "ours±ci (best baseline)".
 
     Suites stand under what is new in them: classes, a domain or a whole dataset. Green where our interval lies above
     the best baseline, red where it lies below.
-
-    Returns:
-        None where there is no table yet.
     """
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     shots = sorted({int(row["shot"]) for row in rows})
-    table = Table(
-        title="Accuracy in % ± 95% interval (best baseline)", title_justify="left", box=None, padding=(0, 1, 0, 0)
-    )
+    kind, metric = rows[0]["kind"], rows[0]["metric"]
+    title = f"{kind}: {metric} in % ± 95% interval (best baseline)"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("on tasks with new")
     table.add_column("way", justify="right")
     for shot in shots:
@@ -45,15 +50,15 @@ def _cell(rows: list[dict[str, str]]) -> Text:
     ours = next((row for row in rows if row["method"] == OURS), None)
     if ours is None:
         return Text("–")
-    accuracy, ci = 100 * float(ours["accuracy"]), 100 * float(ours["ci95"] or 0)
+    score, ci = 100 * float(ours["score"]), 100 * float(ours["ci95"] or 0)
     # Training from scratch is so slow that it answers few of the episodes: its mean is another one's.
     alike = [row for row in rows if row["episodes"] == ours["episodes"]]
-    others = [100 * float(row["accuracy"]) for row in alike if row["method"] != OURS]
-    text = f"{accuracy:.1f}±{ci:.1f}"
+    others = [100 * float(row["score"]) for row in alike if row["method"] != OURS]
+    text = f"{score:.1f}±{ci:.1f}"
     if not others:
         return Text(text)
     best = max(others)
-    style = "green" if accuracy - ci > best else "red" if accuracy + ci < best else ""
+    style = "green" if score - ci > best else "red" if score + ci < best else ""
     return Text(f"{text} ({best:.1f})", style=style)
 
 

@@ -115,6 +115,7 @@ def predict(
     from rich.text import Text
 
     from quickstudy.adaptation.table import asker
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.kinds.scores import SCORES
     from quickstudy.kinds.targets import targets_of
@@ -128,7 +129,7 @@ def predict(
         raise QuickstudyError(f"task {task!r} is of kind {state.kind}, not {kind}", fix="Leave --kind out")
     if out is not None:
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
-    asked = read_queries(queries, state.modality, content=content, pattern=pattern)
+    asked = read_queries(queries, ImportOptions(modality=state.modality, content=content, pattern=pattern))
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
     answers, part = said.targets, targets_of(state.kind)
     # Labels count only where the task knows them: a folder's name may say something else.
@@ -140,7 +141,7 @@ def predict(
         name = asked.contents[i][:60] if state.modality == "text" else asked.paths[i]
         extra = [Text("unknown" if unknown[i] else "")] if verdict else []
         extra += [] if labels is None else [Text(part.shown(labels[i]), style="" if labels[i] == answers[i] else "red")]
-        table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.probabilities[i].max():.2f}", *extra)
+        table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.confidence[i]:.2f}", *extra)
     console = Console()
     console.print(table)
     if len(answers) > 20:
@@ -154,8 +155,8 @@ def predict(
         console.print(f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples")
     if json is not None:
         result["predictions"] = [
-            {"example": where, "answer": answer, "probability": round(float(chance.max()), 6), "known": not strange}
-            for where, answer, chance, strange in zip(asked.paths, answers, said.probabilities, unknown, strict=True)
+            {"example": where, "answer": answer, "probability": round(float(sure), 6), "known": not strange}
+            for where, answer, sure, strange in zip(asked.paths, answers, said.confidence, unknown, strict=True)
         ]
         _write_result(json, result)
 
@@ -373,14 +374,16 @@ def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
 
 def _read(source: Path, kind: str | None, modality: Any, pattern: str | None) -> "Dataset":
     from quickstudy.data.dataset import Dataset
+    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.kinds.targets import targets_of
     from quickstudy.system.progress import showing_progress
 
     targets_of(kind or "classify")
+    options = ImportOptions(modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
-            source, "source", modality, pattern=pattern, progress=lambda done, total: progress("read", done, total)
+            source, "source", options, progress=lambda done, total: progress("read", done, total)
         )
     return Dataset(info.model_copy(update={"name": source.stem.lower() or "source"}), table)
 

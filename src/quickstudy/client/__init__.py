@@ -31,12 +31,12 @@ __all__ = ["Answer", "Example", "Neighbour", "Quickstudy", "Task"]
 class Answer:
     """What a task says of one query."""
 
-    label: str
-    """the likeliest class, whether or not the query is unknown"""
+    label: Any
+    """the likeliest class, whether or not the query is unknown; of kind tag the list of tags"""
     probability: float
-    """of it"""
+    """of it; of kind tag of the tag that is least sure"""
     probabilities: Mapping[str, float]
-    """of each class"""
+    """of each class, or tag"""
     unknown: bool
     """whether the query seems to be of none of the classes"""
     unlikeness: float
@@ -48,12 +48,14 @@ class Answer:
     """which model answered: its version in the registry, or the sha256 of its weights"""
 
     def __str__(self) -> str:
-        return "unknown" if self.unknown else f"{self.label} ({self.probability:.0%})"
+        label = self.label if isinstance(self.label, str) else ", ".join(self.label) or "none"
+        return "unknown" if self.unknown else f"{label} ({self.probability:.0%})"
 
 
 class Task(ABC):
     """A task that was learned. It grows and shrinks in place; what fails changes nothing."""
 
+    kind: str
     modality: "Modality"
 
     @property
@@ -88,7 +90,9 @@ class Task(ABC):
 
     def predict(self, queries: Any) -> Any:
         """The likeliest class of a query, or an array of them [n] for a list. `answer` says too what is unknown."""
-        labels = np.array([answer.label for answer in self._answers(queries)], dtype=object)
+        answers = self._answers(queries)
+        labels = np.empty(len(answers), dtype=object)
+        labels[:] = [answer.label for answer in answers]
         return labels[0] if is_one(queries) else labels
 
     def predict_proba(self, queries: Any) -> np.ndarray:
@@ -155,6 +159,7 @@ class Quickstudy(ABC):
         examples: Any,
         labels: Any,
         *,
+        kind: str | None = None,
         modality: "Modality | None" = None,
         name: str = "task",
         false_alarm: float | None = None,
@@ -163,7 +168,8 @@ class Quickstudy(ABC):
 
         Args:
             examples: see `read_examples`; of one modality.
-            labels: the class of each; they are told back as strings.
+            labels: the class of each, or a list of its tags; they are told back as strings.
+            kind: classify or tag; told from the labels where left out.
             modality: image, audio or text, where it cannot be told from the examples.
             name: what the task is called where a service lists it.
             false_alarm: share of queries of the task's own classes that may be called unknown; by default 0.05, and in

@@ -15,6 +15,7 @@ import numpy as np
 from quickstudy.data.dataset import MODALITIES, Modality
 from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import kind_of, targets_of
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,22 @@ def read_examples(examples: Any, modality: Modality | None = None) -> Examples:
     return Examples(found[0][0], contents, [name for _, _, name in found])
 
 
-def read_labels(labels: Any, count: int) -> list[str]:
-    """The class of each example as a string; of a single label, of all of them.
+def read_labels(labels: Any, count: int, kind: str | None = None) -> tuple[str, list[Any]]:
+    """Return the kind of task, told from its labels where it is not given, and the target of each example.
+
+    Args:
+        labels: one an example: a class, or a list of tags; a single class is that of all.
 
     Raises:
-        QuickstudyError: another number of labels than of examples, or one that is missing.
+        QuickstudyError: another number of labels than of examples, one that is missing or of another kind, or a kind
+            that there is not.
     """
     given = [labels] * count if isinstance(labels, str | Real) else list(labels)
     if len(given) != count:
         raise QuickstudyError(f"{count} examples and {len(given)} labels", fix="Give one label an example")
-    for number, label in enumerate(given, 1):
-        if label is None or label != label or not str(label).strip():  # NaN is not itself
-            raise QuickstudyError("has no label", where=f"example {number}")
-    return [str(label) for label in given]
+    kind = kind or kind_of(given)
+    part = targets_of(kind)
+    return kind, [part.from_json(label, f"example {number}") for number, label in enumerate(given, 1)]
 
 
 def _read(example: Any, wanted: Modality | None, number: int) -> tuple[Modality, str | bytes, str]:

@@ -16,7 +16,7 @@ from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.model.store import load_model, parts_of, weights_digest
 from quickstudy.registry import resolve
 from quickstudy.system.atomic import write_bytes
 from quickstudy.system.environment import find_project
@@ -27,15 +27,37 @@ class LocalQuickstudy(Quickstudy):
 
     def __init__(self, uri: str, project: Path | None = None):
         folder = resolve(uri, _root(uri, project))
-        self._project = project
+        self._project, self._folder = project, folder
         self.uri = uri
-        self.model, self.digest = load_model(folder, "classify"), weights_digest(folder, "classify")
+        self._parts: dict[str, tuple[MetaModel, str]] = {}
+        self.kinds = tuple(parts_of(folder))
+
+    @property
+    def model(self) -> MetaModel:
+        """The part that classifies."""
+        return self.part("classify")[0]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of that part's weights."""
+        return self.part("classify")[1]
+
+    def part(self, kind: str) -> tuple[MetaModel, str]:
+        """Return the model's part for a kind and the sha256 of its weights; it is read when it is first asked for.
+
+        Raises:
+            QuickstudyError: it has none.
+        """
+        if kind not in self._parts:
+            self._parts[kind] = load_model(self._folder, kind), weights_digest(self._folder, kind)
+        return self._parts[kind]
 
     def adapt(
         self,
         examples: Any,
         labels: Any,
         *,
+        kind: str | None = None,
         modality: Modality | None = None,
         name: str = "task",
         false_alarm: float | None = None,
@@ -45,17 +67,19 @@ class LocalQuickstudy(Quickstudy):
             what, fix = f"false_alarm = {alarm}: not between 0 and 1", "Say 0.05 for one in twenty"
             raise QuickstudyError(what, fix=fix)
         read = read_examples(examples, modality)
-        targets = read_labels(labels, len(read.contents))
+        kind, targets = read_labels(labels, len(read.contents), kind)
+        model, digest = self.part(kind)
         started = time.perf_counter()
-        task = adapted.Task("classify", read.modality, tuple(targets), encoded(self.model, read), self.digest)
-        growing = Growing(self.model, task, read.names, alarm)
+        task = adapted.Task(kind, read.modality, tuple(targets), encoded(model, read), digest)
+        growing = Growing(model, task, read.names, alarm)
         _ = growing.adapted  # what is no task is told here
-        return LocalTask(self.model, growing, (time.perf_counter() - started) * 1000)
+        return LocalTask(model, growing, (time.perf_counter() - started) * 1000)
 
     def open(self, name: str | Path) -> "LocalTask":
         path = Path(name)
         state = TaskState.read(path)
-        if state.model != self.digest:
+        model, digest = self.part(state.kind)
+        if state.model != digest:
             fix = "Adapt it again, or load its model"
             raise QuickstudyError(f"was adapted by another model than {self.uri}", where=path, fix=fix)
         if state.support is None:
@@ -63,20 +87,20 @@ class LocalQuickstudy(Quickstudy):
             raise QuickstudyError("holds no examples, so that it cannot grow", where=path, fix=fix)
         kept = state.support
         task = adapted.Task(state.kind, state.modality, kept.targets, kept.vectors, state.model)
-        return LocalTask(self.model, Growing(self.model, task, kept.names, kept.false_alarm), state.adapt_ms)
+        return LocalTask(model, Growing(model, task, kept.names, kept.false_alarm), state.adapt_ms)
 
     def __reduce__(self) -> Any:
         return LocalQuickstudy, (self.uri, self._project)  # in another process it is loaded there
 
     def __repr__(self) -> str:
-        return f"<Quickstudy {self.uri}: {', '.join(self.model.modalities)}>"
+        return f"<Quickstudy {self.uri}: {', '.join(self.kinds)}>"
 
 
 class LocalTask(Task):
     """See `Task`. What the learner made of it is a value that a change replaces."""
 
     def __init__(self, model: MetaModel, growing: Growing, adapt_ms: float):
-        self.modality = growing.task.modality
+        self.kind, self.modality = growing.task.kind, growing.task.modality
         self._model, self._growing, self._adapt_ms = model, growing, adapt_ms
 
     @property
@@ -89,7 +113,7 @@ class LocalTask(Task):
 
     def add(self, examples: Any, labels: Any) -> list[str]:
         read = read_examples(examples, self.modality)
-        targets = read_labels(labels, len(read.contents))
+        _, targets = read_labels(labels, len(read.contents), self.kind)
         grown = self._growing.copy()
         added = grown.add(targets, read.names, encoded(self._model, read))
         self._keep(grown)
@@ -130,7 +154,7 @@ class LocalTask(Task):
         return [
             Answer(
                 target,
-                float(chances.max()),
+                float(sure),
                 dict(zip(said.names, chances.tolist(), strict=True)),
                 not known,
                 float(unlike),
@@ -138,8 +162,8 @@ class LocalTask(Task):
                 self._growing.nearest(said, place),
                 self._growing.task.model,
             )
-            for place, (target, chances, known, unlike) in enumerate(
-                zip(said.targets, said.probabilities, said.known, said.unknown, strict=True)
+            for place, (target, sure, chances, known, unlike) in enumerate(
+                zip(said.targets, said.confidence, said.probabilities, said.known, said.unknown, strict=True)
             )
         ]
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from quickstudy.client import Answer, Example, Neighbour, Quickstudy, Task
 from quickstudy.client.examples import Examples, read_examples, read_labels
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import targets_of
 from quickstudy.system.atomic import write_json
 
 TRIES = 4
@@ -41,6 +41,7 @@ class RemoteQuickstudy(Quickstudy):
         examples: Any,
         labels: Any,
         *,
+        kind: str | None = None,
         modality: Modality | None = None,
         name: str = "task",
         false_alarm: float | None = None,
@@ -48,11 +49,11 @@ class RemoteQuickstudy(Quickstudy):
         if false_alarm is not None:
             raise QuickstudyError("a service chooses the false-alarm rate", fix="Set serve.false_alarm where it runs")
         read = read_examples(examples, modality)
-        given = read_labels(labels, len(read.contents))
-        if len(set(given)) < 2:
-            raise QuickstudyError(f"a task needs two classes or more, these are {sorted(set(given))}")
-        taught = _taught(read, given)
-        made = self._service.post("/tasks", {"name": name, "modality": read.modality, "examples": taught})
+        kind, given = read_labels(labels, len(read.contents), kind)
+        targets_of(kind).check_task(given)
+        taught = _taught(read, kind, given)
+        body = {"name": name, "kind": kind, "modality": read.modality, "examples": taught}
+        made = self._service.post("/tasks", body)
         return RemoteTask(self._service, made)
 
     def open(self, name: str | Path) -> "RemoteTask":
@@ -90,7 +91,7 @@ class RemoteTask(Task):
         self._service = service
         self.id: str = described["id"]
         self.name: str = described["name"]
-        self.modality = described["modality"]
+        self.kind, self.modality = described["kind"], described["modality"]
         self._count: dict[str, int] = described["classes"]
 
     @property
@@ -105,7 +106,7 @@ class RemoteTask(Task):
 
     def add(self, examples: Any, labels: Any) -> list[str]:
         read = read_examples(examples, self.modality)
-        taught = _taught(read, read_labels(labels, len(read.contents)))
+        taught = _taught(read, self.kind, read_labels(labels, len(read.contents), self.kind)[1])
         described = self._service.post(f"{self._path}/examples", {"examples": taught})
         self._count = described["classes"]
         return [str(number) for number in described["added"]]
@@ -116,12 +117,11 @@ class RemoteTask(Task):
         # Each is a request of its own: what cannot be is told before the first.
         if missing := gone - set(there):
             raise QuickstudyError(f"the task has no example {min(missing)!r}", fix="task.examples has their ids")
-        left = Counter(label for id, label in there.items() if id not in gone)
-        if len(left) < 2:
-            raise QuickstudyError(f"a task needs two classes or more, these are {sorted(left)}")
+        left = [label for id, label in there.items() if id not in gone]
+        targets_of(self.kind).check_task(left)
         for number in sorted(gone, key=int):
             self._service.delete(f"{self._path}/examples/{number}")
-        self._count = dict(left)
+        self._count = targets_of(self.kind).count(left)
 
     def save(self, path: str | Path) -> None:
         write_json(Path(path), self._service.get(f"{self._path}/export"))
@@ -149,15 +149,17 @@ class RemoteTask(Task):
         return found
 
     def _read(self, answer: Mapping[str, Any], threshold: float, model: str) -> Answer:
-        label, chances = answer["label"], answer["probabilities"]
+        label, chances = answer[targets_of(self.kind).COLUMN], answer["probabilities"]
         nearest = tuple(
             Neighbour(self._example(one | {"id": one["example"]}), one["likeness"]) for one in answer["nearest"]
         )
-        return Answer(label, chances[label], chances, not answer["known"], answer["unknown"], threshold, nearest, model)
+        return Answer(
+            label, answer["probability"], chances, not answer["known"], answer["unknown"], threshold, nearest, model
+        )
 
     def _example(self, example: Mapping[str, Any]) -> Example:
         shown = example["input"] if example["input"] is not None else f"{self.modality} {example['id']}"
-        return Example(str(example["id"]), example["label"], shown)
+        return Example(str(example["id"]), example[targets_of(self.kind).COLUMN], shown)
 
 
 class Service:
@@ -245,8 +247,9 @@ class Service:
         raise QuickstudyError(what, where=response.url, fix="Check the address")
 
 
-def _taught(examples: Examples, labels: Sequence[str]) -> list[dict[str, str]]:
-    return [{"input": one, "label": label} for one, label in zip(_inputs(examples), labels, strict=True)]
+def _taught(examples: Examples, kind: str, targets: Sequence[Any]) -> list[dict[str, Any]]:
+    field = targets_of(kind).COLUMN
+    return [{"input": one, field: target} for one, target in zip(_inputs(examples), targets, strict=True)]
 
 
 def _inputs(examples: Examples) -> list[str]:

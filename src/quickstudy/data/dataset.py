@@ -1,6 +1,6 @@
 """A dataset on disk: one Parquet file of examples and one YAML file that describes it.
 
-    data/NAME/examples.parquet   columns: image|audio|text, label, group, and domain where there is one
+    data/NAME/examples.parquet   columns: image|audio|text, label (of kind tag labels), group, domain where there is one
     data/NAME/dataset.yaml       modality, licence, source, what a group and a domain are
 
 The columns follow the Hugging Face convention (an image or audio cell is ``{bytes, path}``), so that
@@ -30,7 +30,12 @@ from quickstudy.errors import QuickstudyError
 Modality = Literal["image", "audio", "text"]
 Split = Literal["train", "validation", "test"]
 MODALITIES: tuple[Modality, ...] = ("image", "audio", "text")
-PLACES = ("label", "group", "domain")
+TARGET_COLUMNS: dict[str, tuple[str, pa.DataType]] = {
+    "classify": ("label", pa.string()),
+    "tag": ("labels", pa.list_(pa.string())),
+}
+"""Where each kind's targets are, and of which type."""
+PLACES = ("label", "labels", "group", "domain")
 """All columns but the examples."""
 BATCH = 256
 """Examples that are Python objects at once, where all of a dataset are read one after the other."""
@@ -67,7 +72,8 @@ class DatasetInfo(BaseModel):
 
     name: str
     modality: Modality
-    kind: Literal["classify"] = "classify"
+    kind: str = "classify"
+    """What a target is (`quickstudy.kinds.targets`); a version that does not know it says so where it is used."""
     description: str = ""
     licence: str = "unknown"
     source: str = "unknown"
@@ -223,12 +229,13 @@ def by_code(codes: np.ndarray, rows: np.ndarray, count: int) -> list[np.ndarray]
 def make_table(
     modality: Modality,
     examples: Sequence[Any],
-    labels: Sequence[str],
+    targets: Sequence[Any],
     groups: Sequence[str],
     domains: Sequence[str] | None = None,
     paths: Sequence[str | None] | None = None,
+    kind: str = "classify",
 ) -> pa.Table:
-    """Arrange examples (file bytes, or strings for text) in the columns of a dataset."""
+    """Arrange examples (file bytes, or strings for text) and their targets in the columns of a dataset of a kind."""
     if modality == "text":
         cells = pa.array(examples, pa.string())
         feature: dict[str, Any] = {"dtype": "string", "_type": "Value"}
@@ -236,12 +243,17 @@ def make_table(
         names = paths if paths is not None else [None] * len(examples)
         cells = pa.array([{"bytes": b, "path": p} for b, p in zip(examples, names, strict=True)], MEDIA)
         feature = {"_type": modality.capitalize()}
-    columns: dict[str, pa.Array] = {modality: cells, "label": pa.array(labels, pa.string())}
+    column, of = TARGET_COLUMNS[kind]
+    columns: dict[str, pa.Array] = {modality: cells, column: pa.array(targets, of)}
     columns["group"] = pa.array(groups, pa.string())
     if domains is not None:
         columns["domain"] = pa.array(domains, pa.string())
     table = pa.table(columns)
-    features = {name: {"dtype": "string", "_type": "Value"} for name in columns} | {modality: feature}
+    string = {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {
+        name: [string] if pa.types.is_list(cells.type) else string for name, cells in columns.items()
+    }
+    features |= {modality: feature}
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
@@ -317,7 +329,8 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         ) from None
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
-    missing = {info.modality, "label", "group"} - set(names)
+    column, _ = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of a kind that is not known nothing is asked
+    missing = {info.modality, column, "group"} - set(names)
     if missing:
         raise QuickstudyError(f"lacks the column {min(missing)!r}", where=folder / FILE, fix="Import the dataset again")
     return Dataset(info, table, stored)

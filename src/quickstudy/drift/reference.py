@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from quickstudy.data.dataset import Dataset, Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import TARGETS
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import part_digest
 from quickstudy.system.atomic import draft
@@ -70,7 +71,7 @@ def content_digests(dataset: Dataset) -> np.ndarray:
 def units_of(dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, list[str]], dict[str, str]]:
     """What examples belong to, by kind of unit, and what each kind is in a word; the coarsest kind first."""
     info = dataset.info
-    labels, groups = (dataset.column(name, rows) for name in ("label", "group"))
+    labels, groups = _labels(dataset, rows), dataset.column("group", rows)
     units: dict[str, list[str]] = {}
     words: dict[str, str] = {}
     if info.domain is not None:
@@ -81,6 +82,12 @@ def units_of(dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, list[str]], 
         labels = [f"{group}/{label}" for group, label in zip(groups, labels, strict=True)]
     units["class"], words["class"] = labels, "class"
     return units, words
+
+
+def _labels(dataset: Dataset, rows: np.ndarray) -> list[str]:
+    """What each example is of, in one text: its class, or its tags together."""
+    part = TARGETS[dataset.info.kind]
+    return [part.shown(target) for target in part.of(dataset, rows)]
 
 
 def remember(
@@ -187,11 +194,11 @@ def _known(file: Any, about: Mapping[str, Any]) -> Known:
 def _some(dataset: Dataset, rows: np.ndarray, digests: np.ndarray, most: int) -> np.ndarray:
     """At most so many of the rows: class after class, in the order of the digests of their names, of each the examples
     of the smallest digests."""
-    classes, kind = np.unique(dataset.class_index[rows], return_inverse=True)
+    classes, kind = np.unique(np.array(_labels(dataset, rows), dtype=object), return_inverse=True)
     each = max(EACH, -(-most // len(classes)))
-    turn = {number: blake2b(dataset.classes[number].encode(), digest_size=8).digest() for number in classes}
+    turn = [blake2b(name.encode(), digest_size=8).digest() for name in classes]
     chosen: list[int] = []
-    for place in sorted(range(len(classes)), key=lambda i: turn[classes[i]]):
+    for place in sorted(range(len(classes)), key=turn.__getitem__):
         own = rows[kind == place]
         chosen += own[np.argsort(digests[own], kind="stable")[:each]].tolist()
         if len(chosen) >= most:

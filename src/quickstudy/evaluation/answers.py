@@ -164,6 +164,8 @@ def _ours(
         if isinstance(model.learner, VectorLearner):
             state = model.learner.adapt(*model.head.pose(task.support, task.support_targets, way))
             logits = model.answer(state, task.query)
+            offsets = model.head.offsets(model.learner, task.support, task.support_targets, way)
+            logits = logits - offsets[:, None] if isinstance(offsets, torch.Tensor) else logits
         else:
             (logits,) = model([task])
         for name, values in SCORES[model.kind].judge(logits, task.query_targets).items():
@@ -271,13 +273,13 @@ def _read_ms(model: MetaModel, subject: Subject, frozen: FrozenEpisodes, episode
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each suite, shot and method: kind, suite, modality, novelty, way, shot, method, episodes,
-    score, ci95 (half width), adapt_ms (median)."""
+    """Return one row for each suite, shot and method: kind, metric (its score's name), suite, modality, novelty, way,
+    shot, method, episodes, score, ci95 (half width), adapt_ms (median)."""
     rows = []
     keys = ["kind", "suite", "modality", "novelty", "way", "shot", "method"]
     for key, part in frame.groupby(keys, sort=False):
         score, half = mean_interval(part["score"].to_numpy())
-        row = dict(zip(keys, key, strict=True))
+        row = {"kind": key[0], "metric": SCORES[key[0]].NAME} | dict(zip(keys, key, strict=True))
         rows.append(row | {"episodes": len(part), "score": score, "ci95": half, "adapt_ms": part["adapt_ms"].median()})
     return pd.DataFrame(rows)
 

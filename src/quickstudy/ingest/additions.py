@@ -5,11 +5,10 @@ row). So the result depends on the old dataset and the source alone, row numbers
 rows for the checks holds: only new examples are decoded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from quickstudy.data.dataset import (
     PLACES,
     Dataset,
     DatasetInfo,
+    Reading,
     dataset_names,
     read_dataset,
     write_dataset,
@@ -28,7 +28,7 @@ from quickstudy.data.dataset import (
 from quickstudy.data.fingerprints import Fingerprints, fingerprints, joined, keep
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import Finding, Progress, SplitOf, check_datasets
-from quickstudy.ingest.importers.source import read_more
+from quickstudy.ingest.importers.source import AS_BEFORE, read_more
 
 
 class RefusedError(QuickstudyError):
@@ -56,11 +56,12 @@ def prepare(
     root: Path,
     name: str,
     source: Path,
+    differs: Reading = AS_BEFORE,
     *,
     cache: Path,
+    only: Collection[str] | None = None,
     progress: Progress = lambda name, done, total: None,
     note: Callable[[str], None] = lambda line: None,
-    **how: Any,
 ) -> Addition:
     """Read a source as more examples of ``root/name``. Writes nothing.
 
@@ -68,18 +69,19 @@ def prepare(
         root: of the data.
         name: of a dataset that is there.
         source: a folder, a .zip or a table.
+        differs: what is to be read otherwise than the dataset was.
         cache: a folder for what was learned of examples, as of `check_datasets`.
+        only: of a folder, the folders directly in it that count.
         progress: told (what, done, total).
         note: told, in a line each, what was decided.
-        how: options of `read_more`.
 
     Raises:
         QuickstudyError: as `read_more`.
     """
     old = read_dataset(root / name, PLACES, root.parent / MEMORY)
     assert old.stored is not None
-    reading = partial(progress, "reading")
-    source_rows = Dataset(old.info, read_more(source, old, progress=reading, note=note, **how))
+    told = partial(progress, "reading")
+    source_rows = Dataset(old.info, read_more(source, old, differs, only=only, progress=told, note=note))
     before = fingerprints(old, cache, partial(progress, name))
     labels, known_labels = source_rows.column("label"), old.column("label")
     if old.info.reading is not None and old.info.reading.drop_duplicates:  # then no example stands under two labels

@@ -282,6 +282,7 @@ class _Taker:
 
     def _import(self, deliveries: list[Delivery]) -> list[Outcome]:
         from quickstudy.ingest.additions import create
+        from quickstudy.ingest.importers.options import ImportOptions
         from quickstudy.ingest.importers.source import import_source
 
         levels = _levels(deliveries[0])
@@ -289,10 +290,8 @@ class _Taker:
             raise _Wait("a new dataset needs two classes, and there is one so far")
         source, only = _source(deliveries)
         name = deliveries[0].dataset
-        reading = partial(self.progress, "reading")
-        info, table = self._reading(
-            deliveries, lambda: import_source(source, name, only=only, levels=levels, progress=reading)
-        )
+        options, told = ImportOptions(levels=levels), partial(self.progress, "reading")
+        info, table = self._reading(deliveries, lambda: import_source(source, name, options, only=only, progress=told))
         how: dict[str, Any] = {"cache": self.cache, "progress": self.progress}
         create(self.root, info, table, self.settings, self.split_of, refuse=True, **how)
         if len(deliveries) == 1:

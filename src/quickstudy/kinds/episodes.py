@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quickstudy.data.dataset import Dataset
 from quickstudy.kinds.classify import episodes as classify
+from quickstudy.kinds.tag import episodes as tag
 from quickstudy.kinds.task import Episodes, Pool
 
 
@@ -36,7 +37,7 @@ class Drawing(Protocol):
         """Return the targets of support [B, N·K, ...] and query [B, N·Q, ...]."""
 
 
-EPISODES: dict[str, Drawing] = {"classify": classify}
+EPISODES: dict[str, Drawing] = {"classify": classify, "tag": tag}
 
 
 def pool_of(dataset: Dataset, chosen: np.ndarray) -> Pool:

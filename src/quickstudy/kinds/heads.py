@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from quickstudy.kinds.classify import head as classify
+from quickstudy.kinds.tag import head as tag
 from quickstudy.kinds.task import Decided
 from quickstudy.learners import VectorLearner
 
@@ -47,6 +48,9 @@ class Head(Protocol):
     def can_be_left_out(self, numbers: Tensor, way: int) -> Tensor:
         """Return bool [S]: which examples may be left out of a task without making it another."""
 
+    def offsets(self, learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> Tensor | float:
+        """Return what is taken from the answers of B tasks, [B, N] or 0, by their support sets [B, S, D]."""
+
     def settle(self, learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int, false_alarm: float) -> Any:
         """Return what is fixed for a task by its support set [S, D], beside what the learner learns."""
 
@@ -54,4 +58,4 @@ class Head(Protocol):
         """Return what queries are, from answers [Q, N], what is settled (or None) and vectors [Q, D]."""
 
 
-HEADS: dict[str, Head] = {"classify": classify}
+HEADS: dict[str, Head] = {"classify": classify, "tag": tag}

@@ -17,10 +17,27 @@ class Targets(Protocol):
     WORD: str
     """The same of several."""
 
+    COLUMN: str
+    """Of a dataset, that holds targets."""
     ARROW: pa.DataType
-    """Of the column that holds targets."""
+    """Of that column."""
     HIT: str
     """What it is called that an answer is the whole target: accuracy, exact match."""
+
+    def fits(self, value: Any) -> bool:
+        """Return whether a value of Python's can be a target of this kind."""
+
+    def from_json(self, value: Any, where: object) -> Any:
+        """Return a value as a target.
+
+        Raise QuickstudyError, with ``where`` it stands, where it is none.
+        """
+
+    def check_task(self, targets: Sequence[Any]) -> None:
+        """Raise QuickstudyError where the targets of some examples are no task, as fewer than two classes."""
+
+    def count(self, targets: Sequence[Any]) -> dict[str, int]:
+        """Return how many of the targets have each name."""
 
     def is_column(self, type: pa.DataType) -> bool:
         """Return whether a column of this type can hold targets."""

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from quickstudy.kinds.classify import score as classify
+from quickstudy.kinds.tag import score as tag
 
 
 class Scoring(Protocol):
@@ -36,4 +37,4 @@ class Scoring(Protocol):
         the targets of both."""
 
 
-SCORES: dict[str, Scoring] = {"classify": classify}
+SCORES: dict[str, Scoring] = {"classify": classify, "tag": tag}

@@ -1,12 +1,15 @@
 """The targets of each kind. A kind's module is its row here; adding a kind adds one."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.classify import targets as classify
 from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.tag import targets as tag
 
-TARGETS: dict[str, Targets] = {"classify": classify}
+TARGETS: dict[str, Targets] = {"classify": classify, "tag": tag}
 
 
 def targets_of(kind: str) -> Targets:
@@ -20,3 +23,8 @@ def targets_of(kind: str) -> Targets:
         fix = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(TARGETS)}"
         raise QuickstudyError(f"this version knows no kind of task {kind!r}", fix=fix)
     return TARGETS[kind]
+
+
+def kind_of(values: Sequence[Any]) -> str:
+    """Return the kind whose targets values are: lists are tags, all else names classes."""
+    return next((kind for kind, part in TARGETS.items() if values and all(map(part.fits, values))), "classify")

@@ -117,6 +117,8 @@ class Decided:
     """float64 [Q, N]: of each class, or of each tag by itself"""
     targets: list[Any]
     """of each query, as JSON has it: a class, a list of tags"""
+    confidence: np.ndarray
+    """float64 [Q]: how probable each of them is"""
     unknown: np.ndarray
     """float64 [Q]: above `threshold` the query seems to be of nothing that the task knows"""
     threshold: float

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quickstudy.errors import QuickstudyError
 from quickstudy.lineage.recipe import Recipe, Source, impossible
 from quickstudy.system import processes
+from quickstudy.system.progress import asking, in_words, read_event
 from quickstudy.versions import dvc, stale
 from quickstudy.versions.command import StageFailed
 
@@ -33,10 +34,11 @@ def fetch_data(project: Path, recipe: Recipe, source: Source, on_line: Callable[
         lines: list[str] = []
 
         def listen(line: str) -> None:
-            lines.append(line)
+            event = read_event(line)
+            lines.append(line if event is None else in_words(event))
             on_line(line)
 
-        if processes.stream(BUILD_STARTER, project, listen, environment(project, recipe)) != 0:
+        if processes.stream(BUILD_STARTER, project, listen, {**asking(), **environment(project, recipe)}) != 0:
             said = next((line for line in reversed(lines) if line.strip()), "without a word")
             raise impossible(recipe.record, [f"its starter data could not be built ({said})"])
         built = dvc.hash_data(project)

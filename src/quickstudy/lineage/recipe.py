@@ -1,7 +1,6 @@
 """What a registered model was made of, and a worktree to make it again in."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
@@ -73,18 +73,18 @@ def home(root: Path, recipe: Recipe) -> Path:
 
 @contextlib.contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """One rebuild at a time. Worktrees that a killed one has left are removed first, this one's at the end.
+    """Hold this clone for one rebuild. Worktrees that a killed one has left are removed first, this one's at the end.
 
     Raises:
         QuickstudyError: another one is at work.
     """
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise QuickstudyError("another rebuild is at work here", where=root, fix="Wait until it ends") from None
+    try:
+        lock = FileLock(folder / ".lock").acquire(blocking=False)
+    except Timeout:
+        raise QuickstudyError("another rebuild is at work here", where=root, fix="Wait until it ends") from None
+    with lock:
         _sweep(root)
         try:
             yield

@@ -26,7 +26,7 @@ from quickstudy.pipeline.inputs import open_datasets
 from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, TASKS
 from quickstudy.system.atomic import write_json
 from quickstudy.system.processes import stream
-from quickstudy.system.progress import showing_progress
+from quickstudy.system.progress import asking, read_event, say, showing_progress
 from quickstudy.tasks.splits import meta_split
 from quickstudy.tasks.suites import training_pools
 from quickstudy.training import Engine, Source, write_curve
@@ -102,7 +102,8 @@ def meta_train(kind: str) -> None:
         f", stopped early; the weights are those of step {result.step}" if result.step < settings.train.steps else ""
     )
     digest = weights_digest(MODEL, kind)
-    print(f"{kind}: {result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {digest[:12]}…")
+    text = f"{kind}: {result.curve[-1].step} steps in {result.seconds:.0f} s{early}, weights sha256 {digest[:12]}…"
+    say({"event": "summary", "text": text}, sys.stdout)
 
 
 def _nothing(kind: str) -> None:
@@ -120,13 +121,19 @@ def _nothing(kind: str) -> None:
 
 
 def _in_processes(kind: str, count: int, threads: int) -> None:
-    """This stage in so many processes on this machine, by torchrun. What they print is passed on."""
+    """This stage in so many processes on this machine, by torchrun. What they tell is passed on, and what else they
+    print where they fail."""
     lines: list[str] = []
+    mistakes: list[str] = []
 
-    def tell(line: str) -> None:
-        lines.append(line)
-        if line.startswith("meta-train: ") or " steps in " in line:
-            print(line, flush=True)
+    def take(line: str) -> None:
+        event = read_event(line)
+        if event is None:
+            lines.append(line)
+        elif event["event"] == "error":
+            mistakes.append(event["text"])
+        else:
+            say(event, sys.stdout)
 
     code = stream(
         [
@@ -143,13 +150,12 @@ def _in_processes(kind: str, count: int, threads: int) -> None:
             kind,
         ],
         Path.cwd(),
-        tell,
-        {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
+        take,
+        {**asking(), "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
     )
     if code:
-        told = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
-        if told:
-            raise QuickstudyError(told[0])
+        if mistakes:
+            raise QuickstudyError(mistakes[0])
         print("\n".join(lines[-40:]), file=sys.stderr)
         raise typer.Exit(1)
 

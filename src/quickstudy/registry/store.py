@@ -1,13 +1,14 @@
 """Where MLflow's records are: the project's own database, or the server that the user has set."""
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from quickstudy.errors import QuickstudyError
 
@@ -60,11 +61,13 @@ def prepare(root: Path) -> None:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    # Several processes that create the database at once crash, and two that register at once make two versions.
+    """Hold the store of this clone for oneself; the next writer waits.
+
+    Several processes that create the database at once crash, and two that register at once make two versions.
+    """
     folder = root / "mlruns"
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         yield
 
 

@@ -1,6 +1,15 @@
-"""Prefect's own database, read without Prefect: importing it takes two seconds, starting its server ten.
+"""Prefect's own database, read without Prefect, for who asks what has run while no server runs.
 
-The tables are those of the version that pyproject.toml pins; the tests build them by Prefect's own migrations.
+Its tables are private. Each public way needs Prefect's server, and `quickstudy runs` is asked to take two seconds. The
+last 20 of 10,000 runs cost so much processor time (benchmarks/runs.py), and would create or migrate the database, which
+who only looks shall not do:
+
+    this file                                               0.3 s
+    Prefect's client with its server in the same process    3.9 s
+    prefect flow-run ls, which starts a server              6.4 s
+
+So the tables are named here and nowhere else, and only read. They are those of the version that pyproject.toml pins;
+the tests build them by Prefect's own migrations, and compare each answer with that of Prefect's server.
 """
 
 import contextlib
@@ -132,7 +141,11 @@ class Database:
                     raise
                 rows = self._fetch("rw", sql, values)  # one was killed while it wrote: only who may write can undo that
         except sqlite3.Error as error:
-            raise QuickstudyError(f"Prefect's database cannot be read ({error})", where=self._path) from None
+            raise QuickstudyError(
+                f"Prefect's database cannot be read ({error})",
+                where=self._path,
+                fix="Let Prefect's server read it: quickstudy up",
+            ) from None
         for row in rows:
             row.update({name: json.loads(row[name]) for name in JSON if row.get(name)})
         return rows

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.progress import asking, read_event
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,7 +223,13 @@ def services(log_path: Path) -> Iterator[Services]:
 
 @contextlib.contextmanager
 def only_up(root: Path) -> Iterator[IO[str]]:
-    """The file in which `up` says what it serves, held for as long as it does."""
+    """Hold the file in which `up` says what it serves, for as long as it does, and give it.
+
+    Not by filelock: others ask by a shared lock whether it is held (`quickstudy.system.environment.serving`).
+
+    Raises:
+        QuickstudyError: another one runs.
+    """
     from quickstudy.system.environment import UP
 
     path = root / UP
@@ -298,16 +305,22 @@ def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None =
 
 
 def deploy(root: Path, env: dict[str, str]) -> None:
+    """Tell Prefect's server the pools and deployments of this project.
+
+    Raises:
+        QuickstudyError: it does not take them, or does not answer; says why.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "flows.deploy", "--alone"],
         cwd=root,
-        env={**os.environ, **env},
+        env={**os.environ, **env, **asking()},
         capture_output=True,
         text=True,
     )
     if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()[-1]
-        raise QuickstudyError(last.removeprefix("quickstudy: "))
+        told = [event["text"] for line in done.stdout.splitlines() if (event := read_event(line)) and "text" in event]
+        printed = (done.stderr.strip() or "without a word").splitlines()
+        raise QuickstudyError((told or printed)[-1])
 
 
 def check_pool(api: str, pool: str) -> None:

@@ -1,8 +1,9 @@
 """Where a run of a deployment works: a git worktree of its own at one commit, never somebody's working copy.
 
 Prefect calls `checkout` as a pull step (prefect.yaml), in the process that then becomes the flow's by exec. So the lock
-that it takes lasts as long as the run, and goes with it however it ends. What git ignores stays from one run to the
-next: data/, what the stages built and their caches, so that a run with nothing to do ends in seconds.
+that it takes lasts as long as the run, and goes with it however it ends. It is not filelock's, which an exec closes and
+which has no shared one, by which others see who is at work. What git ignores stays from one run to the next: data/,
+what the stages built and their caches, so that a run with nothing to do ends in seconds.
 """
 
 import contextlib

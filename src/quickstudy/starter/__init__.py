@@ -1,4 +1,4 @@
-"""The starter data: five datasets made on the spot, with no download, so that a fresh clone has something to learn."""
+"""The starter data: six datasets made on the spot, with no download, so that a fresh clone has something to learn."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -7,7 +7,7 @@ from pathlib import Path
 from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
 
-STARTER = ("glyphs", "digits", "words", "apidocs", "phrasebook")
+STARTER = ("glyphs", "digits", "words", "apidocs", "phrasebook", "messages")
 
 
 def build_starter(
@@ -20,7 +20,7 @@ def build_starter(
 
     Args:
         root: the data root.
-        names: of these alone; None for all five.
+        names: of these alone; None for all.
         force: build also what is there.
         progress: told (dataset, done, total).
 

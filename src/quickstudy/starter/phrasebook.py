@@ -612,6 +612,13 @@ def sentences(label: str, count: int) -> list[str]:
     return _sentences(label, _grammar()[label], count)
 
 
+def versions(label: str, purpose: str, count: int) -> list[str]:
+    """Return sentences of a class that are written for another dataset, from random numbers of their own; some may be
+    nearly alike."""
+    rng, lines = generator("phrasebook", label, purpose), _grammar()[label]
+    return [_finish(_expand(lines[number % len(lines)], rng), label, rng) for number in range(count)]
+
+
 def _grammar() -> dict[str, list[str]]:
     """label: its lines."""
     sections = re.split(r"(?m)^\[(.+)\]\n", GRAMMAR)[1:]

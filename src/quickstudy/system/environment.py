@@ -73,9 +73,10 @@ def apply_environment(root: Path | None = None) -> None:
 
 
 def serving(root: Path) -> dict[str, str] | None:
-    """The addresses of the servers that `quickstudy up` runs for this project now; None where it does not run.
+    """Return the addresses of the servers that `quickstudy up` runs for this project now; None where it does not run.
 
-    It holds a lock on the file for as long as it lives, so that what a killed one has left is not believed.
+    It holds a lock on the file for as long as it lives, so that what a killed one has left is not believed. Whoever
+    asks takes a shared one, which filelock has not, so that two that ask at once do not see each other.
     """
     try:
         with (root / UP).open("r") as file:

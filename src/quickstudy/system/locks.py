@@ -1,9 +1,10 @@
 """One writer of data/ at a time."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 
 @contextlib.contextmanager
@@ -11,6 +12,5 @@ def locked(root: Path) -> Iterator[None]:
     """Hold what is written under the data root for oneself; the next writer waits. The lock goes with the process."""
     path = root.parent / ".cache/data.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path):
         yield

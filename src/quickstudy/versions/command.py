@@ -1,25 +1,28 @@
 """DVC and git by their command lines: how they are called, and what is mended that their death left."""
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system import processes
 from quickstudy.system.atomic import write_bytes
+from quickstudy.system.progress import asking
 
 # Files that a run itself rewrites: they say what was built, not what it was built with.
 WRITTEN_BY_RUNS = ("dvc.lock", "data.dvc")
 
 
+# How lines begin that DVC prints while it reproduces. They are for people, as DVC has no other output of `repro`; those
+# that say what it did are read in `quickstudy.versions.dvc`, the others are of no interest.
 CHATTER = (
     "Running stage ",
     "Stage '",
@@ -67,22 +70,45 @@ DVC = (sys.executable, "-m", "dvc")
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
-def mend(root: Path) -> None:
+# DVC's verbs that open neither what runs write nor its list of who reads and writes.
+OF_SETTINGS = ("cache", "config")
+
+LAST = Path(".dvc") / "tmp" / "last"
+"""What was in the files that runs write when the last DVC command began."""
+
+
+def content(root: Path, name: str) -> bytes:
+    """Return what dvc.lock or data.dvc says, and where DVC was killed while it wrote that, what it said before. Change
+    nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    found, kept = (root / name).read_bytes(), root / LAST / name
+    return kept.read_bytes() if not found.endswith(b"\n") and kept.exists() else found
+
+
+def _mend(root: Path, arguments: Sequence[str]) -> None:
     """Put right what DVC was writing when it was killed, as it writes in place: dvc.lock and data.dvc, then empty or
-    without their last line's end, become what they were at the last call; its list of who reads and writes what is
-    begun anew when it is cut off, or names the dead alone."""
+    without their last line's end, become what they were when the last command began; its list of who reads and writes
+    what is begun anew when it is cut off, or names the dead alone.
+
+    Done here alone: before a DVC command opens them, as DVC itself must find them whole. That is also before `dvc
+    status`, with which everything begins after a kill, and before each further try of a stage in a flow of which DVC
+    was killed. What reads the files without DVC takes `content`.
+    """
     scratch = root / ".dvc" / "tmp"
-    if not (root / ".dvc").is_dir():
+    if not (root / ".dvc").is_dir() or arguments[0] in OF_SETTINGS:
         return
     for name in WRITTEN_BY_RUNS:
-        path, kept = root / name, scratch / "last" / name
+        path, kept = root / name, root / LAST / name
         with contextlib.suppress(OSError):  # not there, or not to be written: a reader's own error says so
             content = path.read_bytes()
             if content.endswith(b"\n"):
                 if not kept.exists() or kept.read_bytes() != content:
                     write_bytes(kept, content)
                 continue
-            with _hold(scratch / "lock"):
+            with _lock_of_dvc(scratch / "lock"):
                 if path.read_bytes() != content:
                     continue
                 if kept.exists():
@@ -93,21 +119,14 @@ def mend(root: Path) -> None:
     with contextlib.suppress(OSError):
         content = path.read_bytes()
         if _is_of_the_dead(path, content):
-            with _hold(scratch / "rwlock.lock"):
+            with _lock_of_dvc(scratch / "rwlock.lock"):
                 if path.read_bytes() == content:
                     path.unlink()
 
 
-@contextlib.contextmanager
-def _hold(path: Path) -> Iterator[None]:
-    """A lock of DVC's.
-
-    Raises:
-        OSError: a DVC holds it, and is writing now.
-    """
-    with path.open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+def _lock_of_dvc(path: Path) -> FileLock:
+    """Return a lock of DVC's, which takes it by flock too. Entering it raises an OSError where a DVC is writing now."""
+    return FileLock(path, blocking=False, fallback_to_soft=False)
 
 
 def _is_of_the_dead(path: Path, content: bytes) -> bool:
@@ -136,16 +155,22 @@ def _began_before(number: int, moment: float) -> bool:
 def stream(
     root: Path, arguments: Sequence[str], on_line: Callable[[str], None], env: Mapping[str, str] | None = None
 ) -> int:
-    """A DVC command whose lines are of interest while it runs; its exit code."""
-    mend(root)
-    return processes.stream([*DVC, *arguments], root, on_line, env)
+    """Run a DVC command whose lines are of interest while it runs, and return its exit code. What the stages in it tell
+    are events (`quickstudy.system.progress`); DVC itself prints text."""
+    _mend(root, arguments)
+    return processes.stream([*DVC, *arguments], root, on_line, {**asking(), **(env or {})})
 
 
 def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
+    """Run git or DVC to its end, and once more where it was killed; both outputs are kept as text.
+
+    Raises:
+        QuickstudyError: it is not installed.
+    """
     try:
         for last in (False, True):
             if command[: len(DVC)] == [*DVC]:
-                mend(root)
+                _mend(root, command[len(DVC) :])
             done = subprocess.run(
                 command,
                 cwd=root,

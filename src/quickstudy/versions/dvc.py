@@ -4,7 +4,6 @@ The command line, because in-process DVC lets a stage's output bypass whoever wa
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,13 +12,14 @@ import yaml
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes
+from quickstudy.system.progress import read_event
 from quickstudy.versions.command import (
     CHATTER,
     DVC,
     MustRun,
     RemoteFailed,
     StageFailed,
-    mend,
+    content,
     raise_known,
     run,
     run_dvc,
@@ -45,7 +45,7 @@ def repro(
     Whatever ends this call, a signal or an exception in ``on_line`` included, the stage's processes are then gone.
 
     Args:
-        on_line: gets each line that the stage prints, while it runs.
+        on_line: gets each line that the stage prints, while it runs: an event (`quickstudy.system.progress`) or text.
         anew: run it whatever DVC knows of it, and put nothing into DVC's cache; dvc.lock gets the hashes all the same.
             (With ``--no-run-cache`` alone DVC still restores what dvc.lock names.)
         pull: outputs that DVC knows and does not have come from the DVC remote.
@@ -59,9 +59,14 @@ def repro(
         MustRun: it would have to run and may not.
     """
     lines: list[str] = []
+    mistakes: list[str] = []
 
     def listen(line: str) -> None:
-        lines.append(line)
+        event = read_event(line)
+        if event is None:
+            lines.append(line)
+        elif event["event"] == "error":
+            mistakes.append(event["text"])
         if not may_run and line.startswith(f"Running stage '{stage}'"):
             raise MustRun(stage)
         if line and not line.startswith(CHATTER):
@@ -80,13 +85,12 @@ def repro(
         return "ran" if f"Running stage '{stage}'" in text else "up to date"
     if not anew:
         _back_to_lock(root, stage)
-    mistakes = [line.removeprefix("quickstudy: ") for line in lines if line.startswith("quickstudy: ")]
-    if mistakes and text.rstrip().endswith("exited with 2"):
+    if mistakes:
         raise QuickstudyError(mistakes[-1])
     raise_known(text, root)
     ends = [line for line in lines if line.strip() and not line.startswith(CHATTER)]
-    ended = re.search(r"exited with (-?\d+)\s*$", text)  # of the stage's own process
-    number = int(ended[1]) if ended else code
+    _, of_the_stage, ended = text.rstrip().rpartition(" exited with ")  # how DVC's last line ends; its own code is 1
+    number = int(ended) if of_the_stage and ended.lstrip("-").isdigit() else code
     if number < 0 or number > 128:
         raise StageFailed(stage, f"killed by signal {-number if number < 0 else number - 128}", killed=True)
     raise StageFailed(stage, ends[-1].strip() if ends else f"exit code {number}", killed=False)
@@ -99,15 +103,19 @@ def _back_to_lock(root: Path, stage: str) -> None:
 
 
 def data_hash(root: Path) -> str | None:
-    """The version of data/: the DVC hash in data.dvc (36 characters with its ``.dir``), None where there is none."""
-    mend(root)
-    path = root / "data.dvc"
+    """Return the version of data/: the DVC hash in data.dvc, 36 characters with its ``.dir``. None where it has none.
+
+    Raises:
+        QuickstudyError: data.dvc cannot be read.
+    """
     try:
-        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+        return str(yaml.safe_load(content(root, "data.dvc"))["outs"][0]["md5"])
     except FileNotFoundError:
         return None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError):
-        raise QuickstudyError("is not a DVC file", where=path, fix="Restore it: git checkout data.dvc") from None
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise QuickstudyError(
+            "is not a DVC file", where=root / "data.dvc", fix="Restore it: git checkout data.dvc"
+        ) from None
 
 
 def committed_data_hash(root: Path) -> str | None:

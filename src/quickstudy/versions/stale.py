@@ -12,7 +12,7 @@ import yaml
 
 from quickstudy.data.manifest import MANIFEST, is_current
 from quickstudy.errors import QuickstudyError
-from quickstudy.versions.command import mend, run_dvc
+from quickstudy.versions.command import content, run_dvc
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,15 @@ def stale(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def locked(path: Path) -> dict[str, Any]:
-    """Stage → its command, dependencies, parameters and outputs, of a dvc.lock; empty where there is none.
+    """Return stage → its command, dependencies, parameters and outputs, of a dvc.lock; nothing where there is none.
 
     Raises:
         QuickstudyError: it cannot be read.
     """
     try:
-        return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {})
+        return _locked(path.read_bytes(), path)
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        raise QuickstudyError("is not readable", where=path, fix="Restore it: git checkout dvc.lock") from None
 
 
 def overlap(a: str, b: str) -> bool:
@@ -159,8 +157,18 @@ def _paths(entry: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    mend(root)
-    return locked(root / "dvc.lock")
+    """Return what `locked` does, of the dvc.lock of a project."""
+    try:
+        return _locked(content(root, "dvc.lock"), root / "dvc.lock")
+    except FileNotFoundError:
+        return {}
+
+
+def _locked(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return dict((yaml.safe_load(text) or {}).get("stages") or {})
+    except (yaml.YAMLError, AttributeError):
+        raise QuickstudyError("is not readable", where=path, fix="Restore it: git checkout dvc.lock") from None
 
 
 def _why_data(root: Path, status: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ from quickstudy.data.dataset import PLACES, Dataset, DatasetInfo, Reading, read_
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest import additions
 from quickstudy.ingest.additions import RefusedError, commit, prepare
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.tasks.splits import meta_split
 
@@ -24,14 +25,14 @@ def rows(dataset: Dataset, *names: str) -> list[tuple]:
 
 
 def imported(source: Path, **options) -> Dataset:
-    write_dataset(ROOT, *import_source(source, "mine", **options))
+    write_dataset(ROOT, *import_source(source, "mine", ImportOptions(**options)))
     return read_dataset(ROOT / "mine")
 
 
 def added(source: Path, **how) -> tuple[int, int]:
     """New examples and repetitions."""
     settings = load_settings()
-    addition = prepare(ROOT, "mine", source, cache=CACHE, **how)
+    addition = prepare(ROOT, "mine", source, Reading(**how), cache=CACHE)
     commit(ROOT, addition, settings, lambda info, group: meta_split(info, group, settings.splits), cache=CACHE)
     return len(addition.new), addition.repetitions
 
@@ -242,10 +243,7 @@ def test_a_leak_into_another_dataset_is_refused(tickets, write):
     info, rows_of = import_source(
         write({"o.csv": "body,queue,product\n" + text}) / "o.csv",
         "other",
-        content="body",
-        label="queue",
-        group="product",
-        split="test",
+        ImportOptions(content="body", label="queue", group="product", split="test"),
     )
     write_dataset(ROOT, info, rows_of)
     mine = read_dataset(ROOT / "mine")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,16 +16,22 @@ from quickstudy.data.dataset import Dataset, make_table, read_dataset, write_dat
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers import archives
 from quickstudy.ingest.importers.folders import compile_pattern
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import check_name, import_source, read_queries
 
 
-def imported(source: Path, **options) -> Dataset:
-    return Dataset(*import_source(source, "mine", **options))
+def imported(
+    source: Path,
+    note: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options,
+) -> Dataset:
+    return Dataset(*import_source(source, "mine", ImportOptions(**options), note=note, progress=progress))
 
 
 def refusal(source: Path, **options) -> str:
     with pytest.raises(QuickstudyError) as caught:
-        import_source(source, "mine", **options)
+        imported(source, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -655,7 +662,7 @@ def write_text(folder: Path) -> Path:
 def test_a_large_source_makes_several_arrays(write, png, monkeypatch):
     source = write({f"{c}/{i}.png": png(i) for c in "ab" for i in range(6)})
     whole = imported(source)
-    monkeypatch.setattr("quickstudy.ingest.importers.source._CELLS", 500)
+    monkeypatch.setattr("quickstudy.ingest.importers.keeping._CELLS", 500)
     parts = imported(source)
     assert parts.table["image"].num_chunks > 3
     assert parts.table.combine_chunks().equals(whole.table)

@@ -392,7 +392,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from quickstudy.config import changed, load_settings
-from quickstudy.data import additions
+from quickstudy.ingest import additions
 from quickstudy.ingest.inbox import take
 settings = changed(load_settings(), "watch.quiet", 0)
 left = 0

@@ -11,6 +11,7 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.data.media import decode_audio, decode_image
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
+from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.tasks.splits import meta_split
 
@@ -23,7 +24,7 @@ def load(path: str, name: str, **options) -> Dataset:
     source = DATASETS / path
     if not source.exists():
         pytest.skip(f"no copy of {path} in {DATASETS} (QUICKSTUDY_DATASETS names another place)")
-    return Dataset(*import_source(source, name, **options))
+    return Dataset(*import_source(source, name, ImportOptions(**options)))
 
 
 def split_of(info, group):

@@ -165,7 +165,7 @@ def test_the_next_model_takes_over_without_a_dropped_request(
             await asyncio.sleep(0.1)
             alias["champion"] = "2"
             await until(lambda: engine.loaded.version == "2")
-            await until(lambda: store.unseen(engine.loaded.digest, "", 10) == [])
+            await until(lambda: store.unseen(engine.loaded.digest, "classify", "", 10) == [])
             await asyncio.sleep(0.1)
             stop = True
             await asyncio.gather(*clients)

@@ -32,7 +32,7 @@ def store(database: str) -> Iterator[Counted]:
 
 
 def task(store: Store, tenant: str) -> str:
-    return store.create(tenant, "t", "text", ["a", "b"], [b"x", b"y"], [b"", b""], "0" * 64).id
+    return store.create(tenant, "t", "classify", "text", ["a", "b"], [b"x", b"y"], [b"", b""], "0" * 64).id
 
 
 def test_who_asks_together_asks_once_and_sees_what_is_his(store: Counted) -> None:
@@ -42,7 +42,7 @@ def test_who_asks_together_asks_once_and_sees_what_is_his(store: Counted) -> Non
         revisions = Revisions(store)
         asked = [("ann", ann), ("bob", ann), ("bob", bob), ("ann", "0" * 32), *[("ann", ann)] * 20]
         found = await asyncio.gather(*(revisions.newest(tenant, id) for tenant, id in asked))
-        assert found == [(1, "text"), None, (1, "text"), None, *[(1, "text")] * 20]
+        assert found == [(1, "classify", "text"), None, (1, "classify", "text"), None, *[(1, "classify", "text")] * 20]
         assert len(store.asked) <= 2
 
     asyncio.run(work())
@@ -57,8 +57,8 @@ def test_a_question_is_never_answered_by_one_that_began_before_it(store: Counted
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # the question is on its way
         store.add("ann", id, ["a"], [b"z"], [b""], "0" * 64, lambda classes: None)
-        assert await revisions.newest("ann", id) == (2, "text")
-        assert (await early) in ((1, "text"), (2, "text"))
+        assert await revisions.newest("ann", id) == (2, "classify", "text")
+        assert (await early) in ((1, "classify", "text"), (2, "classify", "text"))
 
     asyncio.run(work())
 
@@ -75,6 +75,6 @@ def test_all_who_ask_hear_that_the_database_is_away_and_a_caller_who_left_harms_
         gone, stays = (asyncio.create_task(revisions.newest("ann", id)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
-        assert await stays == (1, "text")
+        assert await stays == (1, "classify", "text")
 
     asyncio.run(work())

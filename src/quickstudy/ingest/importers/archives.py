@@ -29,6 +29,9 @@ _LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 class Files(ABC):
     """Paths inside a source, ``a/b.png``, sorted; hidden files and what systems leave behind are not among them."""
 
+    is_one = False
+    """Whether the source is itself the only file."""
+
     def __init__(self, source: Path, paths: list[str]):
         self.source = source
         self.paths = sorted(paths)
@@ -37,6 +40,10 @@ class Files(ABC):
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
         """A file, for reading from its beginning."""
+
+    def path_of(self, file: Path) -> str | None:
+        """What a file on disk is called among these; None where it is none of them."""
+        return None
 
     def read(self, path: str) -> bytes:
         """All of a file."""
@@ -114,6 +121,10 @@ class Folder(Files):
     def _cannot(self, error: OSError) -> None:
         raise QuickstudyError(f"cannot be read ({error.strerror})", where=error.filename)
 
+    def path_of(self, file: Path) -> str | None:
+        full = file.resolve()
+        return full.relative_to(self.root).as_posix() if full.is_relative_to(self.root) else None
+
     def open(self, path: str) -> BinaryIO:
         try:
             return open(self.root / path, "rb")
@@ -123,6 +134,8 @@ class Folder(Files):
 
 class Single(Files):
     """One file that is a source of its own."""
+
+    is_one = True
 
     def __init__(self, source: Path):
         super().__init__(source, [source.name])

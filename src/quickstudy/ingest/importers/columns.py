@@ -5,45 +5,43 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.formats import Table
-from quickstudy.ingest.importers.rows import Rows, Wanted
+from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.rows import Rows
 
 CONTENT_COLUMNS = {
     "text": ("text", "sentence", "utterance", "query", "question", "content", "review", "message", "document", "title"),
     "image": ("image", "img", "picture"),
     "audio": ("audio", "recording", "speech"),
 }
-
-
 LABEL_COLUMNS = ("label_text", "label", "intent", "class", "category", "labels", "target", "topic", "sentiment")
 
-
 _ABOUT_TEXT = "Name it by --text"
-
-
 _ABOUT_LABEL = "Name it by --label"
 
 
 def pick_columns(
-    table: Table, modality: str, wanted: Wanted, rows: Rows, place: str
+    table: Table, modality: Modality, wanted: Wanted, rows: Rows, place: str
 ) -> Callable[[dict[str, Any]], tuple[Any, str, str | None, str | None]]:
     """How to take content, label, group and domain out of a row of this table."""
     if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
         raise QuickstudyError(f"two columns are named {twice[0]!r}", where=place, fix="Rename one")
+    reading = wanted.reading
     if modality == "text":
-        content = _find(table.columns, wanted.content, CONTENT_COLUMNS["text"], "text", place, _ABOUT_TEXT)
+        content = _find(table.columns, reading.content, CONTENT_COLUMNS["text"], "text", place, _ABOUT_TEXT)
     else:
-        only = table.media[0] if len(table.media) == 1 and wanted.content is None else wanted.content
+        only = table.media[0] if len(table.media) == 1 and reading.content is None else reading.content
         content = _find(table.columns, only, CONTENT_COLUMNS[modality], modality, place, "Name it by --content")
     others = [name for name in table.columns if name != content]
     label: str | None = None
-    if wanted.labelled or wanted.label is not None or any(name.lower() in LABEL_COLUMNS for name in others):
-        label = _find(others, wanted.label, LABEL_COLUMNS, "label", place, _ABOUT_LABEL)
+    if wanted.labelled or reading.label is not None or any(name.lower() in LABEL_COLUMNS for name in others):
+        label = _find(others, reading.label, LABEL_COLUMNS, "label", place, _ABOUT_LABEL)
     group = _group_column(others, label, wanted, place)
     domain = None
-    if wanted.domain is not None:
-        domain = _find(others, wanted.domain, (), "domain", place, "")
+    if reading.domain is not None:
+        domain = _find(others, reading.domain, (), "domain", place, "")
     elif _is_ours(table) and "domain" in others:
         domain = "domain"
     rows.group_word, rows.group_rule = group or "group", group
@@ -85,14 +83,14 @@ def _find(columns: list[str], named: str | None, known: Sequence[str], what: str
 
 
 def _group_column(columns: list[str], label: str | None, wanted: Wanted, place: str) -> str | None:
-    if wanted.group is None:
+    group = wanted.reading.group
+    if group is None:
         return "group" if "group" in columns else None
-    if wanted.group in columns and wanted.group != label:
-        return wanted.group
-    if wanted.group in ("class", "none") or wanted.group.endswith(".json") or wanted.group == label:
+    if group in columns and group != label:
+        return group
+    if group in ("class", "none") or group.endswith(".json") or group == label:
         return None
-    fix = f"It has {listed(columns)}"
-    raise QuickstudyError(f"no column {wanted.group!r}", where=place, fix=fix)
+    raise QuickstudyError(f"no column {group!r}", where=place, fix=f"It has {listed(columns)}")
 
 
 def _is_ours(table: Table) -> bool:

@@ -10,10 +10,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from quickstudy.data.dataset import Modality
 from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
-from quickstudy.ingest.importers.rows import Rows, Wanted
+from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.rows import Rows
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "text": frozenset({".txt"})}
 # Folders by these names hold a publisher's split of the examples of every class, and are no groups.
@@ -29,19 +31,19 @@ class Named:
     domain: str | None
 
 
-def media_paths(files: Files, modality: str) -> list[str]:
+def media_paths(files: Files, modality: Modality) -> list[str]:
     """The files whose suffix fits the modality."""
     return [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES[modality]]
 
 
-def read_folder(files: Files, paths: list[str], modality: str, wanted: Wanted) -> Rows:
+def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Wanted) -> Rows:
     """Read the files of a folder or .zip, each one an example.
 
     Raises:
         QuickstudyError: for the layout. What is wrong with single files is in ``Rows.bad``.
     """
     rows = Rows(modality)
-    naming = _by_pattern(wanted, rows) if wanted.pattern is not None else _by_levels(files, paths, wanted, rows)
+    naming = _by_pattern(wanted, rows) if wanted.reading.pattern is not None else _by_levels(files, paths, wanted, rows)
     for done, path in enumerate(paths):
         try:
             named = naming(path)
@@ -91,17 +93,17 @@ def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
     if len(depths) > 1:
         one, other = (depths[depth] for depth in sorted(depths)[:2])
         raise QuickstudyError(f"{one} and {other} are not equally deep in folders", where=files.source, fix=fix)
-    if wanted.levels is not None:
-        skip, depth = _skipped(files, paths, min(depths), wanted.levels), wanted.levels
+    if wanted.reading.levels is not None:
+        skip, depth = _skipped(files, paths, min(depths), wanted.reading.levels), wanted.reading.levels
     else:
         skip, depth = _top(paths, min(depths), wanted)
-    domain = _level(wanted.domain, depth, "--domain")
+    domain = _level(wanted.reading.domain, depth, "--domain")
     left = [level for level in range(depth) if level != domain]
     if not left:
-        raise QuickstudyError("no folder level is left for the class", where=f"--domain {wanted.domain}")
-    group = left[0] if wanted.group is None and len(left) > 1 else None
-    if wanted.group is not None and not _names_no_level(wanted.group):
-        group = _level(wanted.group, depth, "--group")
+        raise QuickstudyError("no folder level is left for the class", where=f"--domain {wanted.reading.domain}")
+    group = left[0] if wanted.reading.group is None and len(left) > 1 else None
+    if wanted.reading.group is not None and not _names_no_level(wanted.reading.group):
+        group = _level(wanted.reading.group, depth, "--group")
         if group == domain:
             raise QuickstudyError("group and domain are the same folder level", where=f"--group {group}")
     # GROUP/CLASS: equal names in two alphabets are two classes. Were the group inside the class (CLASS/GROUP/file)
@@ -201,11 +203,11 @@ def compile_pattern(pattern: str) -> tuple[re.Pattern[str], int]:
 
 
 def _by_pattern(wanted: Wanted, rows: Rows):
-    assert wanted.pattern is not None
-    expression, depth = compile_pattern(wanted.pattern)
+    assert wanted.reading.pattern is not None
+    expression, depth = compile_pattern(wanted.reading.pattern)
     fields = set(expression.groupindex)
-    group = _pattern_field(wanted.group, fields, "group")
-    domain = _pattern_field(wanted.domain, fields, "domain")
+    group = _pattern_field(wanted.reading.group, fields, "group")
+    domain = _pattern_field(wanted.reading.domain, fields, "domain")
     rows.group_word, rows.group_rule = group or "group", group
     rows.domain_word = rows.domain_rule = domain
 
@@ -213,7 +215,7 @@ def _by_pattern(wanted: Wanted, rows: Rows):
         stem = path.removesuffix(PurePosixPath(path).suffix)
         match = expression.match("/".join(stem.split("/")[-depth:]))
         if match is None:
-            raise QuickstudyError(f"the name does not fit --pattern {wanted.pattern!r}")
+            raise QuickstudyError(f"the name does not fit --pattern {wanted.reading.pattern!r}")
         return Named(match["class"], match[group] if group else None, match[domain] if domain else None)
 
     return name

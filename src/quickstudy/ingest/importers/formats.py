@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 from quickstudy.errors import QuickstudyError
 
 MAX_ROWS = 5_000_000
-
-
 MAX_LINE = 16 << 20  # bytes
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from quickstudy.data.dataset import Split
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.rows import Rows, Wanted
+from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.rows import Rows
 
 CLASSES_FOR_OWN_GROUPS = 10
 """From so many classes on, a dataset without groups has every class for a group of its own: there are enough to hold
@@ -45,15 +46,22 @@ def group_file(group: str | None) -> GroupFile | None:
 
 
 def groups_of(
-    rows: Rows,
-    labels: list[str],
-    keep: list[int],
-    wanted: Wanted,
-    mapping: GroupFile | None,
-    name: str,
-    split: Split | None,
+    rows: Rows, keep: list[int], wanted: Wanted, mapping: GroupFile | None, name: str, split: Split | None
 ) -> tuple[list[str], str]:
-    """The group of every row, and what a group is, in a word."""
+    """The group of every row, and what a group is, in a word.
+
+    Args:
+        rows: of a source.
+        keep: numbers of those that count.
+        wanted: of the source.
+        mapping: a file of groups, where one was named.
+        name: of the dataset.
+        split: the side of the meta-split that all of it is on, if it is pinned.
+
+    Raises:
+        QuickstudyError: a class is in no group of the file.
+    """
+    labels = rows.labels
     classes = sorted({labels[i] for i in keep})
     if mapping is not None:
         if lost := [label for label in classes if label not in mapping.group_of]:
@@ -70,8 +78,8 @@ def groups_of(
                 "they may be both learned and tested. If a group is a speaker or a camera, name it by --domain"
             )
         return groups, rows.group_word
-    own = wanted.group != "none" if wanted.group is not None else len(classes) >= CLASSES_FOR_OWN_GROUPS
-    if wanted.group is None and split is None:
+    own = wanted.reading.group != "none" if wanted.reading.group is not None else len(classes) >= CLASSES_FOR_OWN_GROUPS
+    if wanted.reading.group is None and split is None:
         wanted.note(
             f"no groups given: each of the {len(classes)} classes is its own"
             if own

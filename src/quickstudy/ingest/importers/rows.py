@@ -1,45 +1,18 @@
 """What every importer makes of a source: columns of equal length, before groups and order are settled."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from sys import intern
 
+from quickstudy.data.dataset import Modality
 from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
-
-Progress = Callable[[int, int], None]
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user said about a source. None: found out from the source."""
-
-    content: str | None = None
-    """The column of texts, images or recordings."""
-    label: str | None = None
-    """The column of class names."""
-    group: str | None = None
-    """A column, a field of the pattern, a folder level, a .json file, ``class`` or ``none``."""
-    domain: str | None = None
-    """A column, a field of the pattern or a folder level."""
-    pattern: str | None = None
-    """How a path spells class, group and domain."""
-    levels: int | None = None
-    """Folders above each file that say something."""
-    labelled: bool = True
-    """Whether an example without a class is a mistake."""
-    skip_bad: bool = False
-    """Leave out what cannot be read, and say so, instead of giving up."""
-    progress: Progress = lambda done, total: None
-    note: Note = lambda line: None
 
 
 @dataclass
 class Rows:
     """Columns of equal length. ``groups`` and ``domains`` stay empty where the source names none."""
 
-    modality: str
+    modality: Modality
     contents: list = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)

@@ -3,11 +3,13 @@
 from pathlib import PurePosixPath
 from sys import intern
 
+from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
 from quickstudy.ingest.importers.columns import CONTENT_COLUMNS, listed, pick_columns
 from quickstudy.ingest.importers.formats import MAX_ROWS, READERS, decoded_lines, read_parquet
-from quickstudy.ingest.importers.rows import Rows, Wanted
+from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.rows import Rows
 
 
 def table_paths(files: Files) -> list[str]:
@@ -23,19 +25,20 @@ def table_paths(files: Files) -> list[str]:
     return tables
 
 
-def media_column(files: Files, path: str) -> str | None:
+def media_column(files: Files, path: str) -> Modality | None:
     """The modality that the binary cells of a Parquet file have by its column names, if there are such cells."""
     if not path.endswith(".parquet"):
         return None
     with files.open(path) as handle:
         table = read_parquet(handle, files.place(path))
-        for modality in ("image", "audio"):
+        media: tuple[Modality, ...] = ("image", "audio")
+        for modality in media:
             if any(name.lower() in CONTENT_COLUMNS[modality] for name in table.media):
                 return modality
         return "image" if table.media else None
 
 
-def read_tables(files: Files, paths: list[str], modality: str, wanted: Wanted) -> Rows:
+def read_tables(files: Files, paths: list[str], modality: Modality, wanted: Wanted) -> Rows:
     """Read tables one after the other as one dataset; a publisher's train, valid and test files are joined.
 
     Raises:
@@ -83,9 +86,3 @@ def read_lines(files: Files, path: str) -> Rows:
             if line.strip():
                 rows.add(line.strip(), "", f"{path}, line {number}", number)
     return rows
-
-
-# Columns
-
-
-# Readers: (handle, place) -> Table

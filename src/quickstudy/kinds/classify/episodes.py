@@ -5,11 +5,8 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.dataset import Dataset
+from quickstudy.kinds.drawing import draw_groups
 from quickstudy.kinds.task import Episodes, Pool
-
-MANY = 4096
-"""Examples of a class from which on a few are drawn one after the other: a random key for each would take longer than
-all the rest of a training step, and for the frozen episodes of two classes of a million each 200 MB and more."""
 
 FEWEST = 2
 """Classes of a task."""
@@ -53,30 +50,8 @@ def draw(pool: Pool, batch: int, way: int, shot: int, query: int, generator: tor
     Raises:
         ValueError: fewer than ``way`` classes have ``shot + query`` rows.
     """
-    need = shot + query
-    chosen = classes_of(pool, batch, way, need, generator)  # [B, N]
-    counts = pool.counts[chosen]
-    if int(counts.max()) < MANY:
-        keys = torch.rand(batch, way, int(counts.max()), generator=generator)
-        keys.masked_fill_(torch.arange(keys.shape[2]) >= counts[..., None], 2.0)  # rows a class does not have come last
-        within = keys.topk(need, dim=2, largest=False, sorted=True).indices
-    else:
-        within = _few_of_many(counts, need, generator)
-    rows = pool.rows[pool.starts[chosen][..., None] + within]  # [B, N, K + Q]
+    rows, _ = draw_groups(pool, batch, way, shot + query, generator)
     return Episodes(support=rows[..., :shot], query=rows[..., shot:])
-
-
-def classes_of(pool: Pool, batch: int, way: int, need: int, generator: torch.Generator) -> Tensor:
-    """Draw the classes of episodes: int64 [B, N], places in the pool's classes, each of at least ``need`` rows.
-
-    Raises:
-        ValueError: fewer than ``way`` classes have so many.
-    """
-    able = torch.nonzero(pool.counts >= need).squeeze(1)
-    if len(able) < way:
-        raise ValueError(f"{pool.dataset}: {len(able)} classes have {need} examples, {way} are asked for")
-    # The order of random keys is a random order: the first N of it are N distinct classes.
-    return able[torch.rand(batch, len(able), generator=generator).argsort(dim=1)[:, :way]]
 
 
 def targets(labels: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -100,15 +75,3 @@ def targets(labels: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:
         return order.gather(1, found)
 
     return places(episodes.support), places(episodes.query)
-
-
-def _few_of_many(counts: Tensor, need: int, generator: torch.Generator) -> Tensor:
-    """int64 [..., need]: distinct numbers below each of ``counts`` ([...], at least ``need``), in random order."""
-    shares = torch.rand(*counts.shape, need, generator=generator, dtype=torch.float64)
-    drawn = torch.empty(*counts.shape, 0, dtype=torch.int64)
-    for taken in range(need):
-        # A place among those that are left; each of the taken ones at or before it moves it on by one.
-        place = (shares[..., taken] * (counts - taken)).long()
-        gaps = drawn.sort(dim=-1).values - torch.arange(taken)
-        drawn = torch.cat([drawn, (place + (gaps <= place[..., None]).sum(-1))[..., None]], dim=-1)
-    return drawn

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.classify.openset import OpenSet, fit, unknown
+from quickstudy.kinds.classify.targets import check_task
 from quickstudy.kinds.task import Decided
 from quickstudy.learners import VectorLearner
 
@@ -19,9 +19,8 @@ def arrange(targets: Sequence[Any]) -> tuple[tuple[str, ...], Tensor]:
     Raises:
         QuickstudyError: fewer than two classes.
     """
+    check_task(targets)
     classes = sorted(set(targets))
-    if len(classes) < 2:
-        raise QuickstudyError(f"a task needs two classes or more, these are {classes}")
     place = {name: i for i, name in enumerate(classes)}
     return tuple(classes), torch.tensor([place[target] for target in targets])
 
@@ -56,6 +55,11 @@ def can_be_left_out(numbers: Tensor, way: int) -> Tensor:
     return torch.bincount(numbers, minlength=way)[numbers] > 1
 
 
+def offsets(learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> float:
+    """Return 0: the likeliest class is the answer."""
+    return 0.0
+
+
 def settle(learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int, false_alarm: float) -> OpenSet:
     """Choose where a query is of none of the classes.
 
@@ -74,4 +78,5 @@ def decide(names: Sequence[str], logits: Tensor, settled: OpenSet | None, query:
     if settled is not None and query is not None:
         strange, threshold = unknown(settled, query), settled.threshold
     best = probabilities.argmax(1)
-    return Decided(probabilities, [names[i] for i in best], strange.double().numpy(), threshold)
+    targets = [names[i] for i in best]
+    return Decided(probabilities, targets, probabilities.max(1), strange.double().numpy(), threshold)

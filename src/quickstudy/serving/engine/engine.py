@@ -22,6 +22,7 @@ from quickstudy.adaptation.held_out import held_out
 from quickstudy.config import Serve
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.serving.engine.batcher import Batcher
 from quickstudy.serving.engine.loaded import Loaded, Source
@@ -125,7 +126,8 @@ class Engine:
         self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
         await self.batcher.start()
         self._spawn(self._follow())
-        self._spawn(self._adapt_the_rest(self.loaded))
+        for part in self.loaded.parts.values():
+            self._spawn(self._adapt_the_rest(self.loaded, part))
 
     async def stop(self) -> None:
         for task in list(self._background):
@@ -135,32 +137,36 @@ class Engine:
 
     # ---- what requests ask for
 
-    async def encode(self, modality: Modality, inputs: Sequence[Any]) -> tuple[str, list[bytes]]:
-        """Inputs as the model sees them, packed, and the digest of that model.
+    async def encode(self, kind: str, modality: Modality, inputs: Sequence[Any]) -> tuple[str, list[bytes]]:
+        """Return inputs as the model's part for a kind sees them, packed, and the digest of that part.
 
         Raises:
-            QuickstudyError: see `quickstudy.adaptation.adapted.encode`.
+            QuickstudyError: there is no such part; or see `quickstudy.adaptation.adapted.encode`.
         """
-        loaded = self.loaded
+        loaded = self.loaded.of(kind)
         parts = await self.batcher.encode(loaded, modality, inputs, pack)
         return loaded.digest, [row for part in parts for row in part]
 
-    async def answer(self, id: str, revision: int, modality: Modality, queries: Sequence[Any]) -> Answered | None:
+    async def answer(
+        self, id: str, revision: int, kind: str, modality: Modality, queries: Sequence[Any]
+    ) -> Answered | None:
         """Answer queries of a task whose revision is known to be this; None where it has gone meanwhile.
 
         Raises:
-            QuickstudyError: an unreadable query, or a task of fewer than two classes.
+            QuickstudyError: an unreadable query, a model that has not learned the kind, or a task that is none yet, as
+                one of fewer than two classes.
         """
-        loaded = self.loaded
+        loaded = self.loaded.of(kind)
         answered = await self._answer(loaded, id, revision, modality, queries)
         # What the challenger has no time for it does not answer: it must not slow the champion down.
-        if answered and self.shadow and self._shadowing < self.settings.batch:
-            self._spawn(self._answer_too(self.shadow, id, modality, queries, answered))
+        shadow = self.shadow.parts.get(kind) if self.shadow else None
+        if answered and shadow and self._shadowing < self.settings.batch:
+            self._spawn(self._answer_too(shadow, id, modality, queries, answered))
         return answered
 
-    async def held_out(self, id: str, revision: int) -> tuple[int, float, int] | None:
+    async def held_out(self, id: str, revision: int, kind: str) -> tuple[int, float, int] | None:
         """(revision, score, asked) of a task's leave-one-out score; see `quickstudy.adaptation.held_out`."""
-        loaded = self.loaded
+        loaded = self.loaded.of(kind)
         ready = await self._ready(loaded, id, revision)
         if ready is None:
             return None
@@ -284,19 +290,27 @@ class Engine:
 
     async def _take_over(self, new: Loaded) -> None:
         old = self.loaded
+        changed = {
+            part.digest: new.parts.get(kind)
+            for kind, part in old.parts.items()
+            if kind not in new.parts or new.parts[kind].digest != part.digest
+        }
         for id, digest in reversed(list(self._at_hand)):
-            if digest == old.digest and new.digest != old.digest:
+            if (part := changed.get(digest)) is not None:
                 try:
-                    await self._ready(new, id, self._at_hand[id, digest].revision, BACKGROUND)
+                    await self._ready(part, id, self._at_hand[id, digest].revision, BACKGROUND)
                 except (QuickstudyError, KeyError) as error:  # told to whoever asks it; or it has left meanwhile
                     log.warning("task %s cannot be adapted to version %s: %s", id, new.version, error)
         self.loaded = new
         self._tell_model()
         self.metrics.reloads.labels("done").inc()
         log.info("version %s has taken over from %s", new.version, old.version)
-        if new.digest != old.digest:
-            self._drop(old.digest)
-            self._spawn(self._adapt_the_rest(new, old))
+        for digest in changed:
+            self._drop(digest)
+        for kind, part in new.parts.items():
+            before = old.parts.get(kind)
+            if before is None or before.digest != part.digest:
+                self._spawn(self._adapt_the_rest(new, part, before))
         _forget_garbage()
 
     async def _look_at_challenger(self, source: Source) -> None:
@@ -306,17 +320,21 @@ class Engine:
         elif (new := await self._next(source, old)) is not None:
             self.shadow = new
             log.info("version %s answers in the shadow", new.version)
-        if old is not None and self.shadow is not old and old.digest != self.loaded.digest:
-            self._drop(old.digest)
+        if old is not None and self.shadow is not old:
+            kept = {part.digest for part in self.loaded.parts.values()}
+            for part in old.parts.values():
+                if part.digest not in kept:
+                    self._drop(part.digest)
 
-    async def _adapt_the_rest(self, new: Loaded, old: Loaded | None = None) -> None:
-        """Let a model see the examples of all tasks, while nobody waits for it, until another one takes over."""
+    async def _adapt_the_rest(self, whole: Loaded, new: Loaded, old: Loaded | None = None) -> None:
+        """Let a part of a model see the examples of all tasks of its kind, while nobody waits for it, until another
+        model takes over."""
         after = ""
-        while self.loaded is new:
+        while self.loaded is whole:
             try:
-                ids = await asyncio.to_thread(self.store.unseen, new.digest, after, LOOK)
+                ids = await asyncio.to_thread(self.store.unseen, new.digest, new.kind, after, LOOK)
                 for after in ids:
-                    if self.loaded is not new:
+                    if self.loaded is not whole:
                         return
                     await self._see(new, after, old)
                 if not ids:
@@ -331,7 +349,8 @@ class Engine:
             return
         await self._seen(new, id, contents, BACKGROUND)
         # What is two models back is of no more use; the last one's vectors serve a rollback and slower replicas.
-        kept = {loaded.digest for loaded in (new, old, self.shadow) if loaded is not None}
+        shadow = self.shadow.parts.get(new.kind) if self.shadow else None
+        kept = {loaded.digest for loaded in (new, old, shadow) if loaded is not None}
         await asyncio.to_thread(self.store.forget_vectors, id, sorted(kept))
 
     def _tell_model(self) -> None:
@@ -345,15 +364,13 @@ class Engine:
 
 
 def _adapt(loaded: Loaded, contents: Contents, packed: dict[int, bytes], false_alarm: float) -> AdaptedTask:
-    labels = tuple(example.label for example in contents.examples)
-    if len(set(labels)) < 2:
-        names = ", ".join(repr(label) for label in sorted(set(labels))) or "none"
-        raise QuickstudyError(
-            f"a task needs examples of two classes or more to answer, this one has {names}",
-            fix="POST more to /tasks/{id}/examples",
-        )
+    targets = tuple(example.target for example in contents.examples)
+    try:
+        targets_of(contents.kind).check_task(targets)
+    except QuickstudyError as error:
+        raise QuickstudyError(error.what, fix="POST more to /tasks/{id}/examples") from None
     vectors = unpack([packed[example.number] for example in contents.examples])
-    return adapt(loaded.model, Task("classify", contents.modality, labels, vectors, loaded.digest), false_alarm)
+    return adapt(loaded.model, Task(contents.kind, contents.modality, targets, vectors, loaded.digest), false_alarm)
 
 
 def _forget_garbage() -> None:

@@ -1,6 +1,6 @@
 """A model in memory, and where its next version comes from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,19 +8,34 @@ from pathlib import Path
 import torch
 
 from quickstudy.adaptation.adapted import check_learner
+from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.model.store import load_model, parts_of, weights_digest
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that answers."""
+    """A version's part for a kind of task, which answers, and beside it those for other kinds."""
 
     version: str
     """what the registry calls it; of a folder, the start of the digest"""
+    kind: str
     digest: str
-    """sha256 of the weights"""
+    """sha256 of the part's weights"""
     model: MetaModel = field(repr=False)
+    parts: Mapping[str, "Loaded"] = field(repr=False, compare=False)
+    """all of the version's, by kind, this one too"""
+
+    def of(self, kind: str) -> "Loaded":
+        """Return the version's part for a kind.
+
+        Raises:
+            QuickstudyError: it has none.
+        """
+        if kind not in self.parts:
+            what = f"version {self.version} of the model has no part for {kind} (it has {', '.join(self.parts)})"
+            raise QuickstudyError(what, fix="Serve a version that was trained on such data")
+        return self.parts[kind]
 
 
 @dataclass(frozen=True)
@@ -50,13 +65,16 @@ class Source:
 
     def _load(self, version: str, precision: str) -> Loaded:
         folder = self.fetch(version)
-        model = load_model(folder, "classify")
-        check_learner(model, folder)
-        if "text" in model.modalities:
-            encoder = model.encoder("text")
-            encoder.front_dtype = fast_dtype() if precision == "auto" else getattr(torch, precision)
-            encoder.prepare(["warm"])  # it is read with the first text, which takes a second
-        return Loaded(version, weights_digest(folder, "classify"), model)
+        parts: dict[str, Loaded] = {}
+        for kind in parts_of(folder) or {"classify": folder}:  # where there is none, reading it says so
+            model = load_model(folder, kind)
+            check_learner(model, folder)
+            if "text" in model.modalities:
+                encoder = model.encoder("text")
+                encoder.front_dtype = fast_dtype() if precision == "auto" else getattr(torch, precision)
+                encoder.prepare(["warm"])  # it is read with the first text, which takes a second
+            parts[kind] = Loaded(version, kind, weights_digest(folder, kind), model, parts)
+        return parts.get("classify") or next(iter(parts.values()))
 
 
 def fast_dtype() -> torch.dtype:
@@ -67,4 +85,4 @@ def fast_dtype() -> torch.dtype:
 
 def folder_source(folder: Path) -> Source:
     """A model that lies in a folder."""
-    return Source(lambda: weights_digest(folder, "classify")[:12], lambda _: folder)
+    return Source(lambda: weights_digest(folder, next(iter(parts_of(folder)), "classify"))[:12], lambda _: folder)

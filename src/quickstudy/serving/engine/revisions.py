@@ -6,7 +6,7 @@ from typing import cast
 from quickstudy.data.dataset import Modality
 from quickstudy.serving.engine.store import Store
 
-Found = tuple[int, Modality] | None
+Found = tuple[int, str, Modality] | None
 
 
 class Revisions:
@@ -18,7 +18,7 @@ class Revisions:
         self._asking: asyncio.Task[None] | None = None
 
     async def newest(self, tenant: str, id: str) -> Found:
-        """A task's revision and modality, as the database has them after this call; None where there is none.
+        """A task's revision, kind and modality, as the database has them after this call; None where there is none.
 
         Raises:
             Unavailable: the database does not answer.

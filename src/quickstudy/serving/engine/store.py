@@ -7,20 +7,23 @@ while is waited for; what was begun is then done again from the start.
 
 import contextlib
 import hashlib
+import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
+from quickstudy.serving.engine import schema
+from quickstudy.serving.engine.schema import examples, keys, tasks, vectors
 
 PREFIX = "qs_"
 """Of a key, so that one that was committed by mistake can be found."""
@@ -32,47 +35,6 @@ SHORT = 16
 """Digits of a model's digest that its vectors are kept under."""
 
 _Result = TypeVar("_Result")
-
-_metadata = sa.MetaData()
-_keys = sa.Table(
-    "keys",
-    _metadata,
-    sa.Column("digest", sa.String(64), primary_key=True),  # sha256; the key itself is kept nowhere
-    sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("created", sa.String(25), nullable=False),
-)
-_tasks = sa.Table(
-    "tasks",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("modality", sa.String(8), nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("last", sa.Integer, nullable=False),  # number of the newest example; none is given twice
-    sa.Column("created", sa.String(25), nullable=False),
-    sa.Index("tasks_of_tenant", "tenant", "id"),
-)
-# SQLite keeps these rows in the tree of their key and not beside it, which makes a task a third smaller.
-_examples = sa.Table(
-    "examples",
-    _metadata,
-    sa.Column("task", sa.ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("label", sa.Text, nullable=False),
-    sa.Column("content", sa.LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
-)
-_vectors = sa.Table(
-    "vectors",
-    _metadata,
-    sa.Column("task", sa.String(32), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("model", sa.String(16), primary_key=True),  # the start of its digest
-    sa.Column("packed", sa.LargeBinary, nullable=False),
-    sa.ForeignKeyConstraint(["task", "number"], ["examples.task", "examples.number"], ondelete="CASCADE"),
-    sqlite_with_rowid=False,
-)
 
 
 class Unavailable(QuickstudyError):
@@ -97,18 +59,22 @@ class Kept:
 
     id: str
     name: str
+    kind: str
     modality: Modality
     revision: int
     created: str
     """UTC, ISO 8601"""
     classes: Mapping[str, int]
-    """examples of each, sorted by name"""
+    """examples of each, sorted by name; one whose target names several counts for each"""
+    examples: int
+    """how many there are"""
 
 
 @dataclass(frozen=True)
 class Example:
     number: int
-    label: str
+    target: Any
+    """a JSON value of the form that the task's kind has: of classify a string, the class"""
     content: bytes
     """a text in UTF-8, or the file"""
 
@@ -117,6 +83,7 @@ class Example:
 class Contents:
     """All of a task at one revision."""
 
+    kind: str
     modality: Modality
     revision: int
     examples: tuple[Example, ...]
@@ -127,11 +94,13 @@ class Contents:
 class Store:
     """Tenants' keys and tasks.
 
+    A database of an earlier layout is upgraded in place when it is opened.
+
     Args:
         url: SQLAlchemy's. patience: seconds that a database which has gone away is waited for.
 
     Raises:
-        QuickstudyError: there is no such database.
+        QuickstudyError: there is no such database, or it is of a layout that came after this code.
     """
 
     def __init__(self, url: str, patience: float = 20.0):
@@ -153,14 +122,8 @@ class Store:
                 where="serve.database",
                 fix="Say one like postgresql+psycopg://USER@HOST/NAME, or null for .cache/serve.db",
             ) from None
-        for left in (2, 1, 0):
-            try:
-                self._write(lambda connection: _metadata.create_all(connection))
-                return
-            except (ProgrammingError, IntegrityError):  # another replica makes the tables at this moment
-                if not left:
-                    raise
-                time.sleep(0.5)
+        if self._read(schema.is_behind):
+            self._write(schema.upgrade)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -175,28 +138,26 @@ class Store:
         """Make a key for a tenant. It is told here and never again."""
         key = PREFIX + secrets.token_urlsafe(32)
         row = {"digest": _digest(key), "tenant": tenant, "created": _now()}
-        self._write(lambda connection: connection.execute(_keys.insert().values(row)))
+        self._write(lambda connection: connection.execute(keys.insert().values(row)))
         return key
 
     def all_keys(self) -> list[Key]:
-        rows = self._read(lambda connection: connection.execute(_keys.select().order_by(_keys.c.created)).all())
+        rows = self._read(lambda connection: connection.execute(keys.select().order_by(keys.c.created)).all())
         return [Key(row.digest[:12], row.tenant, row.created) for row in rows]
 
     def remove_key(self, id: str) -> bool:
         """Whether there was one whose digest begins so."""
         if len(id) < 12:
             return False
-        gone = _keys.delete().where(_keys.c.digest.startswith(id, autoescape=True))
+        gone = keys.delete().where(keys.c.digest.startswith(id, autoescape=True))
         return bool(self._write(lambda connection: connection.execute(gone).rowcount))
 
     def tenant_of(self, key: str) -> str | None:
-        query = sa.select(_keys.c.tenant).where(_keys.c.digest == _digest(key))
+        query = sa.select(keys.c.tenant).where(keys.c.digest == _digest(key))
         return self._read(lambda connection: connection.execute(query).scalar())
 
     def has_keys(self) -> bool:
-        return (
-            self._read(lambda connection: connection.execute(sa.select(_keys.c.digest).limit(1)).scalar()) is not None
-        )
+        return self._read(lambda connection: connection.execute(sa.select(keys.c.digest).limit(1)).scalar()) is not None
 
     # ---- tasks
 
@@ -204,8 +165,9 @@ class Store:
         self,
         tenant: str,
         name: str,
+        kind: str,
         modality: Modality,
-        labels: Sequence[str],
+        targets: Sequence[Any],
         contents: Sequence[bytes],
         packed: Sequence[bytes],
         model: str,
@@ -213,6 +175,7 @@ class Store:
         """Keep a new task with its first examples.
 
         Args:
+            targets: of the examples, JSON values of the form that the kind has.
             packed: see `quickstudy.serving.engine.packing`. model: sha256 of the weights that made them.
         """
         # Sorted by time, so that a list of tasks has an order; the rest cannot be guessed.
@@ -222,78 +185,79 @@ class Store:
             "id": id,
             "tenant": tenant,
             "name": name,
+            "kind": kind,
             "modality": modality,
             "revision": 1,
-            "last": len(labels),
+            "last": len(targets),
             "created": created,
         }
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(_tasks.insert().values(row))
-            _insert_examples(connection, id, 1, labels, contents, packed, model)
+            connection.execute(tasks.insert().values(row))
+            _insert_examples(connection, id, 1, targets, contents, packed, model)
 
         self._write(work)
-        return Kept(id, name, modality, 1, created, _count(labels))
+        counts = Counter(map(_as_json, targets))
+        return Kept(id, name, kind, modality, 1, created, _classes(counts), len(targets))
 
     def tasks(self, tenant: str, limit: int, after: str | None) -> list[Kept]:
         """Oldest first, those after the task of this id."""
-        query = _tasks.select().where(_tasks.c.tenant == tenant).order_by(_tasks.c.id).limit(limit)
+        query = tasks.select().where(tasks.c.tenant == tenant).order_by(tasks.c.id).limit(limit)
         if after:
-            query = query.where(_tasks.c.id > after)
+            query = query.where(tasks.c.id > after)
 
         def work(connection: sa.Connection) -> list[Kept]:
             rows = connection.execute(query).all()
-            counts = _classes(connection, [row.id for row in rows])
+            counts = _counts(connection, [row.id for row in rows])
             return [_kept(row, counts[row.id]) for row in rows]
 
         return self._read(work)
 
     def task(self, tenant: str, id: str) -> Kept | None:
         def work(connection: sa.Connection) -> Kept | None:
-            row = connection.execute(_own(_tasks.select(), tenant, id)).first()
-            return None if row is None else _kept(row, _classes(connection, [id])[id])
+            row = connection.execute(_own(tasks.select(), tenant, id)).first()
+            return None if row is None else _kept(row, _counts(connection, [id])[id])
 
         return self._read(work)
 
-    def revisions(self, ids: Collection[str]) -> dict[str, tuple[str, int, Modality]]:
-        """Tenant, revision and modality of tasks now, of those that there are: the least that must be known before they
-        are asked."""
-        query = sa.select(_tasks.c.id, _tasks.c.tenant, _tasks.c.revision, _tasks.c.modality).where(
-            _tasks.c.id.in_(ids)
-        )
+    def revisions(self, ids: Collection[str]) -> dict[str, tuple[str, int, str, Modality]]:
+        """Tenant, revision, kind and modality of tasks now, of those that there are: the least that must be known
+        before they are asked."""
+        columns = tasks.c.id, tasks.c.tenant, tasks.c.revision, tasks.c.kind, tasks.c.modality
+        query = sa.select(*columns).where(tasks.c.id.in_(ids))
         rows = self._read(lambda connection: connection.execute(query).all())
-        return {row.id: (row.tenant, row.revision, row.modality) for row in rows}
+        return {row.id: (row.tenant, row.revision, row.kind, row.modality) for row in rows}
 
     def delete(self, tenant: str, id: str) -> bool:
-        return bool(self._write(lambda connection: connection.execute(_own(_tasks.delete(), tenant, id)).rowcount))
+        return bool(self._write(lambda connection: connection.execute(_own(tasks.delete(), tenant, id)).rowcount))
 
     def add(
         self,
         tenant: str,
         id: str,
-        labels: Sequence[str],
+        targets: Sequence[Any],
         contents: Sequence[bytes],
         packed: Sequence[bytes],
         model: str,
-        check: Callable[[Mapping[str, int]], None],
+        check: Callable[[Kept], None],
     ) -> tuple[Kept, list[int]] | None:
         """Give a task more examples.
 
         Args:
-            check: gets the examples of each class as they will be; what it raises leaves the task as it is.
+            targets: as `create`'s. check: gets the task as it will be; what it raises leaves it as it is.
 
         Returns:
             the task, and the new examples' numbers.
         """
 
         def work(connection: sa.Connection) -> tuple[Kept, list[int]] | None:
-            row = _touch(connection, tenant, id, {"last": _tasks.c.last + len(labels)})
+            row = _touch(connection, tenant, id, {"last": tasks.c.last + len(targets)})
             if row is None:
                 return None
-            first = row.last - len(labels) + 1
-            _insert_examples(connection, id, first, labels, contents, packed, model)
-            kept = _kept(row, _classes(connection, [id])[id])
-            check(kept.classes)
+            first = row.last - len(targets) + 1
+            _insert_examples(connection, id, first, targets, contents, packed, model)
+            kept = _kept(row, _counts(connection, [id])[id])
+            check(kept)
             return kept, list(range(first, row.last + 1))
 
         return self._write(work)
@@ -303,10 +267,10 @@ class Store:
 
         def work(connection: sa.Connection) -> Kept | None:
             row = _touch(connection, tenant, id, {})
-            gone = _examples.delete().where(_examples.c.task == id, _examples.c.number == number)
+            gone = examples.delete().where(examples.c.task == id, examples.c.number == number)
             if row is None or not connection.execute(gone).rowcount:
                 raise _Nothing  # the revision stays as it was
-            return _kept(row, _classes(connection, [id])[id])
+            return _kept(row, _counts(connection, [id])[id])
 
         try:
             return self._write(work)
@@ -316,20 +280,20 @@ class Store:
     def contents(self, id: str, model: str) -> Contents | None:
         """All of a task, whosever it is, and what it is to a model."""
         query = (
-            sa.select(_examples.c.number, _examples.c.label, _examples.c.content, _vectors.c.packed)
-            .select_from(_examples.outerjoin(_vectors, _seen_by(model)))
-            .where(_examples.c.task == id)
-            .order_by(_examples.c.number)
+            sa.select(examples.c.number, examples.c.target, examples.c.content, vectors.c.packed)
+            .select_from(examples.outerjoin(vectors, _seen_by(model)))
+            .where(examples.c.task == id)
+            .order_by(examples.c.number)
         )
 
         def work(connection: sa.Connection) -> Contents | None:
-            task = connection.execute(_tasks.select().where(_tasks.c.id == id)).first()
+            task = connection.execute(tasks.select().where(tasks.c.id == id)).first()
             if task is None:
                 return None
             rows = connection.execute(query).all()
-            examples = tuple(Example(row.number, row.label, row.content) for row in rows)
+            found = tuple(Example(row.number, json.loads(row.target), row.content) for row in rows)
             packed = {row.number: row.packed for row in rows if row.packed is not None}
-            return Contents(task.modality, task.revision, examples, packed)
+            return Contents(task.kind, task.modality, task.revision, found, packed)
 
         return self._read(work)
 
@@ -339,8 +303,8 @@ class Store:
         """Keep what a model made of examples, as far as they are still there and nobody else has kept it."""
 
         def work(connection: sa.Connection) -> None:
-            there = set(connection.execute(sa.select(_examples.c.number).where(_examples.c.task == id)).scalars())
-            known = sa.select(_vectors.c.number).where(_vectors.c.task == id, _vectors.c.model == model[:SHORT])
+            there = set(connection.execute(sa.select(examples.c.number).where(examples.c.task == id)).scalars())
+            known = sa.select(vectors.c.number).where(vectors.c.task == id, vectors.c.model == model[:SHORT])
             there -= set(connection.execute(known).scalars())
             rows = [
                 {"task": id, "model": model[:SHORT], "number": number, "packed": data}
@@ -348,27 +312,26 @@ class Store:
                 if number in there
             ]
             if rows:
-                connection.execute(_vectors.insert(), rows)
+                connection.execute(vectors.insert(), rows)
 
         with contextlib.suppress(IntegrityError):  # another replica was faster, or an example has just gone
             self._write(work)
 
-    def unseen(self, model: str, after: str, limit: int) -> list[str]:
-        """Tasks with examples that a model has not seen, in order of their ids, those after one."""
+    def unseen(self, model: str, kind: str, after: str, limit: int) -> list[str]:
+        """Return tasks of a kind with examples that a model has not seen, in order of their ids, those after one."""
         query = (
-            sa.select(_examples.c.task)
-            .where(_examples.c.task > after, ~sa.exists().where(_seen_by(model)))
+            sa.select(examples.c.task)
+            .join(tasks, tasks.c.id == examples.c.task)
+            .where(tasks.c.kind == kind, examples.c.task > after, ~sa.exists().where(_seen_by(model)))
             .distinct()
-            .order_by(_examples.c.task)
+            .order_by(examples.c.task)
             .limit(limit)
         )
         return list(self._read(lambda connection: connection.execute(query).scalars().all()))
 
     def forget_vectors(self, id: str, models: Sequence[str]) -> None:
         """Drop what models other than these made of a task."""
-        gone = _vectors.delete().where(
-            _vectors.c.task == id, _vectors.c.model.not_in([model[:SHORT] for model in models])
-        )
+        gone = vectors.delete().where(vectors.c.task == id, vectors.c.model.not_in([model[:SHORT] for model in models]))
         self._write(lambda connection: connection.execute(gone))
 
     # ---- connections
@@ -431,60 +394,80 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _seen_by(model: str) -> Any:
     """Joins examples to what they are to a model."""
     return sa.and_(
-        _vectors.c.task == _examples.c.task,
-        _vectors.c.number == _examples.c.number,
-        _vectors.c.model == model[:SHORT],
+        vectors.c.task == examples.c.task,
+        vectors.c.number == examples.c.number,
+        vectors.c.model == model[:SHORT],
     )
 
 
 def _own(statement: Any, tenant: str, id: str) -> Any:
-    return statement.where(_tasks.c.id == id, _tasks.c.tenant == tenant)
+    return statement.where(tasks.c.id == id, tasks.c.tenant == tenant)
 
 
 def _touch(connection: sa.Connection, tenant: str, id: str, values: Mapping[str, Any]) -> Any:
     """Make the next revision of a task, which keeps others from it until the end of the transaction."""
-    update = _own(_tasks.update(), tenant, id).values({"revision": _tasks.c.revision + 1, **values})
-    return connection.execute(update.returning(*_tasks.c)).first()
+    update = _own(tasks.update(), tenant, id).values({"revision": tasks.c.revision + 1, **values})
+    return connection.execute(update.returning(*tasks.c)).first()
 
 
 def _insert_examples(
     connection: sa.Connection,
     id: str,
     first: int,
-    labels: Sequence[str],
+    targets: Sequence[Any],
     contents: Sequence[bytes],
     packed: Sequence[bytes],
     model: str,
 ) -> None:
-    numbers = range(first, first + len(labels))
-    rows = zip(numbers, labels, contents, strict=True)
-    examples = [{"task": id, "number": n, "label": label, "content": content} for n, label, content in rows]
-    connection.execute(_examples.insert(), examples)
-    vectors = [
+    numbers = range(first, first + len(targets))
+    new = [
+        {"task": id, "number": n, "target": _as_json(target), "content": content}
+        for n, target, content in zip(numbers, targets, contents, strict=True)
+    ]
+    connection.execute(examples.insert(), new)
+    seen = [
         {"task": id, "model": model[:SHORT], "number": n, "packed": data}
         for n, data in zip(numbers, packed, strict=True)
     ]
-    connection.execute(_vectors.insert(), vectors)
+    connection.execute(vectors.insert(), seen)
 
 
-def _classes(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+def _counts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many examples of each task have each target, as JSON."""
     query = (
-        sa.select(_examples.c.task, _examples.c.label, sa.func.count())
-        .where(_examples.c.task.in_(ids))
-        .group_by(_examples.c.task, _examples.c.label)
+        sa.select(examples.c.task, examples.c.target, sa.func.count())
+        .where(examples.c.task.in_(ids))
+        .group_by(examples.c.task, examples.c.target)
     )
     counts: dict[str, dict[str, int]] = {id: {} for id in ids}
-    for task, label, count in sorted(cast(Any, connection.execute(query).all())):
-        counts[task][label] = count
+    for task, target, count in connection.execute(query):
+        counts[task][target] = count
     return counts
 
 
-def _kept(row: Any, classes: Mapping[str, int]) -> Kept:
-    return Kept(row.id, row.name, row.modality, row.revision, row.created, classes)
+def _kept(row: Any, counts: Mapping[str, int]) -> Kept:
+    classes, number = _classes(counts), sum(counts.values())
+    return Kept(row.id, row.name, row.kind, row.modality, row.revision, row.created, classes, number)
 
 
-def _count(labels: Sequence[str]) -> dict[str, int]:
-    return dict(sorted(Counter(labels).items()))
+def _classes(counts: Mapping[str, int]) -> dict[str, int]:
+    """How many examples are of each class, of how many have each target, as JSON."""
+    found: Counter[str] = Counter()
+    for target, count in counts.items():
+        for name in _named(json.loads(target)):
+            found[name] += count
+    return dict(sorted(found.items()))
+
+
+def _named(target: Any) -> Iterable[str]:
+    """The classes that a target names: one, each of a list once, or none."""
+    names = target if isinstance(target, list) else [target]
+    return {name for name in names if isinstance(name, str)}
+
+
+def _as_json(target: Any) -> str:
+    # The same target is the same text, as migration 0002 wrote it too, so that the database can count.
+    return json.dumps(target, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _digest(key: str) -> str:

@@ -1,7 +1,6 @@
 """The routes. docs/serving.md is their contract; /docs shows them and lets one try."""
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
@@ -70,9 +69,9 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
 
     async def create(tenant: str, name: str, modality: Modality, given: inputs.Given) -> dict[str, Any]:
         inputs.check_classes(dict.fromkeys(given.labels, 1), settings)
-        digest, packed = await engine.encode(modality, given.inputs)
+        digest, packed = await engine.encode("classify", modality, given.inputs)
         kept = await asyncio.to_thread(
-            store.create, tenant, name, modality, given.labels, given.contents(), packed, digest
+            store.create, tenant, name, "classify", modality, given.labels, given.contents(), packed, digest
         )
         return replies.task(kept)
 
@@ -129,10 +128,13 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     )
     async def add_examples(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Teach a task more: only the new examples are encoded."""
-        _, modality = _found(await revisions.newest(tenant, id))
+        _, kind, modality = _found(await revisions.newest(tenant, id))
         _, _, given = await inputs.read_examples(request, modality, settings)
-        digest, packed = await engine.encode(modality, given.inputs)
-        check = functools.partial(inputs.check_classes, limits=settings)
+        digest, packed = await engine.encode(kind, modality, given.inputs)
+
+        def check(kept: Kept) -> None:
+            inputs.check_classes(kept.classes, settings)
+
         kept, numbers = _found(
             await asyncio.to_thread(store.add, tenant, id, given.labels, given.contents(), packed, digest, check)
         )
@@ -152,9 +154,9 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     async def predict(id: TaskId, request: Request, tenant: Tenant) -> Any:
         """Answer queries of a task."""
         with engine.batcher.coming():
-            revision, modality = _found(await revisions.newest(tenant, id))
+            revision, kind, modality = _found(await revisions.newest(tenant, id))
         queries = await inputs.read_queries(request, modality, settings)
-        answered = _found(await engine.answer(id, revision, modality, queries))
+        answered = _found(await engine.answer(id, revision, kind, modality, queries))
         answer = replies.answers(id, answered)
         unknown = sum(not row["known"] for row in answer["answers"])
         metrics.queries.labels("unknown").inc(unknown)
@@ -165,8 +167,8 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
     @app.get("/tasks/{id}/accuracy", response_model=replies.AccuracyReply)
     async def accuracy(id: TaskId, tenant: Tenant) -> Any:
         """How often the task's own examples, each left out in turn, are told from the others."""
-        revision, _ = _found(await revisions.newest(tenant, id))
-        found, score, asked = _found(await engine.held_out(id, revision))
+        revision, kind, _ = _found(await revisions.newest(tenant, id))
+        found, score, asked = _found(await engine.held_out(id, revision, kind))
         return JSONResponse({"task": id, "revision": found, "right": round(score * asked), "asked": asked})
 
     @app.get("/tasks/{id}/export", response_model=replies.ExportReply)

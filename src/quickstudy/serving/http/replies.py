@@ -99,7 +99,7 @@ def task(kept: Kept) -> dict[str, Any]:
 def examples(contents: Contents) -> list[dict[str, Any]]:
     text = contents.modality == "text"
     return [
-        {"id": one.number, "label": one.label, "input": one.content.decode() if text else None}
+        {"id": one.number, "label": one.target, "input": one.content.decode() if text else None}
         for one in contents.examples
     ]
 
@@ -108,7 +108,7 @@ def export(kept: Kept, contents: Contents) -> dict[str, Any]:
     """Self-contained: all that another service needs to have the same task."""
     text = contents.modality == "text"
     items = [
-        {"input": one.content.decode() if text else base64.b64encode(one.content).decode(), "label": one.label}
+        {"input": one.content.decode() if text else base64.b64encode(one.content).decode(), "label": one.target}
         for one in contents.examples
     ]
     return {"format": 1, "name": kept.name, "modality": kept.modality, "examples": items}

@@ -1,0 +1,100 @@
+"""How well tags were found: micro F1; beside it macro F1, whole sets found, and the likelihood of the true tags."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
+from torch import Tensor
+from torch.nn import functional as F
+
+from quickstudy.kinds.linear import span_coordinates
+
+NAME = "micro F1"
+"""What `score` is called."""
+
+BASELINES: tuple[str, ...] = ("logreg", "centroid")
+"""One classifier a tag, against the rest."""
+
+DRAWS = 1000
+"""Resamples of the bootstrap."""
+
+
+def judge(logits: Tensor, targets: Tensor) -> dict[str, list[Any]]:
+    """Return what an evaluation keeps of each episode.
+
+    Args:
+        logits: [B, Q, N], above 0 where a query has a tag.
+        targets: int64 [B, Q, N]
+
+    Returns:
+        ``score``, micro F1 over the tags; ``macro_f1``, the mean of each tag's; ``exact``, the share of queries whose
+        whole set was found; ``nll``, the mean negative log likelihood of having or not having a tag, in nats.
+    """
+    given, there = logits > 0, targets > 0
+    hits, told, true = (given & there).double(), given.double(), there.double()
+    micro = _f1(hits.sum((1, 2)), told.sum((1, 2)), true.sum((1, 2)))
+    macro = _f1(hits.sum(1), told.sum(1), true.sum(1)).mean(1)
+    nll = F.binary_cross_entropy_with_logits(logits.double(), targets.double(), reduction="none").mean((1, 2))
+    return {
+        "score": micro.tolist(),
+        "macro_f1": macro.tolist(),
+        "exact": (given == there).all(2).double().mean(1).tolist(),
+        "nll": nll.tolist(),
+    }
+
+
+def agreement(answers: Sequence[Any], targets: Sequence[Any]) -> tuple[float, float]:
+    """Return the micro F1 of sets of tags, and half of its 95% interval by the bootstrap over examples."""
+    pairs = [(set(answer), set(target)) for answer, target in zip(answers, targets, strict=True)]
+    counts = np.array([(len(answer & target), len(answer), len(target)) for answer, target in pairs], dtype=float)
+    drawn = np.random.default_rng(0).integers(0, len(counts), (DRAWS, len(counts)))
+    spread = _ratio(counts[drawn].sum(1))
+    low, high = np.quantile(spread, (0.025, 0.975))
+    return float(_ratio(counts.sum(0))), float(high - low) / 2
+
+
+def baselines(
+    features: Any, episodes: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+) -> dict[str, list[tuple[float, float]]]:
+    """Return micro F1 and milliseconds of fitting of each of ``BASELINES`` on each episode.
+
+    Args:
+        features: [n, F]
+        episodes: of each the rows of its support [S] and of its query [Q], and the tags of both [S, N], [Q, N], 0 or 1.
+    """
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
+    for support, query, targets, answers in episodes:
+        known, asked = span_coordinates(features[support], features[query])
+        for name in BASELINES:
+            started = time.perf_counter()
+            models = [_fit(name, known, targets[:, tag]) for tag in range(targets.shape[1])]
+            elapsed = (time.perf_counter() - started) * 1000
+            given = np.stack([np.full(len(asked), 1) if one is None else one.predict(asked) for one in models], axis=1)
+            hits, told, true = (given & answers).sum(), given.sum(), answers.sum()
+            results[name].append((float(_ratio(np.array([hits, told, true], dtype=float))), elapsed))
+    return results
+
+
+def _fit(name: str, support: np.ndarray, targets: np.ndarray) -> Any:
+    """A classifier of one tag; None where every example has it. One that no example has is not asked about."""
+    if targets.all():
+        return None
+    model = LogisticRegression(solver="newton-cg", class_weight="balanced") if name == "logreg" else NearestCentroid()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return model.fit(support, targets)
+
+
+def _f1(hits: Tensor, told: Tensor, true: Tensor) -> Tensor:
+    """2 · hits / (told + true); 1 where there is nothing to find and nothing was found."""
+    return (2 * hits / (told + true).clamp(min=1)).where(told + true > 0, hits.new_ones(()))
+
+
+def _ratio(counts: np.ndarray) -> np.ndarray:
+    """The same of counts [..., 3]: hits, told, true."""
+    both = counts[..., 1] + counts[..., 2]
+    return np.where(both > 0, 2 * counts[..., 0] / np.maximum(both, 1), 1.0)
