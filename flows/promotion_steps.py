@@ -21,7 +21,7 @@ from flows.process import a_retry_can_help, call
 from flows.telling import listener, step, tell
 from quickstudy import registry
 from quickstudy.errors import GATE_CODES, QuickstudyError
-from quickstudy.evaluation.gate import Rule
+from quickstudy.evaluation.rules import Rule
 from quickstudy.pipeline.paths import gate_folder
 from quickstudy.registry.ledger import LedgerEntry
 from quickstudy.runs import workspaces

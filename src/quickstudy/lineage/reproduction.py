@@ -98,9 +98,9 @@ def judge(
         progress: told (done, total) episodes.
     """
     recorded = weights_in(recipe.files)
-    found = {name: lineage.file_hash(project / MODEL / name) for name in recorded}
-    missing = [name for name, digest in found.items() if digest is None]
-    weights = None if missing else together({name: digest or "" for name, digest in found.items()})
+    built = {name: lineage.file_hash(project / MODEL / name) for name in recorded}
+    missing = [name for name, digest in built.items() if digest is None]
+    weights = None if missing else together({name: digest or "" for name, digest in built.items()})
     wanted = together(recorded)
     notes = list(recipe.notes)
     gap: Gap | None = None

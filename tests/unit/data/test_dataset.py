@@ -71,6 +71,14 @@ def test_an_opened_dataset_is_the_one_in_memory(written, modality: str) -> None:
     assert np.array_equal(opened.digests, whole.digests)
 
 
+def test_targets_that_are_lists_are_opened_as_they_are(tmp_path: Path) -> None:
+    tags = [["old", "red"], [], ["red"]]
+    table = make_table("text", ["one", "two", "three"], tags, ["a", "a", "b"], kind="tag")
+    folder = write_dataset(tmp_path, DatasetInfo(name="toys", modality="text", kind="tag"), table)
+    assert open_dataset(folder).table.column("labels").to_pylist() == tags
+    assert open_dataset(folder).column("group") == ["a", "a", "b"]
+
+
 @pytest.mark.parametrize("size", [1, 5, 7, 35, 36, 300])
 def test_batches_are_full_whatever_the_row_groups(written, size: int) -> None:
     folder = written()
