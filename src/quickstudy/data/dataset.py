@@ -322,11 +322,10 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         info = DatasetInfo.model_validate(yaml.safe_load(text))
         stored = stored_at(folder, memory)
         schema = pq.read_schema(stored.path, memory_map=True)
-        names = schema.names
-        wanted = [name for name in names if columns is None or name in columns]
+        wanted = [name for name in schema.names if columns is None or name in columns]
         # Names that come again and again are kept once, where the table is not to be written as it was.
-        texts = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
-        repeated = None if info.modality in wanted else texts
+        single = [name for name in wanted if not pa.types.is_nested(schema.field(name).type)]
+        repeated = None if info.modality in wanted else single
         with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
             table = file.read(wanted)
     except FileNotFoundError as error:
@@ -336,7 +335,7 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
     column, holds = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of an unknown kind nothing is asked
-    missing = {info.modality, column, "group"} - set(names)
+    missing = {info.modality, column, "group"} - set(schema.names)
     if missing:
         raise QuickstudyError(f"lacks the column {min(missing)!r}", where=folder / FILE, fix="Import the dataset again")
     if pa.types.is_nested(held := schema.field(column).type) != pa.types.is_nested(holds):
