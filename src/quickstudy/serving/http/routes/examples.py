@@ -1,0 +1,44 @@
+"""Examples of a task: more of them, or fewer."""
+
+import asyncio
+import functools
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from quickstudy.serving.http import bodies, inputs, replies
+from quickstudy.serving.http.deps import EngineDep, ExampleId, RevisionsDep, SettingsDep, StoreDep, TaskId, Tenant
+from quickstudy.serving.http.openapi import described
+from quickstudy.serving.http.refusals import found
+
+router = APIRouter(prefix="/tasks/{id}/examples")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=replies.TaskPublicWithAdded,
+    openapi_extra=described(bodies.ExamplesCreate, label="strings", file="files"),
+)
+async def add_examples(
+    id: TaskId, request: Request, tenant: Tenant, settings: SettingsDep, engine: EngineDep, revisions: RevisionsDep
+) -> Any:
+    """Teach a task more: only the new examples are encoded."""
+    _, modality = found(await revisions.newest(tenant, id))
+    examples = await inputs.read_examples(request, modality, settings)
+    digest, packed = await engine.encode(modality, examples.inputs)
+    check = functools.partial(inputs.check_classes, settings=settings)
+    kept, numbers = found(
+        await asyncio.to_thread(
+            engine.store.add, tenant, id, examples.labels, examples.contents(), packed, digest, check
+        )
+    )
+    return JSONResponse({**replies.task(kept), "added": numbers}, 201)
+
+
+@router.delete("/{example}", response_model=replies.TaskPublic)
+async def remove_example(id: TaskId, example: ExampleId, tenant: Tenant, store: StoreDep) -> Any:
+    """Take an example back."""
+    kept = await asyncio.to_thread(store.remove, tenant, id, example)
+    return JSONResponse(replies.task(found(kept, "there is no such task or example")))
