@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry.ledger import Ledger, Verb
+
+if TYPE_CHECKING:
+    from quickstudy.registry.ledger import Ledger, Verb
 
 LAST = 50
 """How many moves `history` shows."""
@@ -197,7 +199,7 @@ def diff(
         console.print(f"{same} parameters are the same in both.", highlight=False)
 
 
-def _champion_on(ledger: Ledger, on: str) -> str:
+def _champion_on(ledger: "Ledger", on: str) -> str:
     try:
         moment = datetime.fromisoformat(on)
     except ValueError:
@@ -221,7 +223,7 @@ def _champion_on(ledger: Ledger, on: str) -> str:
     )
 
 
-def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = False) -> None:
+def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = False) -> None:
     from rich.console import Console
 
     from quickstudy import registry
@@ -265,7 +267,7 @@ def _gate(verb: str, evidence: Any) -> str:
 
 
 def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """(name, value in a, value in b), what differs first; among numbers the largest difference first."""
+    """Return (name, value in a, value in b), what differs first; among numbers the largest difference first."""
     pairs = [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
 
     def rank(pair: tuple[str, Any, Any]) -> tuple[bool, float]:
@@ -277,8 +279,8 @@ def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _results(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without what a training told as it went: that says how it went, not what came of it. Those of before there were
-    kinds of task are named as classify's are today."""
+    """Return metrics without what a training told as it went: that says how it went, not what came of it. Those of
+    before there were kinds of task are named as classify's are today."""
     found = {name: value for name, value in metrics.items() if not name.startswith(("live/", "system/"))}
     return _named_today(found, {name: today for name in found if (today := _of_classify(name, found)) is not None})
 
@@ -311,7 +313,7 @@ def _figure(name: str, value: float | None, metrics: Mapping[str, float]) -> str
 
 
 def _difference(name: str, a: float | None, b: float | None) -> str:
-    """b − a in the unit of `_figure`."""
+    """Return b − a in the unit of `_figure`."""
     if a is None or b is None:
         return ""
     return f"{100 * (b - a):+.1f} points" if _is_score(name) else f"{b - a:+.4g}"
