@@ -159,9 +159,7 @@ def test_the_table_says_what_the_episodes_say() -> None:
         assert math.isnan(row["peak_mib"]) and row["failure"] == ""
     assert best["difference"] == 0 and other["difference"] == pytest.approx(other["score"] - best["score"])
     assert other["adapt_ms_image"] == 11 and other["adapt_ms_audio"] == 22 and other["adapt_ms"] == 16.5
-    assert (
-        failed["failure"] == "no such luck" and math.isnan(failed["score"]) and failed["change"] == "model.width=8"
-    )
+    assert failed["failure"] == "no such luck" and math.isnan(failed["score"]) and failed["change"] == "model.width=8"
 
 
 def test_differences_are_paired_by_the_episode() -> None:

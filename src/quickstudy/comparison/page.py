@@ -14,8 +14,8 @@ PICTURE = "compare.png"
 
 
 def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], base: Settings, kind: str) -> str:
-    """Say which cell is best, which are not significantly worse, the fastest of these, and how to set it in params.yaml:
-    for the kind of task alone, where there are others."""
+    """Say which cell is best, which are not significantly worse, the fastest of these, and how to set that in
+    params.yaml, for this kind of task alone where there are others."""
     rows = table.set_index("cell")
     best = rows.loc[found.best]
     if (table["failure"] == "").sum() == 1:
@@ -49,7 +49,8 @@ def headings(table: pd.DataFrame) -> list[str]:
 
 
 def texts(row: pd.Series) -> list[str]:
-    """Return what stands under the `headings` for a cell that did not fail; its number is what the picture says in a crowd."""
+    """Return what stands under the `headings` for a cell that did not fail; its number is what the picture says
+    in a crowd."""
     names = [str(name) for name in row.index if str(name).startswith("score")]
     overall, *each = [interval(row[name], row[name.replace("score", "ci95")]) for name in names]
     difference, half = row["difference"], row["difference_ci95"]
@@ -95,10 +96,10 @@ def markdown(table: pd.DataFrame, episodes: pd.DataFrame, said: str, score: str,
         plain(said),
         f"![{capital(score)} against the time to adapt]({PICTURE})",
         "\n".join(lines),
-        f"{capital(score)} in percent ± half of its 95% interval, {chance}. To the best: the mean difference on the same "
-        "episodes. Each modality counts alike, and within it each suite and number of shots. The time to adapt goes "
-        "from the files of a support set to what was learned from it, all cells in turn on the same tasks: the median "
-        "of each modality, and their mean. The time of training depends on what else the machine did.",
+        f"{capital(score)} in percent ± half of its 95% interval, {chance}. To the best: the mean difference on "
+        "the same episodes. Each modality counts alike, and within it each suite and number of shots. The time to "
+        "adapt goes from the files of a support set to what was learned from it, all cells in turn on the same tasks: "
+        "the median of each modality, and their mean. The time of training depends on what else the machine did.",
         f"Each cell was trained for {steps} steps and answered the same {int(ran['episodes'].iloc[0]):,} frozen "
         f"episodes of meta-{split} with {shots} shots: {suites}.",
     ]
