@@ -1,6 +1,7 @@
 """How the service is, for whoever watches it. No key is asked for."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -17,10 +18,15 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready")
-async def ready(engine: EngineDep) -> dict[str, str]:
+async def ready(engine: EngineDep) -> dict[str, Any]:
     """Say that it can answer: the model is loaded and the database is there."""
     await asyncio.to_thread(engine.store.ping)
-    return {"status": "ready", "version": engine.loaded.version, "digest": engine.loaded.digest}
+    return {
+        "status": "ready",
+        "version": engine.loaded.version,
+        "digest": engine.loaded.digest,
+        "kinds": list(engine.loaded.parts),
+    }
 
 
 @router.get("/metrics")

@@ -8,13 +8,12 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
+from quickstudy.kinds.targets import TARGETS
 from quickstudy.serving.http.refusals import found
 
 ASSETS = {
     "page.css": "text/css",
-    "page.js": "text/javascript",
-    "docs.js": "text/javascript",
-    "element.js": "text/javascript",
+    **dict.fromkeys(("page.js", "docs.js", "element.js", *(f"kind-{kind}.js" for kind in TARGETS)), "text/javascript"),
 }
 # Nothing from elsewhere, and nobody's page around it.
 POLICY = (
