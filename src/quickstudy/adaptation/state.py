@@ -78,7 +78,7 @@ class TaskState:
                 meta = json.loads(file.metadata()["task"])
                 learned = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             support = None
-            vectors = learned.pop(_VECTORS) if "support" in meta else None
+            vectors: Any = learned.pop(_VECTORS) if "support" in meta else None
             if "kind" not in meta:  # written before there were kinds
                 meta |= {"kind": "classify", "names": meta["classes"]}
                 learned = {name: tensor[None] for name, tensor in learned.items()}

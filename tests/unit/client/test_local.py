@@ -43,7 +43,10 @@ def test_it_answers_as_the_model_does(task: Task, pictures, model_folder: Path, 
     assert task.predict(queries).tolist() == [task.classes[i] for i in expected.argmax(1)]
     answer = task.answer(queries[0])
     assert answer.label == task.predict(queries[0]) and answer.probability == max(answer.probabilities.values())
-    assert answer.model == weights_digest(model_folder, "classify") and answer.probabilities[answer.label] == answer.probability
+    assert (
+        answer.model == weights_digest(model_folder, "classify")
+        and answer.probabilities[answer.label] == answer.probability
+    )
 
 
 def test_one_query_or_many(task: Task, pictures) -> None:
