@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,18 +20,27 @@ import yaml
 from PIL import Image
 from scipy.stats import t as student
 
-from quickstudy.card import write_card
-from quickstudy.card.failures import confusions, episodes_to_look_at
+from quickstudy.card import read_parts, write_card
 from quickstudy.card.figures import _apart, adaptation
 from quickstudy.card.page import html_page
 from quickstudy.card.separately import paired_with_scratch
-from quickstudy.card.text import FIGURES, markdown
+from quickstudy.card.text import markdown
 from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import write_evaluation
 from quickstudy.evaluation.gate import Contender, Evidence, judge
-from quickstudy.report.evidence import read_evidence
+from quickstudy.kinds.classify.shown.failures import confusions, episodes_to_look_at
+from quickstudy.kinds.shown import SHOWN
+from quickstudy.report.evidence import (
+    EvidenceFolders,
+    KindEvidence,
+    Method,
+    evidence_folders,
+    read_evidence,
+    read_gate,
+)
+from quickstudy.report.words import Chapter
 from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
 from quickstudy.tasks.suites import Episodes
 from quickstudy.training import Look, write_curve
@@ -122,13 +133,11 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
         (root / "meta_train/metrics.json").write_text('{"loss": 1.0, "alpha": 0.25}')
         (root / "meta_train/training.json").write_text('{"seconds": 61.0, "steps": 600, "parameters": 1234567}')
         (root / "model").mkdir()
-        inputs = {
-            "image": {"size": 28, "channels": 1},
-            "audio": {"sample_rate": 8000, "seconds": 1.0, "mels": 40},
-            "text": {"encoder": "all-MiniLM-L6-v2", "max_tokens": 64, "max_bytes": 128},
-        }
-        encoders = {"image": "conv4", "audio": "gru", "text": text_encoder}
-        config = {"modalities": sorted(modalities), "inputs": inputs, "model": {"dimension": 384, "encoders": encoders}}
+        settings = load_settings(Path(__file__).parents[2] / "params.yaml")
+        shape = settings.model.model_dump(mode="json")
+        shape["encoders"] = {"image": "conv4", "audio": "gru", "text": text_encoder}
+        inputs = settings.inputs.model_dump(mode="json")
+        config = {"modalities": sorted(modalities), "inputs": inputs, "model": shape}
         (root / "model/config.yaml").write_text(yaml.safe_dump(config))
         (root / "model/lineage.json").write_text('{"seed": 3}')
         (root / "model/model.safetensors").write_bytes(b"weights")
@@ -139,10 +148,14 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
 
 def card(build: Path, gate: Path | None = None) -> tuple[str, str]:
     """Its Markdown and its page, with pictures left blank: they take seconds to draw."""
-    evidence = read_evidence(build, build.parent / "data", gate)
-    pictures = dict.fromkeys([*FIGURES, "episodes_image.png", "episodes_audio.png"], b"")
-    text = markdown(evidence, episodes_to_look_at(evidence), set(pictures))
+    word = None if gate is None else read_gate(gate)
+    text = markdown(read_parts(build, build.parent / "data", word), word, build)
+    pictures = dict.fromkeys(re.findall(r"\]\((\w+\.png)\)", text), b"")
     return text, html_page(text, pictures, pictures)
+
+
+def classify(build: Path) -> KindEvidence:
+    return read_evidence("classify", evidence_folders(build, "classify"), build.parent / "data")
 
 
 def drawn(build: Path) -> tuple[str, str]:
@@ -240,18 +253,18 @@ def test_the_same_files_give_the_same_bytes(build: Callable[..., Path]) -> None:
         write_card(root, root / "again")
     names = sorted(path.name for path in (root / "card").iterdir())
     assert names == [
-        "accuracy.png",
-        "adapt.png",
-        "calibration.png",
         "card.html",
         "card.md",
-        "episodes_audio.png",
-        "episodes_image.png",
-        "training.png",
+        "classify_adapt.png",
+        "classify_calibration.png",
+        "classify_episodes_audio.png",
+        "classify_episodes_image.png",
+        "classify_score.png",
+        "classify_training.png",
     ]
     for name in names:
         assert (root / "card" / name).read_bytes() == (root / "again" / name).read_bytes(), name
-    assert set(Image.open(root / "card/accuracy.png").info) <= {"dpi"}
+    assert set(Image.open(root / "card/classify_score.png").info) <= {"dpi"}
 
 
 def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., Path]) -> None:
@@ -264,8 +277,8 @@ def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., 
     for link in links:
         assert Image.open(io.BytesIO(base64.b64decode(str(link).partition(",")[2]))).width > 300
     wide = [base64.b64decode(str(attrs["src"]).partition(",")[2]) for tag, attrs in page.elements if tag == "img"]
-    names = ("accuracy", "adapt", "calibration", "episodes_image", "training")
-    assert wide == [(root / "card" / f"{name}.png").read_bytes() for name in names]
+    names = ("score", "adapt", "calibration", "episodes_image", "training")
+    assert wide == [(root / "card" / f"classify_{name}.png").read_bytes() for name in names]
     assert all(attrs["alt"] for tag, attrs in page.elements if tag == "img")
     assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "form"}
     assert "url(" not in html and "@import" not in html
@@ -298,10 +311,9 @@ def test_a_suite_without_one_of_the_shots(build: Callable[..., Path]) -> None:
 
 def test_without_training_from_scratch(build: Callable[..., Path]) -> None:
     root = build(answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5}))
-    evidence = read_evidence(root, root.parent / "data")
-    assert adaptation(evidence, narrow=False) is None
-    figures = set(FIGURES) - {"adapt.png"}
-    text = markdown(evidence, episodes_to_look_at(evidence), figures)
+    (part,) = read_parts(root, root.parent / "data", None)
+    assert adaptation(part, narrow=False) is None
+    text, _ = card(root)
     assert "adapt.png" not in text and "training.png" in text and "was not run" in text
 
 
@@ -331,8 +343,8 @@ def test_scratch_is_compared_on_the_episodes_that_it_answered(build: Callable[..
     first = (frame["method"] == "quickstudy") & (frame["episode"] < 4)
     frame.loc[first, "accuracy"] = 0.25
     root = build(frame)
-    both = paired_with_scratch(read_evidence(root, root.parent / "data"))
-    assert (both["ours_accuracy"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
+    both = paired_with_scratch(classify(root))
+    assert (both["ours_score"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
     text, _ = card(root)
     assert "and reaches 25.0 %" in text
 
@@ -373,6 +385,90 @@ def test_the_encoders_are_named(build: Callable[..., Path], encoder: str, said: 
 def test_a_pretrained_encoder_is_named(build: Callable[..., Path]) -> None:
     text, _ = card(build(answers(), text_encoder="transformers:a/b"))
     assert "up to 64 tokens by transformers:a/b, frozen" in text and "pretrained sentence encoder" in text
+
+
+def test_an_example_of_no_class_may_be_called_unknown(build: Callable[..., Path]) -> None:
+    text, _ = card(build(answers()))
+    assert "always answers" not in text and "call *unknown*" in text and "`serve.false_alarm`" in text
+    assert "with one example a class nothing is" in text
+
+
+# Several kinds
+
+
+@pytest.fixture
+def two(build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two kinds of task, the second with another score, and each with evidence of its own."""
+    root = build(answers())
+    shutil.copytree(root, root / "sorting")
+    frame = answers(fractions={"quickstudy": 0.7, "majority": 0.2}).drop(columns=["answers", "confidences"])
+    write_evaluation(root / "sorting/evaluate", frame)
+    (root / "sorting/model/model.safetensors").write_bytes(b"other weights")
+    sorting = replace(
+        SHOWN["classify"],
+        title="Sorting",
+        task="a sorting task",
+        score="order",
+        per="",
+        methods={"majority": Method("majority", "the order of most", "raw")},
+        chance=lambda row: None,
+        chapters=lambda evidence: [Chapter("Out of order", ["<b>*none*</b>"])],
+        figures=lambda evidence, narrow: {},
+    )
+    monkeypatch.setitem(SHOWN, "sorting", sorting)
+    monkeypatch.setitem(SHOWN, "untrained", replace(sorting, title="Untrained"))
+
+    def folders(build: Path, kind: str) -> EvidenceFolders:
+        own = build if kind == "classify" else build / kind
+        return EvidenceFolders(own / "tasks", own / "meta_train", own / "evaluate", own / "model")
+
+    monkeypatch.setattr("quickstudy.card.evidence_folders", folders)
+    return root
+
+
+def test_each_kind_has_a_part_of_its_own(two: Path) -> None:
+    text, html = card(two)
+    headings = [line for line in text.splitlines() if re.match("##? ", line)]
+    assert headings == ["# Quickstudy: model card", "## Classification", "## Sorting", "## How to build it again"]
+    assert "learns a classification task or a sorting task it has" in text
+    first, second = text[text.index("## Classification") :].split("## Sorting")
+    assert "### Calibration" in first and "### Calibration" not in second and "### Out of order" in second
+    assert r"\<b\>\*none\*\</b\>" in second  # what a kind says is escaped unless it is marked as Markdown
+    table = table_after(second, "#### All methods")[0]
+    assert set(table) == {"suite", "shots", "Quickstudy", "majority", "episodes"}
+    assert "Its order is" in second and "accuracy" not in second.split("### How to use it")[0].lower()
+    assert "10 examples a class" not in second and "with 1 example:" in second and "guessing" not in second
+    assert "weights of classify (SHA-256)" in text and sha256(b"other weights").hexdigest() in text
+    assert "sha256sum build/model/model.safetensors build/sorting/model/model.safetensors" in text
+    page = Page(html)
+    assert len([tag for tag, attrs in page.elements if attrs.get("class") == "tiles"]) == 2
+    assert "Untrained" not in text
+
+
+def test_each_kind_has_figures_of_its_own(two: Path) -> None:
+    text, html = drawn(two)
+    links = set(re.findall(r"\]\((\w+\.png)\)", text))
+    assert links == {path.name for path in (two / "card").glob("*.png")}
+    assert {"classify_score.png", "classify_calibration.png", "sorting_score.png"} <= links
+    assert "sorting_calibration.png" not in links and len(html.encode()) <= 1_000_000
+
+
+def test_a_champion_is_compared_kind_by_kind(two: Path, tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    champion = pd.read_parquet(folder / "champion.parquet").assign(kind="classify")
+    champion.to_parquet(folder / "champion.parquet")
+    text, _ = card(two, folder)
+    assert "### Beside the champion: Classification" in text and "### Beside the champion: Sorting" not in text
+    first, second = text[text.index("## Classification") :].split("## Sorting")
+    assert "champion, version 6" in first and "champion, version 6" not in second
+
+
+def test_a_phone_is_shown_the_wide_figure_where_there_is_no_narrow_one() -> None:
+    page = Page(
+        html_page("# Title\n\n![a](a.png)\n\n![b](b.png)\n", {"a.png": b"wide", "b.png": b"b"}, {"a.png": b"n"})
+    )
+    assert [tag for tag, _ in page.elements if tag in ("source", "img")] == ["source", "img", "img"]
 
 
 # The gate and the champion
@@ -464,7 +560,7 @@ def test_commit_and_data_are_told_where_they_are_known(build: Callable[..., Path
 def test_confusions_are_counted_over_the_tasks_that_held_both(build: Callable[..., Path]) -> None:
     frame = answers(suites=[SUITES[0]])
     root = build(frame)
-    evidence = read_evidence(root, root.parent / "data")
+    evidence = classify(root)
     ours = frame[frame["method"] == "quickstudy"]
     taken: dict[tuple[int, int], int] = {}
     for given in ours["answers"]:
@@ -495,7 +591,7 @@ def test_a_confusion_is_a_share_of_the_tasks_where_it_could_be(build: Callable[.
     wrong[-1] = 0  # one query of the last class is taken for the first
     answered["answers"] = pd.Series([wrong, wrong], dtype=object)
     answered.to_parquet(root / "evaluate/episodes.parquet")
-    (first, second) = confusions(read_evidence(root, root.parent / "data"), "letters")
+    (first, second) = confusions(classify(root), "letters")
     assert (first.true, first.given, first.times, first.asked) == ("hello class b", "hello class a", 1, 5 + 20)
     assert (second.true, second.given, second.times, second.asked) == ("hello class e", "hello class a", 1, 5)
 
@@ -508,7 +604,7 @@ def test_the_episodes_shown_are_the_typical_and_the_worst_of_the_weakest_suite(b
         for name, values in told(pd.Series(accuracies)).items():
             frame[name] = frame[name].where(~chosen, pd.Series(values.to_list(), index=frame.index[chosen]))
     root = build(frame, modalities=("image", "audio", "text"))
-    images, texts = episodes_to_look_at(read_evidence(root, root.parent / "data"))  # of audio there was no mistake
+    images, texts = episodes_to_look_at(classify(root))  # of audio there was no mistake
     assert [(one.suite, one.number, one.why) for one in images] == [("letters", 3, "typical"), ("letters", 1, "worst")]
     assert images[1].answered == "10 of 25 right" and images[1].wrong.sum() == 15
     assert images[1].taught[2][0] != images[1].asked[2][0] and len(images[1].asked[4]) == 5
@@ -530,7 +626,7 @@ def test_pictures_that_do_not_compress_stay_below_a_megabyte(build: Callable[...
     root = build(answers(suites=suites, count=5), modalities=("image",), side=64)
     _, html = drawn(root)
     assert 300_000 < len(html.encode()) <= 1_000_000
-    assert (root / "card/episodes_image.png").exists()
+    assert (root / "card/classify_episodes_image.png").exists()
 
 
 # What it cost

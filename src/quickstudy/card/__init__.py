@@ -3,23 +3,26 @@
 A pure function of its inputs: the same files give the same bytes.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quickstudy.card import figures
-from quickstudy.card.failures import episodes_to_look_at
 from quickstudy.card.page import html_page
+from quickstudy.card.part import Part
 from quickstudy.card.text import markdown
-from quickstudy.report.evidence import read_evidence
+from quickstudy.kinds.shown import SHOWN
+from quickstudy.report.evidence import GateWord, evidence_folders, read_evidence, read_gate
 
 LARGEST = 1_000_000  # bytes of the page, with its figures
-DPI = (144, 110, 84, 64, 48)  # the first that the page stays below it with
+# Of the figures, and whether phones are given narrow ones of their own: the first that the page stays below it with.
+DPI = ((144, True), (110, True), (84, True), (64, True), (64, False), (48, False), (36, False))
 
 
 def write_card(build: Path, out: Path, data: Path | None = None, gate: Path | None = None) -> None:
     """Write card.md, card.html and the figures that they show.
 
     Args:
-        build: the stages' outputs: tasks, model, meta_train, evaluate.
+        build: the stages' outputs: tasks, model, meta_train, evaluate, of each kind of task.
         out: folder for the card.
         data: the data root, for licences and sources; by default the one beside ``build``.
         gate: what the gate left, where it was asked about this version: verdict.json (`gate.Verdict.record`),
@@ -30,16 +33,43 @@ def write_card(build: Path, out: Path, data: Path | None = None, gate: Path | No
     Raises:
         QuickstudyError: a file of an earlier stage is missing, or the champion answered other episodes.
     """
-    evidence = read_evidence(build, data if data is not None else build.parent / "data", gate)
-    shown = episodes_to_look_at(evidence)
-    for dpi in DPI:
-        wide, narrow = (figures.draw(evidence, shown, narrow, dpi) for narrow in (False, True))
-        text = markdown(evidence, shown, set(wide))
-        page = html_page(text, wide, narrow)
-        if len(page.encode()) <= LARGEST:
-            break
+    word = None if gate is None else read_gate(gate)
+    parts = read_parts(build, data if data is not None else build.parent / "data", word)
+    text = markdown(parts, word, build)
+    wide, page = _drawn(parts, text)
     out.mkdir(parents=True, exist_ok=True)
     for name, png in wide.items():
         (out / name).write_bytes(png)
     (out / "card.md").write_text(text, encoding="utf-8")
     (out / "card.html").write_text(page, encoding="utf-8")
+
+
+def _drawn(parts: Sequence[Part], text: str) -> tuple[Mapping[str, bytes], str]:
+    """Return the wide figures, and the page with all of them, as fine as the page's size allows."""
+    bytes_a_dot = 0.0
+    for dpi, phones in DPI:
+        dots = dpi * (2 if phones else 1)
+        # Bytes grow about as the resolution does (measured): what would be far too many is not drawn first.
+        if bytes_a_dot * dots > 1.2 * LARGEST and (dpi, phones) != DPI[-1]:
+            continue
+        wide = figures.draw(parts, False, dpi)
+        page = html_page(text, wide, figures.draw(parts, True, dpi) if phones else {})
+        if (size := len(page.encode())) <= LARGEST:
+            break
+        bytes_a_dot = size / dots
+    return wide, page
+
+
+def read_parts(build: Path, data: Path, word: GateWord | None) -> list[Part]:
+    """Read the evidence of every kind of task that a model was trained for.
+
+    Args:
+        data: the data root.
+        word: what the gate said, where it was asked.
+
+    Raises:
+        QuickstudyError: a file is missing.
+    """
+    trained = [kind for kind in SHOWN if evidence_folders(build, kind).model.is_dir()]
+    kinds = trained or list(SHOWN)[:1]  # of nothing, to say what is missing
+    return [Part(SHOWN[kind], read_evidence(kind, evidence_folders(build, kind), data), word) for kind in kinds]

@@ -1,14 +1,26 @@
 """What the model cost, and what training each task separately would have cost."""
 
 import math
+from typing import NamedTuple
 
+from quickstudy.card.part import Part
 from quickstudy.card.separately import TASKS, mean_difference, paired_with_scratch
-from quickstudy.report.evidence import Evidence
-from quickstudy.report.words import counts, difference, duration, examples, listed, marked, percent, plain, rows
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.words import Markdown, counts, difference, duration, listed, marked, percent, rows
 
 
-def cost(evidence: Evidence) -> list[str]:
-    """The table of what meta-training took, and how its energy is known."""
+class Spent(NamedTuple):
+    """What meta-training took."""
+
+    table: Markdown
+    energy: bool
+    measured: bool
+    """the processor's energy was read from its counters"""
+    gpu: bool
+
+
+def cost(evidence: KindEvidence) -> Spent | None:
+    """Return the table of what meta-training took, and how its energy is known; None where nothing was measured."""
     told = evidence.training
     body = [[f"{what} time", duration(1000 * told[name])] for name, what in TIMES.items() if name in told]
     parts = [(name, told[f"{key}_wh"]) for key, name in ENERGIES.items() if f"{key}_wh" in told]
@@ -16,23 +28,9 @@ def cost(evidence: Evidence) -> list[str]:
         whole = math.fsum(wh for _, wh in parts)
         body.append(["energy", f"{_energy(whole)} ({listed(f'{name} {_energy(wh)}' for name, wh in parts)})"])
     if not body:
-        return ["It was not measured."]
-    told_of = "Of meta-training, over all its runs and processes."
-    if parts:
-        cpu = told.get("cpu_energy", "estimated")
-        source = (
-            "read from its counters"
-            if cpu == "measured"
-            else ("an estimate from its load and rated power, as this machine shows no counter of it")
-        )
-        told_of += (
-            f" Energy is of the whole machine, whoever else worked on it, by codecarbon, offline: the processor's is "
-            f"{source}; the memory's is always an estimate"
-            + ("; the GPU's is read from its counter." if "gpu_wh" in told else ".")
-        )
-    else:
-        told_of += " Energy was not measured: codecarbon is not installed where it was trained."
-    return [rows(["what", "meta-training"], body, "lr"), told_of]
+        return None
+    table = rows(["what", "meta-training"], body, "lr")
+    return Spent(table, bool(parts), told.get("cpu_energy", "estimated") == "measured", "gpu_wh" in told)
 
 
 TIMES = {"seconds": "wall clock", "cpu_seconds": "processor", "gpu_seconds": "GPU"}
@@ -45,58 +43,61 @@ def _energy(wh: float) -> str:
     return f"{wh:.2g} Wh" if wh < 10 else f"{wh:.0f} Wh" if wh < 1000 else f"{wh / 1000:.2g} kWh"
 
 
-def separately(evidence: Evidence, pretrained: bool) -> list[str]:
-    """The founding promise, measured: a sentence, a table, and what they rest on.
+class Separately(NamedTuple):
+    """The founding promise, measured: the one model beside training each task separately."""
 
-    Args:
-        pretrained: texts are read by an encoder that began pretrained.
-    """
+    shot: int
+    episodes: str
+    """of each suite"""
+    ours: str
+    """time of `TASKS` tasks"""
+    scratch: str
+    ours_score: str
+    scratch_score: str
+    difference: str
+    training: str | None
+    """how long meta-training took, where that is known"""
+    paid_after: str | None
+    """the number of tasks that save as much; None where adapting saves nothing"""
+    table: Markdown
+
+
+def separately(part: Part) -> Separately | None:
+    """Return how both compare; None where training from scratch was not run."""
+    evidence = part.evidence
     both = paired_with_scratch(evidence)
     if both.empty:
-        return ["Training from scratch was not run beside it (`evaluate.scratch_episodes` in params.yaml)."]
+        return None
     shot = int(both["shot"].iloc[0])
     ours, scratch = both["ours_ms"].mean(), both["scratch_ms"].mean()
-    points, half = mean_difference(evidence, both["suite"].tolist(), shot)
-    paid = _paid(evidence, scratch - ours)
-    right, separate = (percent(both[f"{who}_accuracy"].mean()) for who in ("ours", "scratch"))
-    text = (
-        f"**Training each of {TASKS} such tasks separately would have cost {duration(TASKS * scratch)} and reached "
-        f"{separate} %; the one model adapts to all of them in {duration(TASKS * ours)} and reaches {right} %: "
-        f"{difference(points, half)} points.**{paid}"
-    )
     table = [
         [
-            plain(row["suite"]),
+            row["suite"],
             duration(TASKS * row["ours_ms"]),
             duration(TASKS * row["scratch_ms"]),
-            percent(row["ours_accuracy"]),
-            percent(row["scratch_accuracy"]),
+            percent(row["ours_score"]),
+            percent(row["scratch_score"]),
             marked(row["difference"], row["difference_ci95"]),
             _after(row.get("paid_after", math.inf)),
         ]
         for _, row in both.iterrows()
     ]
-    head = ["suite", f"{TASKS} tasks", "separately", "right, %", "separately, %", "points", "paid for after"]
-    how = (
-        f"With {examples(shot)} a class, on the same {counts(both['episodes'])} episodes of each suite: the same "
-        "network trained anew for each task, from random weights, beside adapting. Times are "
-        f"{TASKS} times the median of a task, from its examples' files to what answers; points are the mean of the "
-        "differences, episode by episode, ± half the 95% interval (▲: all of it above 0; ▼: below). *Paid for after*: "
-        "so many tasks of the suite save the time that meta-training took; –: adapting saves none there, what it "
-        "brings is accuracy."
+    score = part.shown.score
+    head = ["suite", f"{TASKS} tasks", "separately", f"{score}, %", "separately, %", "points", "paid for after"]
+    seconds = evidence.training.get("seconds")
+    saved = scratch - ours
+    return Separately(
+        shot,
+        counts(both["episodes"]),
+        duration(TASKS * ours),
+        duration(TASKS * scratch),
+        percent(both["ours_score"].mean()),
+        percent(both["scratch_score"].mean()),
+        difference(*mean_difference(evidence, both["suite"].tolist(), shot)),
+        None if seconds is None else duration(1000 * seconds),
+        None if seconds is None or saved <= 0 else f"{math.ceil(1000 * seconds / saved):,}",
+        rows(head, table, "l" + "r" * 6),
     )
-    if pretrained:
-        how += " Text keeps its pretrained sentence encoder in both, and reading by it is most of their time."
-    return [text, rows(head, table, "l" + "r" * 6), how]
-
-
-def _paid(evidence: Evidence, saved_ms: float) -> str:
-    if "seconds" not in evidence.training:
-        return ""
-    took = f" Meta-training itself took {duration(1000 * evidence.training['seconds'])}"
-    if saved_ms <= 0:
-        return f"{took}, which adapting does not save."
-    return f"{took}: after {math.ceil(1000 * evidence.training['seconds'] / saved_ms):,} tasks it has paid for itself."
 
 
 def _after(tasks: float) -> str:

@@ -1,4 +1,4 @@
-"""The card's figures, as PNG bytes: wide ones for a page, narrow ones for a phone."""
+"""The figures that every kind of task has, and all of a card as PNG bytes: wide ones for a page, narrow for a phone."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,44 +9,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from quickstudy.card.calibration import calibrations
-from quickstudy.card.examples import draw_episodes
-from quickstudy.card.failures import Episode
+from quickstudy.card.part import Part
 from quickstudy.card.separately import paired_with_scratch
 from quickstudy.data.dataset import MODALITIES
-from quickstudy.report.evidence import FAMILIES, SHORT, Evidence
+from quickstudy.report.evidence import QUICKSTUDY
 from quickstudy.report.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
-from quickstudy.report.words import duration
+from quickstudy.report.words import duration, figure_file, shots
 from quickstudy.stats.intervals import OURS
 
+ALTERNATIVES = {
+    "score": "{score} with bands of 95% by the number of examples{per}, for each suite of tasks, beside the best "
+    "baselines",
+    "adapt": "time to learn a task and {score} then: Quickstudy beside training from scratch",
+    "training": "loss and meta-validation {score} during meta-training",
+}
+"""What each figure shows, for those who do not see it."""
 
-def draw(evidence: Evidence, shown: Sequence[Sequence[Episode]], narrow: bool, dpi: int) -> dict[str, bytes]:
-    """The figures by file name. One that has nothing to show is left out.
 
-    Args:
-        shown: of each modality the episodes to look at; texts are no figure.
-    """
-    makers: dict[str, Callable[[Evidence, bool], Figure | None]] = {
-        "accuracy.png": accuracy,
-        "adapt.png": adaptation,
-        "calibration.png": calibration,
-        "training.png": training,
+def draw(parts: Sequence[Part], narrow: bool, dpi: int) -> dict[str, bytes]:
+    """Draw the figures of all kinds, by file name. One that has nothing to show is left out."""
+    makers: dict[str, Callable[[Part, bool], Figure | None]] = {
+        "score": score,
+        "adapt": adaptation,
+        "training": training,
     }
+    pictures = {}
     with style.context(["default", STYLE]):
-        made = {name: make(evidence, narrow) for name, make in makers.items()}
-        for episodes in shown:
-            if (modality := episodes[0].modality) != "text":
-                made[f"episodes_{modality}.png"] = draw_episodes(episodes, evidence.model["inputs"], narrow)
-        pictures = {}
-        for name, figure in made.items():
-            if figure is not None:
-                figure.set_dpi(dpi)
-                pictures[name] = png(figure)
+        for part in parts:
+            made = {name: make(part, narrow) for name, make in makers.items()}
+            made |= part.shown.figures(part.evidence, narrow)
+            for name, figure in made.items():
+                if figure is not None:
+                    figure.set_dpi(dpi)
+                    pictures[figure_file(part.evidence.kind, name)] = png(figure)
     return pictures
 
 
-def accuracy(evidence: Evidence, narrow: bool) -> Figure | None:
-    """A panel a suite: accuracy by shots with bands of 95%, ours and the best baseline of each family."""
+def score(part: Part, narrow: bool) -> Figure:
+    """Draw a panel a suite: the score by shots with bands of 95%, ours and the best baseline of each family."""
+    evidence = part.evidence
     suites = evidence.suites
     columns = 1 if narrow else min(3, len(suites))
     rows = -(-len(suites) // columns)
@@ -54,30 +55,33 @@ def accuracy(evidence: Evidence, narrow: bool) -> Figure | None:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     places = {shot: place for place, shot in enumerate(evidence.shots)}
     for panel, suite in zip(panels, suites, strict=False):
-        _accuracy_panel(panel, evidence, suite, places)
+        _score_panel(panel, part, suite, places)
     for panel in panels[len(suites) :]:
         panel.set_visible(False)
     return figure
 
 
-def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[int, int]) -> None:
-    way = int(evidence.rows(suite, OURS)["way"].iloc[0])
-    modality = evidence.rows(suite, OURS)["modality"].iloc[0]
+def _score_panel(panel: Axes, part: Part, suite: str, places: dict[int, int]) -> None:
+    evidence = part.evidence
+    rows = evidence.rows(suite, OURS)
+    about = ", ".join(word for word in (rows["modality"].iloc[0], part.shown.size(rows).short) if word)
     panel.set_title(_short(suite))
-    panel.set_title(f"{modality}, {way}-way", loc="right", fontsize=8, fontweight="normal", color=MUTED)
-    panel.axhline(1 / way, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-    ends = [(1 / way, "chance", MUTED)]
-    lines = [(family, evidence.best_of(suite, methods)) for family, methods in FAMILIES.items()]
+    panel.set_title(about, loc="right", fontsize=8, fontweight="normal", color=MUTED)
+    ends = []
+    if (chance := part.shown.chance(rows.iloc[0])) is not None:
+        panel.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        ends.append((chance, "chance", MUTED))
+    lines = [(family, evidence.best_of(suite, methods)) for family, methods in part.families().items()]
     for family, method in [*lines, (OURS, OURS)]:  # ours last, on top
         if method is None:
             continue
-        part = evidence.rows(suite, method)
+        rows = evidence.rows(suite, method)
         tone, marker = LOOK[family]
         ours = family == OURS
-        x, half = [places[shot] for shot in part["shot"]], part["ci95"].fillna(0.0)
+        x, half = [places[shot] for shot in rows["shot"]], rows["ci95"].fillna(0.0)
         panel.plot(
             x,
-            part["accuracy"],
+            rows["score"],
             color=tone,
             marker=marker,
             linewidth=2.4 if ours else 1.3,
@@ -85,11 +89,11 @@ def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[in
             markersize=6 if ours else 4,
             linestyle="--" if family == "scratch" else "-",
         )
-        low, high = (part["accuracy"] - half).clip(lower=0), (part["accuracy"] + half).clip(upper=1)
+        low, high = (rows["score"] - half).clip(lower=0), (rows["score"] + half).clip(upper=1)
         panel.fill_between(x, low, high, color=tone, alpha=0.16, linewidth=0.0, zorder=2)
-        ends.append((float(part["accuracy"].iloc[-1]), SHORT[method], tone))
+        ends.append((float(rows["score"].iloc[-1]), part.called(method), tone))
         if ours:
-            for shot, value in zip(part["shot"], part["accuracy"], strict=True):
+            for shot, value in zip(rows["shot"], rows["score"], strict=True):
                 panel.annotate(
                     f"{100 * value:.0f}",
                     (places[shot], value),
@@ -107,14 +111,14 @@ def _accuracy_panel(panel: Axes, evidence: Evidence, suite: str, places: dict[in
     _label_ends(panel, last + 0.13, ends, gap=0.105)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.set_xticks(list(places.values()), [f"{shot} shot{'s' if shot > 1 else ''}" for shot in places])
+    panel.set_xticks(list(places.values()), [shots(shot) for shot in places])
     panel.grid(axis="x", visible=False)
 
 
-def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
-    """A row a suite: the time to learn a task, and the accuracy then, ours and training from scratch on the same
+def adaptation(part: Part, narrow: bool) -> Figure | None:
+    """Draw a row a suite: the time to learn a task, and the score then, ours and training from scratch on the same
     episodes. None where that was not measured."""
-    both = paired_with_scratch(evidence)
+    both = paired_with_scratch(part.evidence)
     if both.empty:
         return None
     height = 0.34 * len(both) + 0.9
@@ -122,12 +126,12 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
     panels = figure.subplots(2, 1) if narrow else figure.subplots(1, 2, sharey=True)
     y = np.arange(len(both))[::-1]
     shot = int(both["shot"].iloc[0])
-    titles = ("Time to learn a task", f"Accuracy then, {shot} shot{'s' if shot > 1 else ''}")
-    for panel, what, title in zip(panels, ("ms", "accuracy"), titles, strict=True):
+    titles = ("Time to learn a task", f"{part.shown.score.capitalize()} then, {shots(shot)}")
+    for panel, what, title in zip(panels, ("ms", "score"), titles, strict=True):
         panel.hlines(y, both[f"ours_{what}"], both[f"scratch_{what}"], color="#C9D0D7", linewidth=1.5)
         for who, family in (("scratch", "scratch"), ("ours", OURS)):
             tone, marker = LOOK[family]
-            ci = both[f"{who}_ci95"].fillna(0.0) if what == "accuracy" else None
+            ci = both[f"{who}_ci95"].fillna(0.0) if what == "score" else None
             panel.errorbar(
                 both[f"{who}_{what}"],
                 y,
@@ -143,7 +147,7 @@ def adaptation(evidence: Evidence, narrow: bool) -> Figure | None:
             right = both[f"{who}_{what}"].iloc[0] > both[f"{other}_{what}"].iloc[0]
             inward = what == "ms" and _far(both, 0)  # where there is room between the two
             panel.annotate(
-                SHORT[family],
+                part.called(family),
                 (both[f"{who}_{what}"].iloc[0], y[0]),
                 (0, 8),
                 textcoords="offset points",
@@ -186,35 +190,9 @@ def _far(both: pd.DataFrame, place: int) -> bool:
     return max(ours, scratch) > 5 * min(ours, scratch)
 
 
-def calibration(evidence: Evidence, narrow: bool) -> Figure | None:
-    """A panel a modality: how often answers are right, by the probability that they were given with. None where the
-    evaluation did not keep its answers."""
-    found = calibrations(evidence)
-    if not found:
-        return None
-    figure = blank(NARROW if narrow else WIDE * max(len(found), 2) / 3, 3.3 * len(found) if narrow else 3.4)
-    panels = figure.subplots(len(found), 1) if narrow else figure.subplots(1, len(found), sharey=True)
-    for panel, one in zip(np.atleast_1d(panels), found, strict=True):
-        tone = TONES[one.modality]  # type: ignore[index]
-        panel.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        panel.text(0.02, 0.97, "too careful", color=MUTED, fontsize=8, va="top")
-        panel.text(0.98, 0.03, "too sure", color=MUTED, fontsize=8, ha="right")
-        bins = one.bins
-        low, high = (bins["accuracy"] - bins["half"]).clip(lower=0), (bins["accuracy"] + bins["half"]).clip(upper=1)
-        panel.fill_between(bins["confidence"], low, high, color=tone, alpha=0.22, linewidth=0.0)
-        panel.plot(bins["confidence"], bins["accuracy"], color=tone, marker="o", markersize=4.5, zorder=4)
-        panel.set_title(one.modality)
-        panel.set_title(f"ECE {100 * one.error:.1f} points", loc="right", fontsize=8, fontweight="normal", color=MUTED)
-        panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability it gives its answer", box_aspect=1)
-        panel.xaxis.set_major_formatter(PercentFormatter(1.0))
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    np.atleast_1d(panels)[0].set_ylabel("answers that are right")
-    return figure
-
-
-def training(evidence: Evidence, narrow: bool) -> Figure | None:
-    """The loss, and the accuracy on meta-validation tasks a modality, by meta-batches."""
-    curve = evidence.curve
+def training(part: Part, narrow: bool) -> Figure:
+    """Draw the loss, and the score on meta-validation tasks a modality, by meta-batches."""
+    curve = part.evidence.curve
     figure = blank(NARROW if narrow else WIDE, 5.0 if narrow else 2.8)
     loss, validation = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     loss.plot(curve["step"], curve["loss"], color=INK, marker="o", markersize=3.5)
@@ -227,7 +205,7 @@ def training(evidence: Evidence, narrow: bool) -> Figure | None:
             validation.plot(known["step"], known[modality], color=TONES[modality], marker="o", markersize=3.5)
             value = float(known[modality].iloc[-1])
             ends.append((value, f"{modality} {100 * value:.0f}%", TONES[modality]))
-    validation.set_title("Meta-validation, 5-way 1-shot")
+    validation.set_title(f"Meta-validation, {part.shown.validation}")
     validation.set_ylim(0, 1.05)
     validation.yaxis.set_major_formatter(PercentFormatter(1.0))
     last = float(curve["step"].iloc[-1])
@@ -245,7 +223,7 @@ def _label_ends(panel: Axes, x: float, ends: Sequence[tuple[float, str, str]], g
     low, high = panel.get_ylim()
     heights = _apart([value for value, _, _ in ends], gap * (high - low), low + gap / 2, high - gap / 2)
     for height, (_, text, tone) in zip(heights, ends, strict=True):
-        bold = "bold" if text == SHORT[OURS] else "normal"
+        bold = "bold" if text == QUICKSTUDY else "normal"
         panel.text(x, height, text, color=tone, fontsize=8, fontweight=bold, va="center", path_effects=HALO, zorder=6)
 
 

@@ -1,20 +1,21 @@
-"""What training each task separately would have cost, on the same episodes, in time and in accuracy."""
+"""What training each task separately would have cost, on the same episodes, in time and in score."""
 
 import math
 
 import pandas as pd
 
-from quickstudy.report.evidence import Evidence
+from quickstudy.report.evidence import KindEvidence
 from quickstudy.stats.intervals import OURS, mean_interval, paired_interval
 
 TASKS = 100
 
 
-def paired_with_scratch(evidence: Evidence) -> pd.DataFrame:
-    """Ours and training from scratch on the episodes that both answered, at five shots or the nearest number there is.
+def paired_with_scratch(evidence: KindEvidence) -> pd.DataFrame:
+    """Return ours and training from scratch on the episodes that both answered, at five shots or the nearest number
+    there is.
 
     Returns:
-        one row a suite: suite, modality, shot, episodes; for ``ours`` and ``scratch`` accuracy, ci95 (half width) and
+        one row a suite: suite, modality, shot, episodes; for ``ours`` and ``scratch`` score, ci95 (half width) and
         ms (median, of a task); difference (ours − scratch) and difference_ci95; and paid_after, the tasks whose saved
         time adds up to that of meta-training (infinite where none is saved). Suites without both, or without times,
         are left out.
@@ -30,9 +31,9 @@ def paired_with_scratch(evidence: Evidence) -> pd.DataFrame:
         for (suite, modality), part in both.groupby(["suite", "modality"], sort=False):
             row: dict[str, object] = {"suite": suite, "modality": modality, "shot": shot, "episodes": len(part)}
             for who in ("ours", "scratch"):
-                row[f"{who}_accuracy"], row[f"{who}_ci95"] = mean_interval(part[f"accuracy_{who}"].to_numpy())
+                row[f"{who}_score"], row[f"{who}_ci95"] = mean_interval(part[f"score_{who}"].to_numpy())
                 row[f"{who}_ms"] = part[f"adapt_ms_{who}"].median()
-            answered = [[part[f"accuracy_{who}"].to_numpy()] for who in ("ours", "scratch")]
+            answered = [[part[f"score_{who}"].to_numpy()] for who in ("ours", "scratch")]
             row["difference"], row["difference_ci95"] = paired_interval(answered[0], answered[1])
             rows.append(row)
     found = pd.DataFrame(rows).dropna(subset=["ours_ms", "scratch_ms"]) if rows else pd.DataFrame()
@@ -42,11 +43,11 @@ def paired_with_scratch(evidence: Evidence) -> pd.DataFrame:
     return found
 
 
-def mean_difference(evidence: Evidence, suites: list[str], shot: int) -> tuple[float, float]:
-    """Mean over suites of ours − scratch, and half the width of its 95% interval."""
+def mean_difference(evidence: KindEvidence, suites: list[str], shot: int) -> tuple[float, float]:
+    """Return the mean over suites of ours − scratch, and half the width of its 95% interval."""
     frame = evidence.episodes[evidence.episodes["shot"] == shot]
     pairs = []
     for suite in suites:
-        part = frame[frame["suite"] == suite].pivot_table(index="episode", columns="method", values="accuracy")
+        part = frame[frame["suite"] == suite].pivot_table(index="episode", columns="method", values="score")
         pairs.append(part[[OURS, "scratch"]].dropna().to_numpy())
     return paired_interval([pair[:, 0] for pair in pairs], [pair[:, 1] for pair in pairs])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.config import AudioInput
+from quickstudy.config import AudioInput, Inputs
+from quickstudy.data.dataset import Modality
 from quickstudy.data.media import decode_audio
 from quickstudy.encoders.encoder import Encoder
 
@@ -24,6 +25,10 @@ class AudioEncoder(Encoder):
     def __init__(self, inputs: AudioInput):
         super().__init__()
         self.inputs = inputs
+
+    @classmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        return heard(f"at {inputs.audio.sample_rate:,} Hz", inputs.audio)
 
     @property
     def front(self) -> str:
@@ -103,6 +108,18 @@ class AudioEncoder(Encoder):
             hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
             x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None, :], -0.8)
         return x
+
+
+def heard(rate: str, inputs: AudioInput) -> str:
+    """Return what is heard of a recording, in a sentence.
+
+    Args:
+        rate: "at 8,000 Hz".
+    """
+    return (
+        f"Recordings are heard {rate} and for {inputs.seconds:g} s, around their loudest part: what is higher or "
+        "longer is lost."
+    )
 
 
 def middle(wave: np.ndarray) -> int:

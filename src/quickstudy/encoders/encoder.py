@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quickstudy.config import Inputs
+from quickstudy.data.dataset import Modality
+
 
 class Encoder(nn.Module, ABC):
     """A frozen front (file bytes or text → array, computed once and cached) and a trainable network (array → vector
@@ -18,6 +21,16 @@ class Encoder(nn.Module, ABC):
 
     front_dtype: torch.dtype = torch.float32
     """What a sentence encoder in the front multiplies in, set before its first text; training has float32."""
+
+    @classmethod
+    @abstractmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        """Return what encoders of this class see of an example, in a sentence for the model card, as plain text. No
+        weights are asked, which may not be on this machine.
+
+        Args:
+            name: of the encoder in `model.encoders`.
+        """
 
     @property
     @abstractmethod

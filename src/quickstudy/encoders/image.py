@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.config import ImageInput
+from quickstudy.config import ImageInput, Inputs
+from quickstudy.data.dataset import Modality
 from quickstudy.data.media import decode_image
 from quickstudy.encoders.encoder import Encoder
 
@@ -19,6 +20,11 @@ class ImageEncoder(Encoder):
     def __init__(self, inputs: ImageInput):
         super().__init__()
         self.inputs = inputs
+
+    @classmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        size, tone = inputs.image.size, "grey" if inputs.image.channels == 1 else "colour"
+        return f"Images become {size} × {size} pixels of {tone}: finer detail is lost."
 
     @property
     def front(self) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from quickstudy.config import Inputs
 from quickstudy.data.dataset import Modality
+from quickstudy.encoders.audio import heard
 from quickstudy.encoders.backbone import Backbone, cause
 from quickstudy.encoders.pretrained_sentence_transformers import sentence_transformers_model
 from quickstudy.encoders.pretrained_timm import timm_model
@@ -32,6 +33,16 @@ class Pretrained(ProjectedEncoder):
     def __init__(self, modality: Modality, name: str, inputs: Inputs, dimension: int):
         self.name, self.wanted = name, (modality, name, inputs)
         super().__init__(self.backbone.width, dimension)
+
+    @classmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        match modality:
+            case "image":
+                return f"Images are seen in the size and the colours that {name} was trained on."
+            case "audio":
+                return heard(f"at the rate that {name} was trained on", inputs.audio)
+            case "text":
+                return f"Texts are read up to {inputs.text.max_tokens} tokens by {name}, frozen."
 
     @property
     def backbone(self) -> Backbone:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from quickstudy.config import TextInput
+from quickstudy.config import Inputs, TextInput
+from quickstudy.data.dataset import Modality
 from quickstudy.encoders.backbone import cause
 from quickstudy.encoders.projection import ProjectedEncoder
 from quickstudy.errors import QuickstudyError
@@ -66,6 +67,12 @@ class MiniLM(ProjectedEncoder):
     def __init__(self, inputs: TextInput, dimension: int):
         super().__init__(WIDTH, dimension)
         self.inputs = inputs
+
+    @classmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        return (
+            f"Texts are read up to {inputs.text.max_tokens} tokens by {inputs.text.encoder}, which knows English best."
+        )
 
     @property
     def front(self) -> str:

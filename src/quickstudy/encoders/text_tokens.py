@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quickstudy.config import TextInput
+from quickstudy.config import Inputs, TextInput
+from quickstudy.data.dataset import Modality
 from quickstudy.encoders.encoder import Encoder
 from quickstudy.encoders.sequences import Convolutions, Recurrent, Summary, Transformer
 
@@ -43,6 +44,14 @@ class TokenEncoder(Encoder):
             case "transformer":
                 self.network = Transformer(channels, heads)
         self.summary = Summary(channels, dimension)
+
+    @classmethod
+    def sees(cls, modality: Modality, inputs: Inputs, name: str) -> str:
+        by = "a network that knows the texts below alone"
+        if name.startswith("bytes-"):
+            return f"Texts are read up to {inputs.text.max_bytes} bytes by {by}."
+        told = "a word that is in none of them tells it little"
+        return f"Texts are read up to {inputs.text.max_tokens} words by {by}: {told}."
 
     @property
     def front(self) -> str:

@@ -1,4 +1,4 @@
-"""What the card is made of, read from the stages' outputs."""
+"""What reports are made of, read from what the stages left of each kind of task, and what the gate said of all."""
 
 import json
 import re
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -17,28 +16,36 @@ from quickstudy.data.dataset import Dataset, read_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.stats.intervals import OURS, beaten_by
 
-SHORT = {
-    OURS: "Quickstudy",
-    "logreg_encoder": "LogReg, encoder",
-    "centroid_encoder": "centroid, encoder",
-    "logreg_raw": "LogReg, raw",
-    "centroid_raw": "centroid, raw",
-    "scratch": "from scratch",
-}
-LONG = {
-    OURS: "Quickstudy",
-    "logreg_encoder": "logistic regression on the encoder before meta-training",
-    "centroid_encoder": "nearest centroid on the encoder before meta-training",
-    "logreg_raw": "logistic regression on raw features",
-    "centroid_raw": "nearest centroid on raw features",
-    "scratch": "the same network trained from scratch",
-}
-FAMILIES = {
-    "encoder": ("logreg_encoder", "centroid_encoder"),
-    "raw": ("logreg_raw", "centroid_raw"),
-    "scratch": ("scratch",),
-}
-"""Baselines that differ only in what they see are one line in a figure: the better of them."""
+WRITTEN = "accuracy"
+"""The column of the evaluation's tables that holds the score. Here it is ``score``; a kind has a name for it."""
+
+QUICKSTUDY = "Quickstudy"
+"""How reports call the method `OURS`."""
+
+
+class Method(NamedTuple):
+    """A baseline, as a kind of task has it."""
+
+    short: str
+    """for the head of a column"""
+    long: str
+    """for a sentence"""
+    family: str
+    """encoder, raw, scratch: those that differ only in what they see are one line in a figure, the better of them"""
+
+
+class EvidenceFolders(NamedTuple):
+    """Where the stages leave what they say of one kind of task."""
+
+    tasks: Path
+    meta_train: Path
+    evaluate: Path
+    model: Path
+
+
+def evidence_folders(build: Path, kind: str) -> EvidenceFolders:
+    """Return where ``build`` keeps the evidence of a kind."""
+    return EvidenceFolders(build / "tasks", build / "meta_train", build / "evaluate", build / "model")
 
 
 @dataclass(frozen=True)
@@ -63,19 +70,26 @@ class GateWord:
         found = re.fullmatch(r"version (\d+)", str(self.verdict["challenger"]))
         return found[1] if found else None
 
+    def answered(self, kind: str) -> pd.DataFrame:
+        """Return the champion's rows of a kind. A table without that column is of one kind alone."""
+        return self.champion[self.champion["kind"] == kind] if "kind" in self.champion else self.champion
+
 
 @dataclass(frozen=True)
-class Evidence:
+class KindEvidence:
+    """What the stages left of one kind of task."""
+
+    kind: str
     table: pd.DataFrame
-    """evaluate/table.csv: suite, modality, novelty, way, shot, method, episodes, accuracy, ci95, adapt_ms"""
+    """evaluate/table.csv: suite, modality, novelty, way, shot, method, episodes, score, ci95, adapt_ms"""
     episodes: pd.DataFrame
     """evaluate/episodes.parquet: one row for each episode and method"""
     curve: pd.DataFrame
-    """meta_train/curve.csv: step, loss, and the meta-validation accuracy of each modality"""
+    """meta_train/curve.csv: step, loss, and the meta-validation score of each modality"""
     training: Mapping[str, Any]
     """meta_train/metrics.json and training.json"""
     frozen: pd.DataFrame
-    """tasks/episodes.parquet: suite, dataset, shot, episode, and rows of its support and query, class by class"""
+    """tasks/episodes.parquet: suite, dataset, shot, episode, and rows of its support and query"""
     counts: Mapping[str, Mapping[str, int]]
     """tasks/tasks.json: of each dataset, examples, classes and groups by meta-split"""
     splits: Mapping[str, Any]
@@ -86,13 +100,17 @@ class Evidence:
     """model/config.yaml"""
     lineage: Mapping[str, Any]
     """model/lineage.json"""
+    weights_file: Path
+    """model/model.safetensors"""
     weights: str
-    """sha256 of model.safetensors, hexadecimal"""
+    """its sha256, hexadecimal"""
     datasets: Mapping[str, Dataset]
-    """without their examples"""
-    data: Path
-    """the data root"""
-    gate: GateWord | None = None
+    """their examples are read as they are asked for"""
+
+    @property
+    def modalities(self) -> list[str]:
+        """That the model has learned."""
+        return list(self.model["modalities"])
 
     @property
     def suites(self) -> list[str]:
@@ -103,22 +121,22 @@ class Evidence:
         return sorted(int(shot) for shot in self.table["shot"].unique())
 
     @property
-    def methods(self) -> list[str]:
-        """That were judged, ours first; those that this file does not know last."""
-        found = dict.fromkeys(self.table["method"])
-        return [name for name in SHORT if name in found] + [name for name in found if name not in SHORT]
+    def baselines(self) -> list[str]:
+        """Methods beside ours, in the order of the table."""
+        return [name for name in dict.fromkeys(self.table["method"]) if name != OURS]
 
     @property
-    def baselines(self) -> list[str]:
-        return [name for name in self.methods if name != OURS]
+    def own(self) -> pd.DataFrame:
+        """Of ``table`` the model's rows."""
+        return self.table[self.table["method"] == OURS]
 
     @cached_property
     def below(self) -> list[dict[str, Any]]:
         """Where the model lies below the interval of a baseline."""
-        return beaten_by(self.table)
+        return beaten_by(self.table.rename(columns={"score": WRITTEN}))
 
     @cached_property
-    def ours(self) -> pd.DataFrame:
+    def answered(self) -> pd.DataFrame:
         """Of ``episodes``, the model's rows with the support and the query of each. Empty where the evaluation did not
         keep its answers."""
         own = self.episodes[self.episodes["method"] == OURS]
@@ -128,48 +146,48 @@ class Evidence:
         return own[own["answers"].notna()].merge(self.frozen[[*keys, "support", "query"]], on=keys, suffixes=("_n", ""))
 
     def rows(self, suite: str, method: str) -> pd.DataFrame:
-        """Of the table, by shot."""
+        """Return those of the table, by shot."""
         chosen = (self.table["suite"] == suite) & (self.table["method"] == method)
         return self.table[chosen].sort_values("shot")
 
-    def best_of(self, suite: str, methods: tuple[str, ...]) -> str | None:
-        """The method with the highest mean accuracy over the shots. None: the suite has none of them."""
-        means = {name: self.rows(suite, name)["accuracy"].mean() for name in methods if len(self.rows(suite, name))}
+    def best_of(self, suite: str, methods: list[str]) -> str | None:
+        """Return the method with the highest mean score over the shots. None: the suite has none of them."""
+        means = {name: self.rows(suite, name)["score"].mean() for name in methods if len(self.rows(suite, name))}
         return max(means, key=means.__getitem__) if means else None
 
 
-def truth(way: int, queries: int) -> np.ndarray:
-    """int64 [queries]: the class of each query of an episode, class by class."""
-    return np.repeat(np.arange(way), queries // way)
+def read_evidence(kind: str, folders: EvidenceFolders, data: Path) -> KindEvidence:
+    """Read what the stages before the card have written of a kind.
 
-
-def read_evidence(build: Path, data: Path, gate: Path | None = None) -> Evidence:
-    """Read what the stages before the card have written, and the gate where it has spoken.
+    Args:
+        data: the data root.
 
     Raises:
         QuickstudyError: a file is missing.
     """
+    tasks, meta_train, evaluate, model = folders
+    weights = model / "model.safetensors"
     try:
-        counts = json.loads((build / "tasks/tasks.json").read_text(encoding="utf-8"))
-        return Evidence(
-            table=pd.read_csv(build / "evaluate/table.csv"),
-            episodes=pd.read_parquet(build / "evaluate/episodes.parquet"),
-            curve=pd.read_csv(build / "meta_train/curve.csv"),
+        counts = json.loads((tasks / "tasks.json").read_text(encoding="utf-8"))
+        return KindEvidence(
+            kind=kind,
+            table=_scored(pd.read_csv(evaluate / "table.csv")),
+            episodes=_scored(pd.read_parquet(evaluate / "episodes.parquet")),
+            curve=pd.read_csv(meta_train / "curve.csv"),
             training={
                 name: value
                 for file in ("training.json", "metrics.json")
-                for name, value in json.loads((build / "meta_train" / file).read_text(encoding="utf-8")).items()
+                for name, value in json.loads((meta_train / file).read_text(encoding="utf-8")).items()
             },
-            frozen=pd.read_parquet(build / "tasks/episodes.parquet"),
+            frozen=pd.read_parquet(tasks / "episodes.parquet"),
             counts=counts,
-            splits=yaml.safe_load((build / "tasks/splits.yaml").read_text(encoding="utf-8")),
-            findings=json.loads((build / "tasks/checks.json").read_text(encoding="utf-8")),
-            model=yaml.safe_load((build / "model/config.yaml").read_text(encoding="utf-8")),
-            lineage=json.loads((build / "model/lineage.json").read_text(encoding="utf-8")),
-            weights=sha256((build / "model/model.safetensors").read_bytes()).hexdigest(),
+            splits=yaml.safe_load((tasks / "splits.yaml").read_text(encoding="utf-8")),
+            findings=json.loads((tasks / "checks.json").read_text(encoding="utf-8")),
+            model=yaml.safe_load((model / "config.yaml").read_text(encoding="utf-8")),
+            lineage=json.loads((model / "lineage.json").read_text(encoding="utf-8")),
+            weights_file=weights,
+            weights=sha256(weights.read_bytes()).hexdigest(),
             datasets={name: read_dataset(data / name, columns=("label",)) for name in counts},
-            data=data,
-            gate=_read_gate(gate) if gate is not None else None,
         )
     except FileNotFoundError as error:
         raise QuickstudyError(
@@ -177,11 +195,17 @@ def read_evidence(build: Path, data: Path, gate: Path | None = None) -> Evidence
         ) from None
 
 
-def _read_gate(folder: Path) -> GateWord:
+def read_gate(folder: Path) -> GateWord:
+    """Read what the gate left: verdict.json, champion.parquet where there was a champion, and lineage.json of the
+    version's run where it is there."""
     verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     path = folder / "lineage.json"
     lineage = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if verdict["champion"] is None:
         return GateWord(verdict, pd.DataFrame(), lineage)
-    champion = pd.read_parquet(folder / "champion.parquet")
+    champion = _scored(pd.read_parquet(folder / "champion.parquet"))
     return GateWord(verdict, champion[champion["method"] == OURS], lineage)
+
+
+def _scored(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(columns={WRITTEN: "score"})

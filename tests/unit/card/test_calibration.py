@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 
-from quickstudy.card.calibration import calibration_error, reliability
+from quickstudy.kinds.classify.shown.calibration import calibration_error, reliability
 
 
 def test_bins_hold_equally_many_and_count_right() -> None:
@@ -43,3 +44,13 @@ def test_the_interval_counts_episodes_and_not_their_queries() -> None:
         row = reliability(np.full(300, 0.7), right, np.repeat(np.arange(60), 5)).iloc[0]
         covered += abs(row["accuracy"] - 0.7) <= row["half"]
     assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_the_curve_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(2)
+    confidence = random.uniform(0.2, 1, 5000)
+    hits = random.random(5000) < confidence**2
+    bins = reliability(confidence, hits, np.arange(5000), bins=10)
+    accuracy, mean = calibration_curve(hits, confidence, n_bins=10, strategy="quantile")
+    assert bins["accuracy"].to_numpy() == pytest.approx(accuracy, abs=0.003)  # its edges lie between two answers
+    assert bins["confidence"].to_numpy() == pytest.approx(mean, abs=0.001)

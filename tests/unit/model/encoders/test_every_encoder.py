@@ -11,7 +11,7 @@ import yaml
 
 from quickstudy.config import Encoders, Episodes, Evaluate, Settings, load_settings
 from quickstudy.data.dataset import MODALITIES
-from quickstudy.encoders import make_encoder
+from quickstudy.encoders import encoder_class, make_encoder
 from quickstudy.encoders.features import features
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate
@@ -37,6 +37,7 @@ def with_encoder(settings: Settings, modality: str, name: str, **model: Any) -> 
 def test_files_become_vectors(tiny: Settings, toys, modality, name) -> None:
     chosen = with_encoder(tiny, modality, name)
     encoder = make_encoder(modality, chosen.inputs, chosen.model)
+    assert type(encoder) is encoder_class(modality, chosen.inputs, chosen.model)
     arrays = encoder.prepare(toys(modality, classes=2, each=3).raw())
     assert len(arrays) == 6
     vectors = encoder(torch.from_numpy(arrays))

@@ -1,30 +1,29 @@
 """Episodes to look at as a figure: a row a class, what it was taught, what it was asked, mistakes ringed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from quickstudy.card.failures import Episode
-from quickstudy.data.media import decode_image
+from quickstudy.kinds.classify.shown.failures import ShownEpisode
+from quickstudy.kinds.pictures import See
 from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
 
 MOST_CLASSES, MOST_TAUGHT, MOST_ASKED = 10, 2, 5  # shown of an episode
-PIXELS = 64  # a side of an image, at most
 CELL = 84  # pixels of a side of an example in the figure, before it is scaled
 PITCH, GAP, ROW, NAME = 1.14, 0.4, 1.42, 2.5  # in widths of an example: to the next, to the queries, a row, names
 ABOVE = 0.85  # the same, for what stands above the first row
 
 
-def draw_episodes(episodes: Sequence[Episode], inputs: Mapping[str, Any], narrow: bool) -> Figure:
-    """Args:
-    episodes: of one modality, image or audio.
-    inputs: how the model hears recordings (config.yaml).
+def draw_episodes(episodes: Sequence[ShownEpisode], see: See, narrow: bool) -> Figure:
+    """Draw episodes side by side, or on a narrow figure one below the other.
+
+    Args:
+        episodes: of one modality, image or audio.
+        see: makes a picture of an example.
     """
     rows = [shown_classes(episode) for episode in episodes]
     height = max(len(shown) for shown in rows) * ROW + ABOVE
@@ -36,7 +35,7 @@ def draw_episodes(episodes: Sequence[Episode], inputs: Mapping[str, Any], narrow
     figure = blank(inches * beside, inches * height / width * down + 0.25 * down)
     panels = figure.subplots(down, beside, squeeze=False).ravel()
     for panel, episode, shown in zip(panels, episodes, rows, strict=False):
-        _draw(panel, episode, shown, columns, inputs)
+        _draw(panel, episode, shown, columns, see)
     for panel in panels:
         panel.set(xlim=(-NAME, sum(columns) * PITCH + GAP - 0.1), ylim=(height - ABOVE, -ABOVE), aspect="equal")
         panel.set_anchor("N")
@@ -44,19 +43,18 @@ def draw_episodes(episodes: Sequence[Episode], inputs: Mapping[str, Any], narrow
     return figure
 
 
-def shown_classes(episode: Episode) -> list[int]:
-    """All, or of many those with most mistakes, in their order."""
+def shown_classes(episode: ShownEpisode) -> list[int]:
+    """Return all, or of many those with most mistakes, in their order."""
     wrong = episode.wrong.sum(1)
     return sorted(np.argsort(-wrong, kind="stable")[:MOST_CLASSES].tolist())
 
 
-def shown_queries(episode: Episode, place: int, most: int) -> list[int]:
-    """Of a class all, or of many the mistakes first, in their order."""
+def shown_queries(episode: ShownEpisode, place: int, most: int) -> list[int]:
+    """Return of a class all, or of many the mistakes first, in their order."""
     return sorted(np.argsort(~episode.wrong[place], kind="stable")[:most].tolist())
 
 
-def _draw(panel: Axes, episode: Episode, shown: list[int], columns: tuple[int, int], inputs: Mapping[str, Any]) -> None:
-    see = _see_image if episode.modality == "image" else _ear(inputs["audio"])
+def _draw(panel: Axes, episode: ShownEpisode, shown: list[int], columns: tuple[int, int], see: See) -> None:
     taught, asked = columns
     title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
     panel.set_title(f"{title}: {episode.answered}", fontsize=9)
@@ -100,38 +98,6 @@ def _paste(canvas: np.ndarray, picture: np.ndarray, x: float, y: float) -> None:
 
 
 def clipped(name: str, most: int) -> str:
-    """The end of a name, which tells classes apart: what comes before a slash is their group."""
+    """Return the end of a name, which tells classes apart: what comes before a slash is their group."""
     name = "".join(c if c.isprintable() else " " for c in name.rpartition("/")[2] or name)
     return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _see_image(data: bytes) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3]: the whole of it, on a square."""
-    image = Image.fromarray(decode_image(data))
-    image.thumbnail((PIXELS, PIXELS), Image.Resampling.BOX)
-    side = max(image.size)
-    square = Image.new(image.mode, (side, side), "black" if image.mode == "L" else "white")
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return np.asarray(square)
-
-
-def _ear(audio: Mapping[str, Any]) -> Any:
-    """File bytes → uint8 [mels, frames, 3], low tones below: the log-mel spectrogram that an audio encoder is given."""
-    from torch import Tensor
-
-    from quickstudy.config import AudioInput
-    from quickstudy.encoders.audio import AudioEncoder
-
-    class Front(AudioEncoder):
-        """The frozen front and no network."""
-
-        def forward(self, arrays: Tensor) -> Tensor:
-            return arrays
-
-    front = Front(AudioInput.model_validate(audio))
-
-    def hear(data: bytes) -> np.ndarray:
-        mels = front.prepare([data])[0, 0, ::-1].astype(np.float32)
-        return np.asarray(colormaps["magma"]((mels - mels.min()) / max(np.ptp(mels), 1e-6), bytes=True))[..., :3]
-
-    return hear

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from quickstudy.data.dataset import MODALITIES
-from quickstudy.report.evidence import Evidence, truth
+from quickstudy.data.dataset import MODALITIES, Modality
+from quickstudy.kinds.classify.shown.failures import truth
+from quickstudy.report.evidence import KindEvidence
 from quickstudy.stats.intervals import mean_interval
 
 BINS = 10
@@ -16,7 +17,7 @@ BINS = 10
 class Calibration:
     """Of the answers of a modality."""
 
-    modality: str
+    modality: Modality
     bins: pd.DataFrame
     """by growing confidence: queries, confidence (mean), accuracy, half (width of its 95% interval)"""
     error: float
@@ -28,11 +29,11 @@ class Calibration:
     nll_half: float
 
 
-def calibrations(evidence: Evidence) -> list[Calibration]:
-    """One for each modality; of no answers, none."""
+def calibrations(evidence: KindEvidence) -> list[Calibration]:
+    """Return one for each modality; of no answers, none."""
     found = []
     for modality in MODALITIES:
-        own = evidence.ours[evidence.ours["modality"] == modality]
+        own = evidence.answered[evidence.answered["modality"] == modality]
         if len(own) == 0:
             continue
         right = [a == truth(way, len(a)) for way, a in zip(own["way"], own["answers"], strict=True)]
@@ -46,11 +47,12 @@ def calibrations(evidence: Evidence) -> list[Calibration]:
 
 
 def reliability(confidence: np.ndarray, hits: np.ndarray, episode: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Accuracy by confidence, in bins of equally many queries (Nguyen and O'Connor 2015, "Posterior calibration and
-    exploratory analysis for natural language processing models", EMNLP, https://arxiv.org/abs/1508.05154).
+    """Return accuracy by confidence, in bins of equally many queries (Nguyen and O'Connor 2015, "Posterior calibration
+    and exploratory analysis for natural language processing models", EMNLP, https://arxiv.org/abs/1508.05154).
 
     Queries of the same confidence are in the same bin, so that there may be fewer bins, of unlike sizes. The queries
     of an episode share its support set: the variance of a bin's accuracy is that of a ratio of totals over episodes.
+    (`sklearn.calibration.calibration_curve` has bins like these, and neither their sizes nor their intervals.)
 
     Args:
         confidence: [n] probability of the class answered. hits: bool [n], whether it was right.
@@ -74,7 +76,7 @@ def reliability(confidence: np.ndarray, hits: np.ndarray, episode: np.ndarray, b
 
 
 def calibration_error(bins: pd.DataFrame) -> float:
-    """Mean distance between confidence and accuracy over the bins, each weighed by its queries: the expected
+    """Return the mean distance between confidence and accuracy over the bins, each weighed by its queries: the expected
     calibration error (Guo et al. 2017, "On calibration of modern neural networks", ICML,
     https://arxiv.org/abs/1706.04599)."""
     return float(np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["queries"]))

@@ -1,13 +1,18 @@
-"""Where it fails: classes that it takes for one another, and episodes to look at."""
+"""Where it fails: classes that it takes for one another, and the episodes to look at with their examples."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from quickstudy.data.dataset import MODALITIES, read_dataset
-from quickstudy.report.evidence import Evidence, truth
+from quickstudy.data.dataset import Modality
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.extremes import Extreme, typical_and_worst
+
+
+def truth(way: int, queries: int) -> np.ndarray:
+    """Return int64 [queries]: the class of each query of an episode, class by class."""
+    return np.repeat(np.arange(way), queries // way)
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,9 @@ class Confusion:
     """queries of the true class in episodes that held the other one too: so often it could have been"""
 
 
-def confusions(evidence: Evidence, suite: str, most: int = 3) -> list[Confusion]:
-    """The confusions of a suite that happened most often, over all its episodes; of as many, by name."""
-    own = evidence.ours[evidence.ours["suite"] == suite]
+def confusions(evidence: KindEvidence, suite: str, most: int = 3) -> list[Confusion]:
+    """Return the confusions of a suite that happened most often, over all its episodes; of as many, by name."""
+    own = evidence.answered[evidence.answered["suite"] == suite]
     cells = []  # of each number of shots, the classes of its episodes [E, N] and which class each query got [E, N·Q]
     for (_, way), part in own.groupby(["shot", "way"], sort=True):
         labels = evidence.datasets[part["dataset"].iloc[0]].class_index
@@ -46,14 +51,13 @@ def confusions(evidence: Evidence, suite: str, most: int = 3) -> list[Confusion]
 
 
 @dataclass(frozen=True)
-class Episode:
-    """One to look at."""
+class ShownEpisode:
+    """An episode to look at, with its examples."""
 
-    why: str
-    """typical or worst"""
+    why: Literal["typical", "worst"]
     suite: str
     dataset: str
-    modality: str
+    modality: Modality
     number: int
     classes: list[str]
     support: np.ndarray
@@ -69,39 +73,37 @@ class Episode:
 
     @property
     def wrong(self) -> np.ndarray:
-        """bool [N, Q]"""
+        """Return bool [N, Q]: which queries were answered by another class."""
         return self.answers != np.arange(len(self.classes))[:, None]
 
     @property
     def answered(self) -> str:
-        """ "18 of 25 right" """
+        """Return "18 of 25 right"."""
         return f"{self.wrong.size - self.wrong.sum()} of {self.wrong.size} right"
 
 
-def episodes_to_look_at(evidence: Evidence) -> list[list[Episode]]:
-    """For each modality that made mistakes, of its weakest suite at the fewest shots: the episode whose error is
-    nearest to the median of those with mistakes, and the worst; of equals the first."""
-    found = []
-    for modality in MODALITIES:
-        own = evidence.ours[evidence.ours["modality"] == modality]
-        own = own[own["shot"] == own["shot"].min()]
-        if len(own) == 0 or own["accuracy"].min() == 1:
-            continue
-        suite = own.groupby("suite", sort=False)["accuracy"].mean().idxmin()
-        own = own[(own["suite"] == suite) & (own["accuracy"] < 1)].sort_values("episode", ignore_index=True)
-        typical = (own["accuracy"] - own["accuracy"].median()).abs().idxmin()
-        worst = own["accuracy"].idxmin()
-        chosen = {typical: "typical", worst: "worst"} if typical != worst else {worst: "worst"}
-        found.append([_episode(evidence, own.loc[i], why) for i, why in chosen.items()])
-    return found
+def episodes_to_look_at(evidence: KindEvidence) -> list[list[ShownEpisode]]:
+    """Return those of `typical_and_worst`, with their examples."""
+    return [[_shown(evidence, one) for one in chosen] for chosen in typical_and_worst(evidence)]
 
 
-def _episode(evidence: Evidence, row: pd.Series, why: str) -> Episode:
-    dataset = read_dataset(evidence.data / row["dataset"])
+def _shown(evidence: KindEvidence, one: Extreme) -> ShownEpisode:
+    row = one.row
+    dataset = evidence.datasets[row["dataset"]]
     support, query, answers = (np.reshape(row[name], (row["way"], -1)) for name in ("support", "query", "answers"))
     classes = [dataset.classes[i] for i in dataset.class_index[support[:, 0]]]
-    taught, asked = ([dataset.raw(rows) for rows in part] for part in (support, query))
-    number = int(row["episode"])
-    return Episode(
-        why, row["suite"], dataset.name, dataset.modality, number, classes, support, query, answers, taught, asked
+    examples = iter(dataset.raw(np.concatenate([support.ravel(), query.ravel()])))  # read at once
+    taught, asked = ([[next(examples) for _ in rows] for rows in part] for part in (support, query))
+    return ShownEpisode(
+        one.why,
+        row["suite"],
+        dataset.name,
+        dataset.modality,
+        int(row["episode"]),
+        classes,
+        support,
+        query,
+        answers,
+        taught,
+        asked,
     )

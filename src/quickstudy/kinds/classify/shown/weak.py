@@ -1,0 +1,135 @@
+"""Calibration and failures in words and tables."""
+
+from collections.abc import Sequence
+
+from quickstudy.kinds.classify.shown.calibration import BINS, Calibration
+from quickstudy.kinds.classify.shown.episodes import shown_classes, shown_queries
+from quickstudy.kinds.classify.shown.failures import Confusion, ShownEpisode, confusions, episodes_to_look_at
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.words import Chapter, Markdown, bullets, figure, listed, percent, plain, rows, shots
+from quickstudy.stats.intervals import OURS
+
+ALTERNATIVE = "How often answers are right by the probability they were given with, for each modality"
+MOST_LETTERS = 180  # of a text that is shown
+ASKED = 2  # texts a class that are shown
+
+
+def calibration(kind: str, found: Sequence[Calibration]) -> Chapter:
+    """Return what its probabilities are worth."""
+    body = [
+        [one.modality, f"{100 * one.error:.1f}", percent(one.confidence), percent(one.accuracy), _nats(one)]
+        for one in found
+    ]
+    said = []
+    for one in found:
+        over = one.confidence - one.accuracy
+        how = "too sure of itself" if over > 0 else "too careful"
+        said.append(f"{how} with {one.modality} by {abs(100 * over):.1f} points")
+    return Chapter(
+        "Calibration",
+        [
+            Markdown(
+                f"Over all its answers it is {listed(said)}: the mean of the probabilities that it gives its answers, "
+                "less how often they are right."
+            ),
+            rows(["modality", "ECE", "says, %", "right, %", "nll"], body, "lrrrr"),
+            Markdown(
+                "ECE, the expected calibration error in points, is the mean distance between the probability that it "
+                "gives its answer and how often such answers are right (Guo et al. 2017, "
+                f"https://arxiv.org/abs/1706.04599), here over {BINS} bins of equally many answers (Nguyen and "
+                "O'Connor 2015, https://arxiv.org/abs/1508.05154); answers of the same probability share a bin. nll is "
+                "the mean negative log likelihood of the true class in nats, ± half its 95% interval over episodes. "
+                "All shots and suites of a modality count alike. The figure's bands are 95% intervals, often narrower "
+                "than its lines."
+            ),
+            figure(kind, "calibration", ALTERNATIVE),
+        ],
+    )
+
+
+def _nats(one: Calibration) -> str:
+    return f"{one.nll:.3f}" + (f" ± {one.nll_half:.3f}" if one.nll_half == one.nll_half else "")
+
+
+def failures(evidence: KindEvidence) -> Chapter:
+    """Return the suites from the weakest on, what each takes for what, and the episodes to look at."""
+    order = {suite: evidence.rows(suite, OURS)["score"].mean() for suite in evidence.suites}
+    items = []
+    for suite in sorted(order, key=order.__getitem__):
+        own = evidence.rows(suite, OURS)
+        wrong = listed(percent(1 - score) for score in own["score"])
+        taken = [_taken(one) for one in confusions(evidence, suite)]
+        at = listed(int(shot) for shot in own["shot"])
+        what = f"{wrong} % wrong with {at} example{'s' if at != '1' else ''} a class"
+        items.append(Markdown(f"**{plain(suite)}**: {what}. {'; '.join(taken) or 'No class was taken for another'}."))
+    parts = [
+        Markdown(
+            "Suites from the weakest on, and the three confusions of each that happened most often, over all shots. "
+            "*a → b: 3 of 10*: of 10 questions about a in tasks that held b too, 3 were answered by b."
+        ),
+        bullets(items),
+        Markdown(
+            f"The episodes below are of the weakest suite of each modality at {shots(evidence.shots[0])}: the one "
+            "whose error is nearest to the median of those with mistakes, and the worst one; of equals the first."
+        ),
+    ]
+    for episodes in episodes_to_look_at(evidence):
+        modality = episodes[0].modality
+        parts.append(_told(episodes))
+        if modality == "text":
+            parts += [part for episode in episodes for part in _texts(episode)]
+        else:
+            parts.append(figure(evidence.kind, f"episodes_{modality}", _alternative(episodes)))
+    return Chapter("Where it fails", parts)
+
+
+def _taken(one: Confusion) -> str:
+    share = f"{one.times:,} of {one.asked:,} ({100 * one.times / one.asked:.0f} %)"
+    return f"{plain(one.true)} → {plain(one.given)}: {share}"
+
+
+def _told(episodes: Sequence[ShownEpisode]) -> Markdown:
+    """Return where episodes come from, as a caption."""
+    first = episodes[0]
+    numbers = listed(f"{episode.number} ({episode.why}, {episode.answered})" for episode in episodes)
+    many = "s" if len(episodes) > 1 else ""
+    text = f"**{first.modality.capitalize()}**: {plain(first.suite)}, episode{many} {numbers}."
+    left = [episode for episode in episodes if len(shown_classes(episode)) < len(episode.classes)]
+    return Markdown(text + (" Of their classes, those with most mistakes." if left else ""))
+
+
+def _alternative(episodes: Sequence[ShownEpisode]) -> str:
+    """Return what a picture of episodes shows, for those who do not see it."""
+    told = []
+    for episode in episodes:
+        wrong = [
+            f"{episode.classes[n]} taken for {episode.classes[episode.answers[n, q]]}"
+            for n, q in zip(*episode.wrong.nonzero(), strict=True)
+        ]
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        told.append(f"{episode.why}: {episode.answered}, {', '.join(wrong[:4])}{more}")
+    what = {"image": "Images", "audio": "Log-mel spectrograms of recordings"}[episodes[0].modality]
+    return f"{what} of an episode, what was taught and what was asked, mistakes ringed. {'; '.join(told)}"
+
+
+def _texts(episode: ShownEpisode) -> list[Markdown]:
+    """Return an episode of texts as a list: what was taught of each class, what was asked, what it answered."""
+    items = []
+    for place in shown_classes(episode):
+        items.append(f"- **{plain(episode.classes[place])}**: {_clipped(episode.taught[place][0])}")
+        for query in shown_queries(episode, place, ASKED):
+            given = episode.classes[episode.answers[place, query]]
+            mark = f"✗ *{plain(given)}*:" if episode.wrong[place, query] else "✓"
+            items.append(f"  - {mark} {_clipped(episode.asked[place][query])}")
+    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
+    return [
+        Markdown(
+            f"{title}, {episode.answered}; of each class one example that was taught and {ASKED} questions, mistakes "
+            "first; ✓ right, ✗ answered by another class."
+        ),
+        Markdown("\n".join(items)),
+    ]
+
+
+def _clipped(text: str) -> Markdown:
+    return plain(text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…")

@@ -1,0 +1,132 @@
+"""What the card says of classification, and of no other kind."""
+
+import pandas as pd
+
+from quickstudy.kinds.classify.shown import weak
+from quickstudy.kinds.classify.shown.calibration import calibrations
+from quickstudy.kinds.classify.shown.figures import figures
+from quickstudy.report.evidence import KindEvidence, Method
+from quickstudy.report.shown import Shown, Size
+from quickstudy.report.words import Chapter, Markdown, counts, examples, percent
+
+METHODS = {
+    "logreg_encoder": Method(
+        "LogReg, encoder", "logistic regression on the encoder before meta-training", family="encoder"
+    ),
+    "centroid_encoder": Method(
+        "centroid, encoder", "nearest centroid on the encoder before meta-training", family="encoder"
+    ),
+    "logreg_raw": Method("LogReg, raw", "logistic regression on raw features", family="raw"),
+    "centroid_raw": Method("centroid, raw", "nearest centroid on raw features", family="raw"),
+    "scratch": Method("from scratch", "the same network trained from scratch", family="scratch"),
+}
+"""The baselines, in the order of their columns."""
+
+NOVELTIES = {
+    "classes": ("New classes", "The kind of data is known from meta-training; these classes are not."),
+    "dataset": ("New dataset", "Nothing of the dataset was in meta-training."),
+    "domain": ("New domain", "The classes are new, and so is where the examples come from: a voice, say, never heard."),
+}
+"""By what is new to the model: the heading and what it means."""
+
+GOOD_FOR = (
+    "Many small classification problems with few labelled examples each: which team a ticket belongs to, which defect "
+    "a photo shows, which word was said. Each becomes a task that the same model learns in a moment. Where a problem "
+    "has thousands of labelled examples, a model of its own will be better."
+)
+
+LIMITS = (
+    "A task with more classes than the tasks here is harder, one with fewer is easier.",
+    "Every question here belongs to one of its task's classes, and the likeliest class counts: how well it tells what "
+    "belongs to none was not measured here.",
+)
+
+USE = Markdown("""On the command line, with `CLASS/file` folders, a .zip, or a table with the columns text and label:
+
+```sh
+quickstudy adapt SUPPORT --task NAME --shots 5   # learns the task, keeps it in a small file
+quickstudy predict --task NAME QUERIES --json answers.json
+quickstudy evaluate SOURCE --way 5 --shot 5      # judges it on your own data
+```
+
+In Python, support set and queries in one call (images and recordings as base64 of their files):
+
+```python
+import mlflow, pandas as pd
+
+mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/quickstudy@champion")
+task = {
+    "modality": "text",
+    "support": [
+        {"input": "The council approved the new budget on Tuesday.", "label": "news"},
+        {"input": "I finally tried that sourdough recipe, what a mess.", "label": "blog"},
+    ],
+    "queries": ["The minister will resign at the end of the month."],
+}
+print(model.predict(pd.DataFrame([task]))["labels"][0])
+```""")
+
+
+def headline(evidence: KindEvidence) -> list[tuple[str, str]]:
+    """Return what the card begins with: a number of examples, and the mean accuracy with so many."""
+    means = evidence.own.groupby("shot")["score"].mean()
+    return [(f"{examples(int(shot))} a class", f"{percent(mean)} %") for shot, mean in means.items()]
+
+
+def size(rows: pd.DataFrame) -> Size:
+    """Return how many classes the tasks of some rows have."""
+    way = counts(rows["way"])
+    return Size("classes", way, f"with {way} classes each", f"{way}-way")
+
+
+def chance(row: pd.Series) -> float:
+    """Return the accuracy of guessing, in tasks of a row of the evaluation's table."""
+    return 1 / row["way"]
+
+
+def not_for(evidence: KindEvidence) -> list[str]:
+    """Return what the model is not for."""
+    seen = "their calibration was not measured"
+    if not evidence.answered.empty:
+        seen = "see how far from it they are under Calibration"
+    return [
+        Markdown(
+            "noticing without fail that an example belongs to no class: by the examples that a task keeps, the service "
+            "and `quickstudy predict` call *unknown* what looks like none of its classes, at the price of about "
+            "`serve.false_alarm` (params.yaml) of what does belong to one; the fewer the examples, the less is called "
+            "so, and with one example a class nothing is"
+        ),
+        f"probabilities taken at their word: {seen}",
+        "finding, counting or outlining things, or writing text: it classifies whole examples",
+    ]
+
+
+def chapters(evidence: KindEvidence) -> list[Chapter]:
+    """Return calibration and failures; none where the evaluation did not keep its answers."""
+    if evidence.answered.empty:
+        return []
+    return [weak.calibration(evidence.kind, calibrations(evidence)), weak.failures(evidence)]
+
+
+SHOWN = Shown(
+    title="Classification",
+    task="a classification task",
+    score="accuracy",
+    per="a class",
+    methods=METHODS,
+    novelties=NOVELTIES,
+    headline=headline,
+    size=size,
+    chance=chance,
+    good_for=GOOD_FOR,
+    not_for=not_for,
+    chapters=chapters,
+    figures=figures,
+    limits=LIMITS,
+    raw="pixels, log-mel frames, or TF-IDF of words and word pairs",
+    learns="reads a task's examples and corrects the classes' prototypes",
+    mixed="modalities, ways and shots",
+    validation="5-way 1-shot",
+    use=USE,
+)
