@@ -108,15 +108,15 @@ def test_all_cells_answer_the_same_meta_validation_episodes(run: Run, datasets, 
     episodes = pd.read_parquet("build/compare/episodes.parquet")
     assert episodes.groupby("cell").size().to_dict() == dict.fromkeys(cells, 2 * 2 * 6)
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
-    by_suite = episodes.groupby(["cell", "modality", "shot"])["accuracy"].mean()
+    by_suite = episodes.groupby(["cell", "modality", "shot"])["score"].mean()
     assert set(table.index) == set(cells)
     assert episodes.groupby("cell")["adapt_ms"].count().to_dict() == dict.fromkeys(cells, 2 * 2 * 1)
     for cell in cells:
-        assert table.loc[cell, "accuracy"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
+        assert table.loc[cell, "score"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
         assert table.loc[cell, "train_seconds"] > 0 and table.loc[cell, "adapt_ms"] > 0
     wide, narrow = table.loc["adapt with model.width=8", "parameters"], table.loc["adapt", "parameters"]
     assert wide > narrow > table.loc["protonet", "parameters"]
-    assert (table["difference"] < 1e-12).all() and table["accuracy"].is_monotonic_decreasing
+    assert (table["difference"] < 1e-12).all() and table["score"].is_monotonic_decreasing
     assert " is best (" in out.splitlines()[-2] and "params.yaml" in out.splitlines()[-2]
 
 
@@ -140,8 +140,11 @@ def test_what_is_finished_is_neither_trained_nor_judged_again(run: Run, steps: l
 
 def models() -> dict[str, str]:
     """The learner of every trained cell and what its weights are."""
-    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
-    return {load_model(folder).shape.learner: weights_digest(folder) for folder in folders}
+    return {load_model(path, "classify").shape.learner: weights_digest(path, "classify") for path in folders()}
+
+
+def folders() -> list[Path]:
+    return [path.parents[1] for path in Path(".cache/compare").rglob("classify/model.safetensors")]
 
 
 def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch, tmp_path) -> None:
@@ -179,8 +182,8 @@ def test_judging_that_was_stopped_goes_on(run: Run, steps: list[int], judged, mo
 
 def test_a_cell_is_trained_as_the_stage_trains(run: Run) -> None:
     assert run("compare", "--learner", "adapt")[0] == 0
-    assert run("meta_train")[0] == 0
-    assert models() == {"adapt": weights_digest(Path("build/model"))}
+    assert run("tasks")[0] == run("meta_train")[0] == 0
+    assert models() == {"adapt": weights_digest(Path("build/model"), "classify")}
 
 
 def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +199,7 @@ def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.Mo
     told = "model.learner: cannot be served by | this encoder"
     assert code == 0 and f"protonet is left out: {told}" in err and f"protonet failed: {told}" in out
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
-    assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "accuracy"])
+    assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "score"])
     assert pd.isna(table.loc["adapt", "failure"]) and "adapt reaches " in out
     assert "protonet failed: model.learner: cannot be served by \\| this encoder" in Path(
         "build/compare/compare.md"
@@ -229,8 +232,7 @@ def test_each_seed_is_a_training_of_its_own_on_the_same_tasks(run: Run, judged, 
     (_, first), _, (_, second), _ = judged
     assert sides(datasets, first) == {"test"}
     assert all(torch.equal(a.episodes.query, b.episodes.query) for a, b in zip(first, second, strict=True))
-    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
-    assert len({weights_digest(folder) for folder in folders}) == len(folders) == 2
+    assert len({weights_digest(folder, "classify") for folder in folders()}) == len(folders()) == 2
     episodes = pd.read_parquet("build/compare/episodes.parquet")
     assert episodes.groupby("seed").size().to_dict() == {0: 24, 1: 24}
     row = pd.read_csv("build/compare/table.csv").iloc[0]
@@ -264,11 +266,11 @@ def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
     damaged = next(path for path in Path(".cache/compare").rglob("model.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-8])
     code, out, err = run(*BOTH)
-    assert code == 0 and "is damaged" in err and f"{damaged.parents[1]}: " in err and "Delete the folder" in err
+    assert code == 0 and "is damaged" in err and f"{damaged.parents[2]}: " in err and "Delete the folder" in err
     assert len(steps) == 12 and "failed: " in out
     for judgement in Path(".cache/compare").rglob("judged-*"):  # of these a damaged one is only made anew
         judgement.write_bytes(b"PAR1")
-    for path in damaged.parents[1].rglob("*.*"):
+    for path in damaged.parents[2].rglob("*.*"):
         path.unlink()
     code, out, err = run(*BOTH)
     assert code == 0 and err == "" and "failed" not in out and len(steps) == 18
@@ -277,7 +279,7 @@ def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
 @pytest.mark.parametrize(("width", "last"), [(60, "adapts in"), (80, "image"), (200, "memory")])
 def test_a_narrow_terminal_shows_what_matters_most(width: int, last: str) -> None:
     row = {"cell": "incontext with model.encoders.image=resnet12", "difference": -0.01, "difference_ci95": 0.02}
-    row |= {f"{what}{m}": 0.5 for what in ("accuracy", "ci95") for m in ("", "_audio", "_image", "_text")}
+    row |= {f"{what}{m}": 0.5 for what in ("score", "ci95") for m in ("", "_audio", "_image", "_text")}
     row |= {"adapt_ms": 20.0, "train_seconds": 100.0, "parameters": 10**6, "peak_mib": 900.0, "failure": ""}
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(_shown(pd.DataFrame([row]), row["cell"], "title", console))
