@@ -6,18 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from rich.console import Console
 
-import quickstudy.evaluation.answers
 import quickstudy.model.metamodel
+import quickstudy.pipeline.compare
 from quickstudy.cli.compare import _shown
-from quickstudy.data.dataset import Dataset, write_dataset
+from quickstudy.data.dataset import Dataset, DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.model.store import load_model, part_digest, weights_digest
+from quickstudy.pipeline.judging import judging_files
 from quickstudy.tasks.frozen import FrozenEpisodes
 from quickstudy.training import loop
 
@@ -64,13 +66,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[FrozenEpisodes]]]:
     """What `evaluate` was asked: the learner and the episodes."""
     calls: list[tuple[str, list[FrozenEpisodes]]] = []
-    real = quickstudy.evaluation.answers.evaluate
+    real = quickstudy.pipeline.compare.evaluate
 
     def spy(model, subjects, frozen, *rest):
         calls.append((model.shape.learner, list(frozen)))
         return real(model, subjects, frozen, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", spy)
     return calls
 
 
@@ -140,11 +142,8 @@ def test_what_is_finished_is_neither_trained_nor_judged_again(run: Run, steps: l
 
 def models() -> dict[str, str]:
     """The learner of every trained cell and what its weights are."""
-    return {load_model(path, "classify").shape.learner: weights_digest(path, "classify") for path in folders()}
-
-
-def folders() -> list[Path]:
-    return [path.parents[1] for path in Path(".cache/compare").rglob("classify/model.safetensors")]
+    folders = [path.parents[1] for path in Path(".cache/compare").rglob("model.safetensors")]
+    return {load_model(folder, "classify").shape.learner: weights_digest(folder, "classify") for folder in folders}
 
 
 def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch, tmp_path) -> None:
@@ -166,16 +165,16 @@ def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged,
 
 
 def test_judging_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch) -> None:
-    spy = quickstudy.evaluation.answers.evaluate
+    spy = quickstudy.pipeline.compare.evaluate
 
     def stop(model, subjects, *rest):
         if "sounds" in subjects:
             raise KeyboardInterrupt
         return spy(model, subjects, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", stop)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", stop)
     assert run(*BOTH)[0] == 130 and len(judged) == 1
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", spy)
     assert run(*BOTH)[0] == 0 and len(steps) == 2 * 6
     assert [frozen[0].suite for _, frozen in judged] == ["pictures", "sounds", "pictures", "sounds"]
 
@@ -232,7 +231,8 @@ def test_each_seed_is_a_training_of_its_own_on_the_same_tasks(run: Run, judged, 
     (_, first), _, (_, second), _ = judged
     assert sides(datasets, first) == {"test"}
     assert all(torch.equal(a.episodes.query, b.episodes.query) for a, b in zip(first, second, strict=True))
-    assert len({weights_digest(folder, "classify") for folder in folders()}) == len(folders()) == 2
+    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
+    assert len({part_digest(folder) for folder in folders}) == len(folders) == 2
     episodes = pd.read_parquet("build/compare/episodes.parquet")
     assert episodes.groupby("seed").size().to_dict() == {0: 24, 1: 24}
     row = pd.read_csv("build/compare/table.csv").iloc[0]
@@ -274,6 +274,51 @@ def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
         path.unlink()
     code, out, err = run(*BOTH)
     assert code == 0 and err == "" and "failed" not in out and len(steps) == 18
+
+
+def test_learners_are_compared_on_the_datasets_of_a_kind(run: Run, judged, toys) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["kinds"] = {"classify": {}, "tag": {"train": {"steps": 3}}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert "data: there is no dataset of kind tag. Import one: quickstudy data import" in refused(
+        run, "compare", "--kind", "tag"
+    )
+    assert "Did you mean tag?" in refused(run, "compare", "--kind", "tags")
+    plain = toys("image", classes=12, each=6)
+    tags = [[name, "often"] if i % 2 else [name] for i, name in enumerate(plain.column("label"))]
+    table = make_table("image", plain.raw(np.arange(len(plain))), tags, plain.column("group"), kind="tag")
+    write_dataset(Path("data"), DatasetInfo(name="marks", modality="image", kind="tag", meta_split=PINS), table)
+    code, out, err = run(*BOTH, "--kind", "tag")
+    assert (code, err) == (0, "") and "Micro F1 on meta-validation tasks" in out
+    assert {block.dataset for _, frozen in judged for block in frozen} == {"marks"}
+    page = Path("build/compare/compare.md").read_text(encoding="utf-8")
+    assert "trained for 3 steps" in page and "Micro F1 in percent" in page
+    if "set " in out.splitlines()[-2]:
+        assert "under kinds.tag in params.yaml" in out.splitlines()[-2]
+    episodes = pd.read_parquet("build/compare/episodes.parquet")
+    table = pd.read_csv("build/compare/table.csv").set_index("cell")
+    by_shot = episodes.groupby(["cell", "shot"])["score"].mean()
+    assert {"macro_f1", "nll"} <= set(episodes.columns)
+    assert all(table.loc[cell, "score"] == pytest.approx(by_shot[cell].mean(), abs=1e-5) for cell in table.index)
+
+
+def test_what_was_judged_by_other_code_is_judged_anew(run: Run, steps: list[int], judged, monkeypatch) -> None:
+    assert run("compare", "--learner", "protonet")[0] == 0 and len(judged) == 2
+    monkeypatch.setattr(quickstudy.pipeline.compare, "judging_code", lambda kind: f"edited {kind}")
+    assert run("compare", "--learner", "protonet")[0] == 0 and len(judged) == 4 and len(steps) == 6
+
+
+def test_the_code_that_judges_is_what_the_stage_depends_on() -> None:
+    source = Path(quickstudy.pipeline.compare.__file__).parents[2]
+    stage = yaml.safe_load((source.parent / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]["do"]
+    others = ("data", "pipeline", "stats")  # arrays are known by their digest; the rest comes after the answers
+    for kind in ("classify", "tag"):
+        covered = set(judging_files(kind))
+        for place in [source.parent / dep.replace("${key}", kind) for dep in stage["deps"] if dep.startswith("src")]:
+            if place.relative_to(source).parts[1] not in others:
+                assert covered.issuperset(place.glob("*.py") if place.is_dir() else [place]), place
+        other = {"classify": "tag", "tag": "classify"}[kind]
+        assert not any(path.parent.name == other for path in covered)
 
 
 @pytest.mark.parametrize(("width", "last"), [(60, "adapts in"), (80, "image"), (200, "memory")])

@@ -98,7 +98,9 @@ def test_new_classes_of_the_same_kind_are_no_drift(run: Run, write) -> None:
     assert one["p"] > 0.05 and one["auc"] < 0.75
     (against,) = one["against"]
     assert [test["kind"] for test in against["tests"]] == ["class"] and against["tests"][0]["shared"] == 0
-    assert result["model_sha256"] == weights_digest(Path("model"), "classify") and result["policy"]["significance"] == 0.05
+    assert (
+        result["model_sha256"] == weights_digest(Path("model"), "classify") and result["policy"]["significance"] == 0.05
+    )
 
 
 def test_more_of_the_same_classes_are_no_drift(run: Run, write) -> None:

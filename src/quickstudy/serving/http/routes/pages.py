@@ -1,4 +1,4 @@
-"""The pages at / and /docs: files without a framework, which ask this service alone.
+"""The page at /docs, and what all pages are made of: files without a framework, which ask this service alone.
 
 FastAPI's own /docs has a browser fetch its scripts from elsewhere. A package with Swagger's files is a third party too,
 and would need a policy that lets inline scripts run.
@@ -6,8 +6,9 @@ and would need a policy that lets inline scripts run.
 
 from importlib.resources import files
 
-from fastapi import Response
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Response
+
+from quickstudy.serving.http.refusals import found
 
 ASSETS = {
     "page.css": "text/css",
@@ -22,22 +23,26 @@ POLICY = (
 )
 HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "cache-control": "no-cache"}
 
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    """Show the routes, to be tried."""
+    return page("docs")
+
+
+@router.get("/page/{name}")
+async def asset(name: str) -> Response:
+    """Give a file that pages ask for."""
+    return _sent(name, found(ASSETS.get(name), "there is no such page"))
+
 
 def page(name: str) -> Response:
+    """Return a page of `serving/page`."""
     return _sent(f"{name}.html", "text/html")
 
 
-def asset(name: str) -> Response:
-    """What a page is made of.
-
-    Raises:
-        HTTPException: 404, there is no such file.
-    """
-    if name not in ASSETS:
-        raise HTTPException(404, "there is no such page")
-    return _sent(name, ASSETS[name])
-
-
-def _sent(file: str, kind: str) -> Response:
+def _sent(file: str, media_type: str) -> Response:
     data = (files("quickstudy.serving") / "page" / file).read_bytes()
-    return Response(data, media_type=kind, headers=HEADERS)
+    return Response(data, media_type=media_type, headers=HEADERS)
