@@ -23,7 +23,7 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.pipeline.arrays import read_arrays, set_threads
 from quickstudy.pipeline.inputs import open_datasets
-from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, TASKS
+from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, NO_PART, TASKS
 from quickstudy.system.atomic import write_json
 from quickstudy.system.processes import stream
 from quickstudy.system.progress import asking, read_event, say, showing_progress
@@ -111,7 +111,7 @@ def _nothing(kind: str) -> None:
     """Say in the stage's outputs that there is no part for a kind."""
     why = f"no dataset of kind {kind}"
     for folder, files in (
-        (MODEL, {"none.json": {"why": why}}),
+        (MODEL, {NO_PART: {"why": why}}),
         (META_TRAIN, {"metrics.json": {}, "training.json": {}}),
     ):
         (folder / kind).mkdir(parents=True, exist_ok=True)

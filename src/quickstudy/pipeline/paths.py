@@ -7,6 +7,8 @@ TASKS, MODEL, META_TRAIN = Path("build/tasks"), Path("build/model"), Path("build
 EVALUATE, CARD = Path("build/evaluate"), Path("build/card")
 LIVE = CACHE / "live.jsonl"
 """A line for each step of the training that runs, or ran last."""
+NO_PART = "none.json"
+"""In the folder of a model's part: why there is none, where the project has no dataset of the kind."""
 GATE = CACHE / "gate"
 
 
