@@ -5,6 +5,9 @@ export const kind = {
   hint: "such as: billing",
   optional: false,
   field: "label",
+  right: "Not right? Say the class, an old one or a new one",
+  curve: "Accuracy as it learns",
+  unknown: true, // a query may be of none of the classes
   nothing: "Nothing yet. It takes two classes, with an example each.",
   wait: "Once two classes are taught, the answer comes here.",
   missing: "teach two classes first, with an example each",

@@ -5,6 +5,9 @@ export const kind = {
   hint: "such as: billing, delivery",
   optional: true,
   field: "labels",
+  right: "Not right? Say its tags, with commas between",
+  curve: "F1 as it learns",
+  unknown: false, // a query may have no tag
   nothing: "Nothing yet. It takes a tag that some examples have and others have not.",
   wait: "Once there is a tag that some examples have and others have not, the answer comes here.",
   missing: "teach first: a tag that some examples have and others have not",

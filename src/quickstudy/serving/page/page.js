@@ -234,6 +234,8 @@ function start(modality, name, of = state.kind) {
     button.setAttribute("aria-pressed", String(button.dataset.kind === state.kind));
   }
   $("label-word").textContent = kind().word;
+  $("right-word").textContent = kind().right;
+  $("curve-word").textContent = kind().curve;
   for (const field of [$("label"), $("right-label")]) field.required = !kind().optional;
   $("label").placeholder = kind().hint;
   $("answer").replaceChildren(element("p", { class: "quiet" }, kind().wait));
@@ -356,7 +358,7 @@ function showAnswer(answer, threshold) {
     element("span", { class: "quiet" }, one.likeness.toFixed(2)), element("strong", {}, kind().shown(one[kind().field])),
     content(state.shown.get(one.example) ?? one.input, kind().shown(one[kind().field]))));
   $("answer").replaceChildren(verdict, ...ranked.map(([name, share]) => bar(name, share, percent(share))),
-    element("h3", {}, "How unlike all examples"), ...far,
+    ...(kind().unknown ? [element("h3", {}, "How unlike all examples"), ...far] : []),
     element("h3", {}, "Nearest examples"), element("ul", { class: "near" }, ...near));
   $("correct").hidden = false;
 }
