@@ -12,6 +12,16 @@ NO_PART = "none.json"
 GATE = CACHE / "gate"
 
 
+def folder_of(stage: Path, kind: str) -> Path:
+    """Return where a stage writes for a kind, and make it. The files beside it, which the stage wrote before there were
+    kinds, go: nobody reads them, and they would be taken for part of what was built."""
+    for former in stage.glob("[!.]*"):
+        if former.is_file():
+            former.unlink(missing_ok=True)
+    (stage / kind).mkdir(parents=True, exist_ok=True)
+    return stage / kind
+
+
 def gate_folder(challenger: int, champion: int | None) -> Path:
     """Return where the gate leaves verdict.json, the answers of both (challenger.parquet, champion.parquet) and, of the
     model in build/, a card with both."""
