@@ -102,12 +102,13 @@ TELL = """
 import json as _json, os as _os, time as _time
 from flows import telling as _telling
 _tell = _telling.tell
-def _note(**event):
-    if "state" in event:
+def _note(event, **what):
+    if event in ("start", "done"):
         with open({path!r}, "a") as file:
             machine = "gpu" if _os.environ["HOME"].endswith("gpu-home") else "home"
-            file.write(_json.dumps({{"at": _time.time(), "machine": machine, **event}}, default=str) + "\\n")
-    _tell(**event)
+            told = {{"at": _time.time(), "machine": machine, "state": event, **what}}
+            file.write(_json.dumps(told, default=str) + "\\n")
+    _tell(event, **what)
 _telling.tell = _note
 """
 """Added to the flows of the toy project: each step's begin and end into a file, to the millisecond."""

@@ -24,9 +24,7 @@ from tests.toy.project import TOY, add_flows, make_project
 from tests.toy.stack import Stack
 
 RESULT = Path(__file__).parent / "results/orchestration.json"
-REGISTER = (
-    "from flows import steps; from pathlib import Path; from quickstudy import registry; registry.register(Path.cwd())"
-)
+REGISTER = "import flows; from pathlib import Path; from quickstudy import registry; registry.register(Path.cwd())"
 
 
 def by_hand(folder: Path, number: int, training: float) -> float:

@@ -97,9 +97,10 @@ def ours(workload: str, device: str) -> Step:
     from quickstudy.config import load_settings
     from quickstudy.encoders.blocks import ConvBlock, ConvBlocks, Modulation
     from quickstudy.encoders.image import ImageEncoder
+    from quickstudy.kinds.task import TaskBatch
     from quickstudy.learners.anil import Anil
     from quickstudy.learners.maml import Maml
-    from quickstudy.model.metamodel import MetaModel, TaskBatch
+    from quickstudy.model.metamodel import MetaModel
 
     class Conv4(ImageEncoder):
         def __init__(self) -> None:
@@ -137,15 +138,15 @@ def ours(workload: str, device: str) -> Step:
         trained = [*encoder.parameters(), own.log_tau, *own.linear.parameters()]
     model.to(device).train()
     adam = torch.optim.Adam(trained, LEARNING_RATE)
-    answers = targets(QUERY, device)
+    taught, answers = targets(SHOT, device), targets(QUERY, device)
 
     def step(support: Tensor, query: Tensor) -> float:
         adam.zero_grad()
         total = torch.zeros((), device=device)
         for i in range(TASKS):
-            task = TaskBatch("image", support[i : i + 1], query[i : i + 1], WAY)
+            task = TaskBatch("image", support[i : i + 1], query[i : i + 1], WAY, taught[None], answers[None])
             if workload == "protonet":
-                state = model.adapt("image", task.support, targets(SHOT, device)[None], WAY)
+                state = model.adapt("image", task.support, task.support_targets, WAY)
                 logits = model.score("image", state, task.query)
             else:
                 logits = model([task])[0]

@@ -59,7 +59,7 @@ def deploy(root: Path) -> None:
 
 
 def _with_schedules(path: Path, settings: Settings) -> dict[str, Any]:
-    """What prefect.yaml says, with the schedules and limits of params.yaml in it."""
+    """Return what prefect.yaml says, with the schedules and limits of params.yaml in it."""
     runs = settings.runs
     if runs.schedule is not None:
         try:
@@ -95,7 +95,7 @@ def _make_pools() -> None:
 
 
 def _mark_the_dead() -> None:
-    """Automations: a run whose process or machine is gone says nothing any more, and is marked as crashed."""
+    """Let Prefect mark as crashed, by automations, a run that says nothing any more: its process or machine is gone."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")
     heartbeat = "prefect.flow-run.heartbeat"
     _automate(

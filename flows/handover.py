@@ -165,7 +165,7 @@ def _follow(client: SyncPrefectClient, run_id: Any, pool: str, step: str) -> Flo
 
 
 def _queue(client: SyncPrefectClient, pool: str, run: FlowRun) -> str:
-    """What a run that has not begun waits for."""
+    """Say what a run that has not begun waits for."""
     online = [worker for worker in client.read_workers_for_work_pool(pool) if worker.status == "ONLINE"]
     if not online:
         return f"waits for a worker: none of the pool {pool} is online now (quickstudy worker {pool})"

@@ -27,7 +27,7 @@ from quickstudy.versions import dvc, stale
     retry_condition_fn=process.a_retry_can_help,
 )
 def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
-    """The data, and what the stages before have made."""
+    """Bring the data, and what the stages before have made."""
     with telling.step(None, "inputs") as done:
         listen = telling.listener("inputs")
         dvc.set_data(root, data)
@@ -46,7 +46,7 @@ def fetch(root: Path, stages: tuple[str, ...], data: str) -> None:
     retry_condition_fn=process.a_retry_can_help,
 )
 def send(root: Path, stage: str) -> None:
-    """What was trained, into the DVC remote."""
+    """Bring what was trained into the DVC remote."""
     with telling.step(None, "outputs"):
         dvc.push_outputs(root, [stage], telling.listener("outputs"))
 
@@ -84,5 +84,5 @@ def alone_on_the_gpu() -> Iterator[None]:
     server apart; this those of two servers, and what a crash of the server has left at work."""
     name = f"quickstudy-gpu-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all').replace(',', '-')}.lock"
     waits = "another run uses the GPU of this machine; this one waits for it"
-    with process.alone(Path(tempfile.gettempdir()) / name, lambda: get_run_logger().info(waits)):
+    with process.holding(Path(tempfile.gettempdir()) / name, lambda: get_run_logger().info(waits)):
         yield

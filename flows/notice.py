@@ -30,7 +30,7 @@ UNTOLD = ("data", "choose", "record", "worktree", "inputs", "outputs")
 
 @contextlib.contextmanager
 def of_run(root: Path, always: bool = True) -> Iterator[None]:
-    """While the body runs, take note of its steps; then tell, however it ends.
+    """Take note of the steps while the body runs; then tell, however it ends.
 
     Args:
         always: tell also of a run that found nothing to do.
@@ -53,7 +53,7 @@ def of_run(root: Path, always: bool = True) -> Iterator[None]:
 
 
 def sentence(done: Sequence[dict[str, Any]], failure: BaseException | None = None) -> str:
-    """The run in one sentence: what ran, what came of it."""
+    """Return the run in one sentence: what ran, what came of it."""
     parts = []
     last = {row["step"]: row for row in done}
     if (data := last.get("data")) and data["outcome"] == "ran":

@@ -33,8 +33,8 @@ POLL_SECONDS = 1.0
 
 
 def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database, a full
-    disk, here or where another run trains, a move of aliases that another run began."""
+    """Return whether the failure may pass: a busy workspace, a killed stage, a remote out of reach, a locked database,
+    a full disk, here or where another run trains, a move of aliases that another run began."""
     try:
         state.result()
     except (Busy, RemoteFailed, registry.Unreachable, registry.Moving):
@@ -47,7 +47,7 @@ def a_retry_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> b
 
 
 def project_of(folder: str | None) -> Path:
-    """The project that a flow works in: the folder it was given, or the one around the current folder.
+    """Return the project that a flow works in: the folder it was given, or the one around the current folder.
 
     Raises:
         QuickstudyError: there is none, or no workspace could be made for this run (quickstudy.runs.workspaces).
@@ -84,7 +84,7 @@ def only_run(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+def holding(path: Path, busy: Callable[[], None]) -> Iterator[None]:
     """Hold a lock. Where another process has it, call ``busy``, which may raise, and wait."""
     lock = FileLock(path, poll_interval=POLL_SECONDS)
     try:

@@ -14,7 +14,7 @@ from prefect import flow
 from flows import notice, process, promotion_steps
 from quickstudy import registry
 from quickstudy.config import load_settings
-from quickstudy.registry.ledger import Entry
+from quickstudy.registry.ledger import LedgerEntry
 
 
 @flow(name="promote", persist_result=False)
@@ -25,7 +25,7 @@ def promote(
     ask: bool = False,
     against: int | None = None,
     project: str | None = None,
-) -> Entry | None:
+) -> LedgerEntry | None:
     """Make a version the champion where the gate says PROMOTE, or a person does.
 
     Args:
@@ -61,7 +61,7 @@ def promote(
 
 
 @flow(name="rollback", persist_result=False)
-def rollback(reason: str = "", against: int | None = None, project: str | None = None) -> Entry:
+def rollback(reason: str = "", against: int | None = None, project: str | None = None) -> LedgerEntry:
     """Make the version that was champion before the champion again.
 
     Raises:

@@ -21,9 +21,9 @@ from flows.process import a_retry_can_help, call
 from flows.telling import listener, step, tell
 from quickstudy import registry
 from quickstudy.errors import GATE_CODES, QuickstudyError
-from quickstudy.evaluation.gate import Rule
+from quickstudy.evaluation.rules import Rule
 from quickstudy.pipeline.paths import gate_folder
-from quickstudy.registry.ledger import Entry
+from quickstudy.registry.ledger import LedgerEntry
 from quickstudy.runs import workspaces
 
 GATE = ("quickstudy", "gate")
@@ -42,7 +42,7 @@ UNTIL_TAKEN_FOR_DEAD = [20.0, 45.0]
     retry_condition_fn=a_retry_can_help,
 )
 def register(root: Path) -> Any:
-    """The model and its evaluation into MLflow, once."""
+    """Bring the model and its evaluation into MLflow, once."""
     with step(root, "register") as done, registry.reachable(root):
         registration = registry.register(root)
         done.update(
@@ -62,7 +62,7 @@ def register(root: Path) -> Any:
 
 @task(name="choose", task_run_name="choose", cache_policy=NO_CACHE)
 def choose(root: Path, verb: Any, name: str, against: int | None) -> registry.Plan:
-    """Which version shall take the place of which champion; it is there and whole."""
+    """Choose which version shall take the place of which champion, and check that it is there and whole."""
     with step(root, "choose") as done:
         plan = registry.plan(root, verb, name)
         plan = plan if against is None else replace(plan, champion=against)
@@ -157,7 +157,7 @@ def ask_person(plan: registry.Plan, verdict: dict[str, Any], hours: float) -> De
 
 
 def moving_again_can_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether another process is moving aliases or was killed at it, or MLflow's server has gone meanwhile."""
+    """Return whether another process is moving aliases or was killed at it, or MLflow's server has gone meanwhile."""
     try:
         state.result()
     except (registry.Moving, registry.Unreachable):
@@ -176,8 +176,8 @@ def moving_again_can_help(task: Task[..., Any], run: TaskRun, state: State[Any])
     retry_delay_seconds=UNTIL_TAKEN_FOR_DEAD,
     retry_condition_fn=moving_again_can_help,
 )
-def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
-    """The aliases and the ledger."""
+def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> LedgerEntry:
+    """Move the aliases, and write that into the ledger."""
     with step(root, "move") as done, registry.reachable(root):
         # The server may have died after it had done what the first try asked for.
         entry = registry.moved(root, plan) if runtime.task_run.run_count > 1 else None
@@ -194,16 +194,16 @@ def move(root: Path, plan: registry.Plan, reason: str, evidence: Any) -> Entry:
     return entry
 
 
-def move_and_notify(root: Path, plan: registry.Plan, reason: str, evidence: Any, blocks: Sequence[str]) -> Entry:
-    """Both, as two tasks."""
-    entry: Entry = move(root, plan, reason, evidence)
+def move_and_notify(root: Path, plan: registry.Plan, reason: str, evidence: Any, blocks: Sequence[str]) -> LedgerEntry:
+    """Do both, as two tasks."""
+    entry: LedgerEntry = move(root, plan, reason, evidence)
     if blocks:
         notify(blocks, entry)
     return entry
 
 
 @task(name="notify", task_run_name="notify", cache_policy=NO_CACHE)
-def notify(blocks: Sequence[str], entry: Entry) -> None:
+def notify(blocks: Sequence[str], entry: LedgerEntry) -> None:
     """Tell Prefect's notification blocks of a move. What is moved stays moved, whoever cannot be reached."""
     moves = ", ".join(str(move) for move in entry.moves)
     for name in blocks:

@@ -149,7 +149,7 @@ def restart(client: SyncPrefectClient, times: int) -> Any:
 
 
 def waiting(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
-    """Runs of a deployment that are at work, or are due and wait for their turn."""
+    """Return the runs of a deployment that are at work, or are due and wait for their turn."""
     found = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
         flow_run_filter=FlowRunFilter(

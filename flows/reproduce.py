@@ -19,7 +19,7 @@ from flows import notice, process, telling
 from quickstudy.config import load_settings
 from quickstudy.lineage import rebuild
 from quickstudy.lineage import recipe as recipes
-from quickstudy.lineage import verdict as verdicts
+from quickstudy.lineage import reproduction as reproductions
 from quickstudy.system.progress import read_event
 from quickstudy.versions import stale
 
@@ -28,7 +28,7 @@ from quickstudy.versions import stale
 # same step of a run would take, and is not remembered.
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
 def read(root: Path, uri: str) -> recipes.Recipe:
-    """What was recorded of the model."""
+    """Read what was recorded of the model."""
     with telling.step(None, "record") as done:
         recipe = recipes.read(root, uri)
         done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
@@ -36,13 +36,13 @@ def read(root: Path, uri: str) -> recipes.Recipe:
 
 
 @task(name="worktree", task_run_name="worktree", cache_policy=NO_CACHE)
-def prepare(root: Path, recipe: recipes.Recipe) -> tuple[Path, recipes.Source]:
-    """The code of its commit, with its patch, and where its data can come from."""
+def prepare(root: Path, recipe: recipes.Recipe) -> tuple[Path, recipes.DataOrigin]:
+    """Bring back the code of its commit, with its patch, and find where its data can come from."""
     with telling.step(None, "worktree") as done:
-        project, source = recipes.prepare(root, recipe)
+        project, data_from = recipes.prepare(root, recipe)
         rebuild.check_code(project, recipe)
         done["note"] = f"commit {recipe.commit[:10]}{' with the recorded patch' if recipe.patch else ''}"
-    return project, source
+    return project, data_from
 
 
 @task(
@@ -53,18 +53,20 @@ def prepare(root: Path, recipe: recipes.Recipe) -> tuple[Path, recipes.Source]:
     retry_delay_seconds=10,
     retry_condition_fn=process.a_retry_can_help,
 )
-def fetch(project: Path, recipe: recipes.Recipe, source: recipes.Source) -> str:
-    """Its data."""
+def fetch(project: Path, recipe: recipes.Recipe, data_from: recipes.DataOrigin) -> str:
+    """Bring its data into the worktree."""
     with telling.step(None, "data") as done:
         listen = telling.listener("data")
-        rebuild.fetch_data(project, recipe, source, lambda line: listen(line) if read_event(line) else None)
-        done["note"] = f"version {recipe.data[:8]}, {source if source.startswith('built') else f'from {source}'}"
+        rebuild.fetch_data(project, recipe, data_from, lambda line: listen(line) if read_event(line) else None)
+        done["note"] = (
+            f"version {recipe.data[:8]}, {data_from if data_from.startswith('built') else f'from {data_from}'}"
+        )
     return recipe.data
 
 
 @task(cache_policy=NO_CACHE)
 def build(project: Path, recipe: recipes.Recipe, stage: stale.Stage) -> str | None:
-    """A stage of its dvc.yaml, run anew. How it failed, where it did."""
+    """Run a stage of its dvc.yaml anew. Return how it failed, where it did."""
     with telling.step(None, stage.name) as done:
         failure = rebuild.build(project, recipe, stage, telling.listener(stage.name))
         done["note"] = failure or ""
@@ -73,33 +75,38 @@ def build(project: Path, recipe: recipes.Recipe, stage: stale.Stage) -> str | No
 
 @task(name="verdict", task_run_name="verdict", cache_policy=NO_CACHE)
 def judge(
-    root: Path, project: Path, recipe: recipes.Recipe, source: recipes.Source, failure: str | None, started: float
-) -> verdicts.Verdict:
-    """Is it the same?"""
+    root: Path,
+    project: Path,
+    recipe: recipes.Recipe,
+    data_from: recipes.DataOrigin,
+    failure: str | None,
+    started: float,
+) -> reproductions.Reproduction:
+    """Say whether it is the same, and keep that."""
     with telling.step(None, "verdict") as done:
         report = telling.reporter("verdict")
-        verdict = verdicts.judge(
+        found = reproductions.judge(
             root,
             project,
             recipe,
-            source,
+            data_from,
             load_settings(root / "params.yaml").reproduce,
             failure,
             started,
             lambda done, total: report({"event": "progress", "what": "answers", "done": done, "total": total}),
         )
-        done.update(note=f"{verdict.answer}: {verdict.why}", answer=verdict.answer, run_id=verdict.run_id)
-    listed = "".join(f"\n- {line}" for line in (*verdict.where, *verdict.environment, *verdict.notes))
+        done.update(note=f"{found.answer}: {found.why}", answer=found.answer, run_id=found.run_id)
+    listed = "".join(f"\n- {line}" for line in (*found.where, *found.environment, *found.notes))
     create_markdown_artifact(
-        f"**{verdict.answer}**: `{verdict.uri}` built again at commit `{verdict.commit}`; {verdict.why}.\n{listed}",
+        f"**{found.answer}**: `{found.uri}` built again at commit `{found.commit}`; {found.why}.\n{listed}",
         key="reproduce",
         description="Whether the rebuilt model is the registered one",
     )
-    return verdict
+    return found
 
 
 @flow(name="reproduce", persist_result=False)
-def reproduce(uri: str, project: str | None = None) -> verdicts.Verdict:
+def reproduce(uri: str, project: str | None = None) -> reproductions.Reproduction:
     """Build a model again, in a worktree of its commit.
 
     Args:
@@ -115,8 +122,8 @@ def reproduce(uri: str, project: str | None = None) -> verdicts.Verdict:
         read_state = read(root, uri, return_state=True)
         recipe = read_state.result()
         prepared = prepare(root, recipe, return_state=True, wait_for=[read_state])
-        worktree, source = prepared.result()
-        last: State[Any] = fetch(worktree, recipe, source, return_state=True, wait_for=[prepared])
+        worktree, data_from = prepared.result()
+        last: State[Any] = fetch(worktree, recipe, data_from, return_state=True, wait_for=[prepared])
         last.result()
         failure: str | None = None
         for stage in recipes.needed(worktree):
@@ -126,10 +133,10 @@ def reproduce(uri: str, project: str | None = None) -> verdicts.Verdict:
             if failure:
                 get_run_logger().warning("%s", failure)
                 break
-        verdict: verdicts.Verdict = judge(
-            root, worktree, recipe, source, failure, started, return_state=True, wait_for=[last]
+        found: reproductions.Reproduction = judge(
+            root, worktree, recipe, data_from, failure, started, return_state=True, wait_for=[last]
         ).result()
-    return verdict
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

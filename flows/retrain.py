@@ -39,7 +39,7 @@ def retrain(
     train_on: Literal["gpu", "here"] | None = None,
     kind: str | None = None,
 ) -> Registration | None:
-    """Everything from the data to a registered model and the gate's word on it; what is up to date is skipped.
+    """Do everything from the data to a registered model and the gate's word on it; what is up to date is skipped.
 
     Args:
         project: its folder; by default the one around the current folder.
@@ -143,12 +143,12 @@ def only_retraining(second: Literal["wait", "skip"]) -> Iterator[None]:
             )
         get_run_logger().info("another retraining is at work; this one waits for it")
 
-    with process.alone(Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock", busy):
+    with process.holding(Path(os.environ[workspaces.HOME]) / ".cache" / "retrain.lock", busy):
         yield
 
 
 def known_data(root: Path) -> str | None:
-    """The version of the data that the worker's clone has, where it can be had; its data/ is where new data arrives."""
+    """Return the version of the data that the worker's clone has, where it can be had: there new data arrives."""
     home = os.environ.get(workspaces.HOME)
     version = dvc.data_hash(Path(home)) if home else None
     if not version or dvc.in_cache(root, version):

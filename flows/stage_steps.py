@@ -25,7 +25,7 @@ from quickstudy.versions.command import MustRun
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=a_retry_can_help)
 def bring_up_to_date(root: Path, stage: stale.Stage) -> Any:
-    """`dvc repro` of one stage. A stage that is up to date ends in the state Cached.
+    """Bring one stage up to date by `dvc repro`. One that is so already ends in the state Cached.
 
     Returns:
         "ran", "up to date" or "restored" (from DVC's run cache).
@@ -41,7 +41,7 @@ def bring_up_to_date(root: Path, stage: stale.Stage) -> Any:
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=BACKOFF, retry_condition_fn=a_retry_can_help)
 def train_elsewhere(root: Path, stage: stale.Stage, beside: Sequence[stale.Stage] = ()) -> Any:
-    """The stage by a worker of the pool gpu, unless DVC knows what comes out; then what came out, from there.
+    """Have a worker of the pool gpu run the stage, unless DVC knows what comes out, and bring that here.
 
     Args:
         beside: other trainings that can begin now, on whichever workers there are.
@@ -86,7 +86,7 @@ def _must_run(root: Path, stage: stale.Stage, pull: bool) -> bool:
 
 
 def show(root: Path, stage: stale.Stage) -> None:
-    """An artifact in Prefect's UI with what a stage made: its text, its table or its numbers, the first there is."""
+    """Make an artifact in Prefect's UI of what a stage made: its text, its table or its numbers, the first there is."""
     key = re.sub(r"[_@]", "-", stage.name).lower()
     places = [root / out for out in stage.outs]
     folders = list(dict.fromkeys(place if place.is_dir() else place.parent for place in places if place.exists()))

@@ -33,7 +33,7 @@ DRIFT = ("quickstudy", "drift", "--json")
 
 @flow(name="watch", persist_result=False)
 def watch(project: str | None = None) -> str | None:
-    """One look.
+    """Look once for what is to be done, and start it.
 
     Args:
         project: its folder; by default the one around the current folder.
@@ -64,7 +64,7 @@ def watch(project: str | None = None) -> str | None:
 
 @task(name="inbox", task_run_name="inbox", cache_policy=NO_CACHE)
 def take_deliveries(root: Path) -> list[dict[str, Any]]:
-    """What is in the inbox into the datasets; what is bad, aside."""
+    """Take what is in the inbox into the datasets; put what is bad aside."""
     path = root / ".cache" / "taken.json"
     with telling.step(None, "inbox") as done:
         process.call(root, "inbox", [*TAKE, str(path)], telling.listener("inbox"))
@@ -91,7 +91,8 @@ def _name(delivery: dict[str, Any]) -> str:
 
 
 def look(root: Path, now: str) -> str | None:
-    """Give data/ a version; None where it does not look like ``now`` any more, or another DVC command holds it."""
+    """Give data/ a version and return it; None where it does not look like ``now`` any more, or another DVC command
+    holds it."""
     try:
         version = dvc.add_data(root)
     except command.Busy as busy:
@@ -101,7 +102,7 @@ def look(root: Path, now: str) -> str | None:
 
 
 def started_with(client: SyncPrefectClient, version: str) -> bool:
-    """Whether a retraining was started with this version of the data, by whomever."""
+    """Return whether a retraining was started with this version of the data, by whomever."""
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[_tag(version)])),
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[_retrain(client).id])),

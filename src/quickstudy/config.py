@@ -179,7 +179,7 @@ Block = Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
 
 
 class Gate(Section):
-    accuracy: Literal["superior", "non-inferior"]
+    score: Literal["superior", "non-inferior"]
     margin: Margin
     dataset_margin: Margin
     dataset_margins: dict[str, Margin]

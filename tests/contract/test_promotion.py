@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from quickstudy import registry
+from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.evaluation.gate import Contender, Evidence, judge_kinds
+from quickstudy.evaluation.rules import Rule
 from quickstudy.registry import promotions
 from quickstudy.registry.ledger import Move
+from tests.toy.project import REPOSITORY
 
 
 def client(root: Path) -> Any:
@@ -81,6 +87,41 @@ def test_a_promotion_moves_the_aliases_and_says_who_when_and_why(three: Path) ->
     registry.promote(three, 1, against=3, why="it is slow", verb="rollback")
     assert registry.aliases(three) == {"champion": 1, "previous": 3}
     assert [line.verb for line in registry.read_ledger(three).entries.values()] == ["promote"] * 2 + ["rollback"] * 2
+
+
+def answered(kind: str, score: float) -> pd.DataFrame:
+    """Episodes of eight datasets of a kind."""
+    places = [(f"{kind} {d}", i) for d in range(8) for i in range(20)]
+    frame = pd.DataFrame(places, columns=["dataset", "episode"]).assign(method="quickstudy", shot=5, way=5, query=5)
+    spread = np.random.default_rng(0).normal(0, 0.01, len(frame))
+    return frame.assign(suite=frame["dataset"], score=score + spread, nll=1 - score, adapt_ms=10.0)
+
+
+def test_a_verdict_on_many_kinds_is_kept_whole_with_the_move(three: Path, tmp_path: Path) -> None:
+    evidence = []
+    for kind, gain in {"tag": 0.05, **{f"kind {i}": 0.0 for i in range(7)}}.items():
+        sides = [
+            Contender(f"version {n}", answered(kind, score), {}, ["text"], 2, 6.0, "data", kind)
+            for n, score in ((1, 0.8), (3, 0.8 + gain))
+        ]
+        baseline = answered(kind, 0.5).assign(method="logreg_raw")
+        evidence.append(Evidence(sides[1], sides[0], baseline, {}, "data", kind, kind, "micro F1"))
+    verdict = judge_kinds(evidence, load_settings(REPOSITORY / "params.yaml").gate)
+    record = json.loads(json.dumps(verdict.record()))
+    assert verdict.answer == "PROMOTE" and "in tag +5.0 points of micro F1 over version 1" in verdict.sentence
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    (folder / "verdict.json").write_text(json.dumps(record))
+    registry.log_gate(three, 3, 1, verdict.answer, folder)
+    registry.promote(three, 3, against=1, why=verdict.sentence, evidence=record)
+    entry = registry.read_ledger(three).at("champion", "9999")
+    assert entry is not None and entry.evidence == record and entry.why == verdict.sentence
+    assert entry.evidence["kinds"] == {"tag": "PROMOTE", **{f"kind {i}": "HOLD" for i in range(7)}}
+    assert tuple(Rule.of(rule) for rule in entry.evidence["rules"]) == verdict.rules
+    found = registry.version(three, "3")
+    assert found.tags["gate"] == "PROMOTE"
+    kept = client(three).download_artifacts(found.run_id, "gate/verdict.json", str(tmp_path))
+    assert json.loads(Path(kept).read_text()) == record
 
 
 def test_whoever_asks_again_is_told_what_is_done(three: Path) -> None:

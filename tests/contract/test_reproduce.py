@@ -14,8 +14,8 @@ from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.lineage import rebuild as rebuild_
 from quickstudy.lineage import recipe as recipes
-from quickstudy.lineage import verdict
-from quickstudy.lineage.verdict import Verdict
+from quickstudy.lineage import reproduction
+from quickstudy.lineage.reproduction import Reproduction
 from quickstudy.versions import dvc as versions
 from quickstudy.versions import git as git_
 from quickstudy.versions import worktree
@@ -74,7 +74,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "a project"
 
 
-def rebuild(root: Path, uri: str = "1") -> Verdict:
+def rebuild(root: Path, uri: str = "1") -> Reproduction:
     """What the flow does."""
     with recipes.alone(root):
         recipe = recipes.read(root, uri)
@@ -84,7 +84,7 @@ def rebuild(root: Path, uri: str = "1") -> Verdict:
         failure = None
         for stage in recipes.needed(project):
             failure = failure or rebuild_.build(project, recipe, stage, lambda line: None)
-        return verdict.judge(root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure)
+        return reproduction.judge(root, project, recipe, source, load_settings(root / "params.yaml").reproduce, failure)
 
 
 def refused(root: Path, match: str, uri: str = "1") -> None:
@@ -111,7 +111,7 @@ def test_a_version_is_built_again_bit_for_bit_and_nothing_else_changes(root: Pat
     assert found.rebuilt_weights == found.recorded_weights and found.uri == "models:/quickstudy/1"
     assert working_copy(root) == before and git(root, "count-objects", "-v") == objects
     assert git(root, "worktree", "list").count("\n") == 1
-    assert verdict.read_verdict(root, found.run_id) == found
+    assert reproduction.read_reproduction(root, found.run_id) == found
     kept = root / found.folder / "build/model/model.safetensors"
     assert kept.read_bytes() == (root / "build/model/model.safetensors").read_bytes()
     # By the same run and by its alias it is the same model.

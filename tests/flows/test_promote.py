@@ -110,7 +110,7 @@ def test_promote_roll_back_and_read_about_it(
     code, out, _ = answer(root, "diff", "previous", "1")
     rows = [" ".join(row.split()) for row in out.splitlines()]
     assert code == 0 and rows[0] == "version 2 @previous version 1 @champion difference"
-    assert "seed 1 0" in rows and "words_domain.5-shot 97.0 ± 1.0 % 95.0 % -2.0 points" in rows
+    assert "seed 1 0" in rows and "classify/words_domain.5-shot 97.0 ± 1.0 % 95.0 % -2.0 points" in rows
 
     run = registry.version(root, "2").run_id
     code, out, err = answer(root, "diff", "1", "2", "--json")

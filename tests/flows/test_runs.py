@@ -22,11 +22,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION
 from prefect.states import AwaitingRetry, Crashed, Running, Scheduled, Suspended
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.runs import SUMMARY, Overview, Source, details, open_source, overview
+from quickstudy.runs import SUMMARY, Overview, RunRecords, details, open_records, overview
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
-Sources = Callable[[], tuple[Source, Source]]
+Sources = Callable[[], tuple[RunRecords, RunRecords]]
 STEPS = [
     {"step": "data", "outcome": "ran", "seconds": 2.5, "note": "version 1a2b"},
     {"step": "tasks", "outcome": "up to date", "seconds": 0.1, "note": ""},
@@ -44,11 +44,11 @@ def variables(by: str) -> dict[str, str]:
 def both(monkeypatch: pytest.MonkeyPatch) -> Sources:
     """Opens the server and the file beneath it."""
 
-    def opened(by: str) -> Source:
+    def opened(by: str) -> RunRecords:
         with monkeypatch.context() as patch:
             for name, value in variables(by).items():
                 patch.setenv(name, value)
-            return open_source()
+            return open_records()
 
     return lambda: (opened("server"), opened("file"))
 

@@ -2,6 +2,7 @@
 the training killed in the middle of it."""
 
 import copy
+import hashlib
 import io
 import json
 import os
@@ -39,7 +40,7 @@ def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def run(root: Path, *stages: str) -> None:
     for stage in stages:
-        process = start(root, stage)
+        process = start(root, stage, "--kind", "classify")
         out, err = process.communicate()
         assert process.returncode == 0, (stage, out, err)
 
@@ -112,19 +113,30 @@ def files(root: Path, *folders: str) -> dict[str, bytes]:
 
 
 TRAINED = ("tasks", "model", "meta_train")
+EPISODES = "build/tasks/classify/episodes.parquet"
 
 
 def test_the_run_does_what_it_is_there_for(first: Path) -> None:
     made = files(first, *TRAINED, "evaluate")
-    assert {"build/model/model.safetensors", "build/tasks/episodes.parquet", "build/evaluate/table.csv"} <= set(made)
-    curve = pd.read_csv(first / "build/meta_train/curve.csv")
+    assert {"build/model/classify/model.safetensors", EPISODES, "build/evaluate/classify/table.csv"} <= set(made)
+    curve = pd.read_csv(first / "build/meta_train/classify/curve.csv")
     assert curve["step"].tolist() == [25, 50, 75, STEPS] and curve["loss"].iloc[-1] < curve["loss"].iloc[0]
-    lineage = json.loads(made["build/model/lineage.json"])
+    lineage = json.loads(made["build/model/classify/lineage.json"])
     assert lineage["trained_on"] == {"some-audio": ["g0", "g1"], "some-image": ["g0", "g1"]}
-    episodes = pd.read_parquet(first / "build/tasks/episodes.parquet")
+    episodes = pd.read_parquet(first / EPISODES)
     assert len(episodes) == 2 * 2 * 6
     for column in ("support", "query"):  # row r is of class r // 6, which is of group r // 6 % 4
         assert {row // 6 % 4 for rows in episodes[column] for row in rows} == {2}
+
+
+def test_what_is_drawn_and_learned_is_what_it_has_always_been(first: Path) -> None:
+    """The rows of the frozen episodes to the last, and of the training what another processor would find too."""
+    episodes = pd.read_parquet(first / EPISODES)
+    drawn = np.concatenate([rows for column in ("support", "query") for rows in episodes[column]])
+    digest = hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()
+    assert digest == "a147ef315a43aeb46246b6d9c9ad46f1906f1f65f6b0b69d104058da4fae377a"
+    curve = pd.read_csv(first / "build/meta_train/classify/curve.csv")
+    assert curve["loss"].tolist() == pytest.approx([1.24441, 0.98131, 0.93820, 0.85127], rel=0.01)
 
 
 def test_a_second_project_ends_with_the_same_bytes(first: Path, tmp_path: Path, params: dict[str, Any]) -> None:
@@ -132,7 +144,7 @@ def test_a_second_project_ends_with_the_same_bytes(first: Path, tmp_path: Path, 
     run(second, "tasks", "meta_train", "evaluate")
     ours, theirs = (files(root, *TRAINED) for root in (first, second))
     assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
-    one, two = (pd.read_parquet(root / "build/evaluate/episodes.parquet") for root in (first, second))
+    one, two = (pd.read_parquet(root / "build/evaluate/classify/episodes.parquet") for root in (first, second))
     pd.testing.assert_frame_equal(one.drop(columns="adapt_ms"), two.drop(columns="adapt_ms"))  # times differ
 
 
@@ -168,15 +180,24 @@ def test_two_processes_that_were_killed_end_as_two_that_were_not(
     params = copy.deepcopy(params)
     params["train"]["processes"] = 2
     whole, killed = (lay_out(tmp_path / name, params) for name in ("whole", "killed"))
+    for root in (whole, killed):
+        shutil.copytree(first / "build/tasks", root / "build/tasks")
     kill_in_training(killed)
     for root in (whole, killed):
         run(root, "meta_train")
     ours, theirs = (files(root, "model", "meta_train") for root in (whole, killed))
     assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
-    curve, alone = (pd.read_csv(root / "build/meta_train/curve.csv") for root in (whole, first))
+    curve, alone = (pd.read_csv(root / "build/meta_train/classify/curve.csv") for root in (whole, first))
     assert curve["step"].tolist() == alone["step"].tolist()
     # Each process norms its own tasks' batch, so that the weights are not those of one process; the learning is alike.
     assert abs(curve["loss"].iloc[-1] - alone["loss"].iloc[-1]) < 0.3 * alone["loss"].iloc[-1]
+
+
+def test_a_training_before_the_tasks_is_one_line(tmp_path: Path, params: dict[str, Any]) -> None:
+    process = start(lay_out(tmp_path / "early", params), "meta_train")
+    _, err = process.communicate()
+    said = "quickstudy: build/tasks/classify/data.json: not found. `quickstudy tasks` writes it"
+    assert (process.returncode, err.strip()) == (2, said)
 
 
 def test_more_processes_than_tasks_is_one_line(tmp_path: Path, params: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from quickstudy.kinds.classify.baselines import fit_and_score, raw_features, score_episodes, span_coordinates
+from quickstudy.evaluation.features import raw_features
+from quickstudy.kinds.classify.baselines import fit_and_score, score_episodes
+from quickstudy.kinds.linear import span_coordinates
 
 
 def problem(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,7 +61,7 @@ def test_scores_are_those_of_plain_scikit_learn(case: str) -> None:
     answers = np.repeat(np.arange(4), 25)
     features = np.concatenate([support, query])
     n = len(support)
-    episode = (np.arange(n).reshape(4, -1), np.arange(n, n + 100).reshape(4, 25))
+    episode = (np.arange(n), np.arange(n, n + 100), targets, answers)
     results = score_episodes(csr_matrix(features) if case == "sparse" else features, [episode])
     for kind, model in (("logreg", LogisticRegression()), ("centroid", NearestCentroid())):
         with np.errstate(all="ignore"):
@@ -71,7 +73,8 @@ def test_scores_are_those_of_plain_scikit_learn(case: str) -> None:
 
 def test_examples_that_are_all_alike_are_a_guess_and_no_crash() -> None:
     same = np.ones((14, 6))
-    ((accuracy, _),) = score_episodes(same, [(np.arange(4).reshape(2, 2), np.arange(4, 14).reshape(2, 5))])["logreg"]
+    targets, answers = np.repeat([0, 1], 2), np.repeat([0, 1], 5)
+    ((accuracy, _),) = score_episodes(same, [(np.arange(4), np.arange(4, 14), targets, answers)])["logreg"]
     assert accuracy == 0.5
 
 

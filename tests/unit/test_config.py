@@ -51,7 +51,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("train.steps", ..., "parameter 'train.steps' is missing. Add it"),
     ("splits", ..., "parameter 'splits' is missing. Add it"),
     ("gate", ..., "parameter 'gate' is missing. Add it"),
-    ("gate.accuracy", "better", "gate.accuracy = 'better': input should be 'superior' or 'non-inferior'"),
+    ("gate.score", "better", "gate.score = 'better': input should be 'superior' or 'non-inferior'"),
     ("gate.latency", 0.5, "gate.latency = 0.5"),
     ("gate.dataset_margins", {"words": 2}, "gate.dataset_margins.words = 2"),
 ]

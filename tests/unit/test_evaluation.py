@@ -14,10 +14,12 @@ from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from quickstudy.adaptation.state import adapt, predict
+from quickstudy.adaptation.adapted import answers_of, learn
 from quickstudy.config import Episodes, Evaluate, Settings
 from quickstudy.encoders import make_encoder
-from quickstudy.evaluation.answers import METHODS, Subject, evaluate, summarise, train_from_scratch, write_evaluation
+from quickstudy.evaluation.answers import Subject, evaluate, nothing_to_judge, summarise, write_evaluation
+from quickstudy.evaluation.scratch import train_from_scratch
+from quickstudy.kinds.classify import head
 from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import OURS
@@ -25,6 +27,7 @@ from quickstudy.tasks.frozen import FrozenEpisodes, freeze
 from quickstudy.tasks.suites import Suite
 
 SEED = 3
+METHODS = (OURS, "logreg_encoder", "centroid_encoder", "logreg_raw", "centroid_raw", "scratch")
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def of(frame: pd.DataFrame, block: FrozenEpisodes, method: str) -> pd.DataFrame:
 
 def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, frozen: list[FrozenEpisodes]) -> None:
     assert list(frame.columns) == [
+        "kind",
         "suite",
         "dataset",
         "modality",
@@ -78,7 +82,7 @@ def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, froze
         "query",
         "episode",
         "method",
-        "accuracy",
+        "score",
         "adapt_ms",
         "nll",
         "answers",
@@ -89,30 +93,29 @@ def test_there_is_one_row_for_each_episode_and_method(frame: pd.DataFrame, froze
         for method in METHODS:
             rows = of(frame, block, method)
             assert rows["episode"].tolist() == list(range(2 if method == "scratch" else 8))
-            about = rows[["dataset", "modality", "novelty", "way", "query"]].drop_duplicates()
-            assert about.to_numpy().tolist() == [[block.dataset, block.modality, block.novelty, block.episodes.way, 3]]
+            about = rows[["kind", "dataset", "modality", "novelty", "way", "query"]].drop_duplicates()
+            expected = ["classify", block.dataset, block.modality, block.novelty, block.episodes.way, 3]
+            assert about.to_numpy().tolist() == [expected]
             timed = rows["adapt_ms"].notna().sum()
             assert timed == (2 if method in (OURS, "scratch") else 8)
             for column in ("nll", "answers", "confidences"):
                 assert rows[column].notna().all() if method == OURS else rows[column].isna().all()
-    assert frame["accuracy"].between(0, 1).all() and (frame["adapt_ms"].dropna() > 0).all()
+    assert frame["score"].between(0, 1).all() and (frame["adapt_ms"].dropna() > 0).all()
 
 
-def test_our_accuracy_and_likelihood_are_those_of_adapting_and_asking_one_by_one(
-    frame, model, subjects, frozen
-) -> None:
+def test_our_score_and_likelihood_are_those_of_adapting_and_asking_one_by_one(frame, model, subjects, frozen) -> None:
     seen = []
     for block in frozen:
         dataset = subjects[block.dataset].dataset
-        ours, nll = (of(frame, block, OURS)[column].tolist() for column in ("accuracy", "nll"))
+        ours, nll = (of(frame, block, OURS)[column].tolist() for column in ("score", "nll"))
         for i in range(0, 8, 3):
             support, query = block.episodes.support[i].flatten(), block.episodes.query[i].flatten()
             labels = [dataset.classes[dataset.class_index[row]] for row in support]
-            state = adapt(model, block.modality, dataset.raw(support.numpy()), labels, "")
-            probabilities = predict(model, state, dataset.raw(query.numpy()))
-            answers = [state.classes[n] for n in probabilities.argmax(1)]
+            state = learn(model, block.modality, dataset.raw(support.numpy()), labels, "")
+            found = answers_of(model, state, dataset.raw(query.numpy()))
+            answers, probabilities = found.targets, found.probabilities
             truth = [dataset.classes[dataset.class_index[row]] for row in query]
-            places = [state.classes.index(label) for label in truth]
+            places = [state.names.index(label) for label in truth]
             assert nll[i] == pytest.approx(-np.log(probabilities[range(len(truth)), places]).mean(), rel=1e-4)
             row = of(frame, block, OURS).iloc[i]
             drawn = list(dict.fromkeys(labels))  # an episode numbers its classes as they were drawn
@@ -138,7 +141,7 @@ def test_baselines_are_plain_scikit_learn_on_the_same_episodes(frame, tiny, subj
                 features = encoder(torch.from_numpy(subject.arrays)).numpy().astype(np.float64)
             features /= np.linalg.norm(features, axis=1, keepdims=True)
         for kind, make in (("logreg", partial(LogisticRegression, tol=1e-9)), ("centroid", NearestCentroid)):
-            theirs = of(frame, block, f"{kind}_{what}")["accuracy"].to_numpy()
+            theirs = of(frame, block, f"{kind}_{what}")["score"].to_numpy()
             expected = []
             for support, query in zip(block.episodes.support, block.episodes.query, strict=True):
                 labels = subject.dataset.class_index
@@ -192,10 +195,10 @@ def test_training_from_scratch_learns_a_task_that_can_be_learned(tiny: Settings,
     arrays = torch.from_numpy(encoder.prepare(dataset.raw())).unflatten(0, (3, 12))
     labels = torch.arange(3)
     support, query = arrays[:, :8].flatten(0, 1), arrays[:, 8:].flatten(0, 1)
-    accuracy, milliseconds = train_from_scratch(
-        encoder, 16, support, labels.repeat_interleave(8), query, labels.repeat_interleave(4), 3, 60
-    )
-    assert accuracy >= 0.75 and milliseconds > 0
+    targets = labels.repeat_interleave(8)
+    logits, milliseconds = train_from_scratch(encoder, 16, head.loss, support, targets, query, 3, 60)
+    accuracy = (logits.argmax(-1) == labels.repeat_interleave(4)).double().mean()
+    assert logits.shape == (12, 3) and accuracy >= 0.75 and milliseconds > 0
 
 
 def test_the_summary_is_the_mean_with_students_interval(frame: pd.DataFrame, frozen: list[FrozenEpisodes]) -> None:
@@ -203,12 +206,12 @@ def test_the_summary_is_the_mean_with_students_interval(frame: pd.DataFrame, fro
     assert len(table) == len(frozen) * len(METHODS)
     for row in table.itertuples():
         part = frame[(frame["suite"] == row.suite) & (frame["shot"] == row.shot) & (frame["method"] == row.method)]
-        x = part["accuracy"].to_numpy()
-        assert row.episodes == len(x) and row.accuracy == pytest.approx(x.mean())
+        x = part["score"].to_numpy()
+        assert row.episodes == len(x) and row.score == pytest.approx(x.mean())
         assert row.adapt_ms == part["adapt_ms"].median()
         if x.std() > 0:
             low, high = t.interval(0.95, len(x) - 1, loc=x.mean(), scale=x.std(ddof=1) / len(x) ** 0.5)
-            assert (row.accuracy - row.ci95, row.accuracy + row.ci95) == pytest.approx((low, high))
+            assert (row.score - row.ci95, row.score + row.ci95) == pytest.approx((low, high))
 
 
 def test_what_is_written(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -218,17 +221,29 @@ def test_what_is_written(frame: pd.DataFrame, tmp_path: Path) -> None:
     ours = read[read["method"] == OURS].iloc[0]
     assert (ours["answers"].dtype, ours["confidences"].dtype) == (np.uint16, np.float32)  # small on disk
     table = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert ",".join(table.columns) == "suite,modality,novelty,way,shot,method,episodes,accuracy,ci95,adapt_ms"
+    assert ",".join(table.columns) == "kind,suite,modality,novelty,way,shot,method,episodes,score,ci95,adapt_ms"
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     ours = table[table["method"] == OURS]
     for row in ours.itertuples():
         cell = metrics[row.suite][f"{row.shot}-shot"]
-        assert (cell["accuracy"], cell["episodes"]) == (pytest.approx(row.accuracy), 8)
-    assert metrics["mean_accuracy"] == pytest.approx(ours["accuracy"].mean(), abs=1e-5)
+        assert (cell["score"], cell["episodes"]) == (pytest.approx(row.score), 8)
+    assert metrics["mean_score"] == pytest.approx(ours["score"].mean(), abs=1e-5)
     below = 0
     for row in table[table["method"] != OURS].itertuples():
-        (own,) = ours[(ours["suite"] == row.suite) & (ours["shot"] == row.shot)]["accuracy"]
-        below += own < row.accuracy - row.ci95
+        (own,) = ours[(ours["suite"] == row.suite) & (ours["shot"] == row.shot)]["score"]
+        below += own < row.score - row.ci95
     assert metrics["below_a_baseline"] == below
     shots = pd.read_csv(tmp_path / "out" / "shots.csv")
     assert shots[["suite", "shot"]].to_numpy().tolist() == ours[["suite", "shot"]].to_numpy().tolist()
+
+
+def test_an_evaluation_without_an_episode_is_read_like_any_other(frame: pd.DataFrame, tmp_path: Path) -> None:
+    nothing_to_judge(tmp_path / "none")
+    write_evaluation(tmp_path / "some", frame)
+    none, some = ({path.name for path in (tmp_path / name).iterdir()} for name in ("none", "some"))
+    assert none == some
+    read = pd.read_parquet(tmp_path / "none/episodes.parquet", columns=["dataset", "suite", "shot", "method", "score"])
+    assert (
+        read.empty and pd.read_csv(tmp_path / "none/shots.csv").empty and pd.read_csv(tmp_path / "none/table.csv").empty
+    )
+    assert json.loads((tmp_path / "none/metrics.json").read_text()) == {}

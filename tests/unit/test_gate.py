@@ -1,6 +1,7 @@
 """The gate: what it decides and why, what it refuses, and how often it errs."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from quickstudy.config import Gate, Settings
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation.gate import Contender, Evidence, Rule, answer_of, decide, gains, judge, judge_until_settled
+from quickstudy.evaluation.gate import Contender, Evidence, gained, judge, judge_kinds, judge_until_settled
+from quickstudy.evaluation.rules import Decision, Gains, Rule, decide
+from quickstudy.stats.intervals import Cells, estimate
 
 SUITES = {
     "letters": ["letters"],
@@ -39,7 +42,7 @@ def answered(gain: dict[str, float] | float, seed: int = 1, n: int = N, method: 
                     ms = 10 * own.lognormal(0, 0.05) if i < 5 else np.nan
                     nll = 1 - accuracy[i] + own.normal(0, 0.02)
                     rows.append((suite, dataset, "text", "classes", 5, shot, 5, i, method, accuracy[i], ms, nll))
-    columns = "suite dataset modality novelty way shot query episode method accuracy adapt_ms nll"
+    columns = "suite dataset modality novelty way shot query episode method score adapt_ms nll"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -81,7 +84,7 @@ def test_a_gain_on_every_dataset_is_promoted_with_every_figure(policy: Gate) -> 
     names = ["accuracy", *datasets, "calibration", "latency", "memory", "baseline logreg_raw"]
     assert [rule.name for rule in verdict.rules] == names
     old, new = (c.episodes.set_index(["dataset", "suite", "shot", "episode"]) for c in (made.champion, made.challenger))
-    means = (new["accuracy"] - old["accuracy"]).groupby(level=[0, 1]).mean().groupby(level=0).mean()
+    means = (new["score"] - old["score"]).groupby(level=[0, 1]).mean().groupby(level=0).mean()
     rule = named(verdict.rules, "accuracy")
     assert rule.gain == pytest.approx(means.mean()) and rule.low < rule.gain < rule.high and rule.limit == 0
     for name in SUITES:
@@ -121,10 +124,10 @@ def test_equal_is_held_for_superior_and_promoted_for_non_inferior(policy: Gate) 
     made = evidence(0.0)
     verdict = judge(made, policy)
     assert verdict.answer == "HOLD" and verdict.sentence.startswith("Hold version 7, it is not settled: ")
-    assert judge(made, policy.model_copy(update={"accuracy": "non-inferior"})).answer == "PROMOTE"
+    assert judge(made, policy.model_copy(update={"score": "non-inferior"})).answer == "PROMOTE"
     worse = evidence(-0.015)  # less than any one dataset may lose
     assert judge(worse, policy).answer == "REJECT"
-    assert judge(worse, policy.model_copy(update={"accuracy": "non-inferior"})).answer == "REJECT"
+    assert judge(worse, policy.model_copy(update={"score": "non-inferior"})).answer == "REJECT"
     same = judge(with_challenger(made, episodes=made.champion.episodes), policy)
     assert same.answer == "HOLD" and "the models are as good as equal there" in same.sentence
 
@@ -182,7 +185,225 @@ def test_what_was_not_measured_is_not_passed(policy: Gate) -> None:
         assert any(one["gain"] is None for one in json.loads(json.dumps(verdict.record()))["rules"])
 
 
+# Several kinds of task
+
+
+def of_kind(kind: str, gain: dict[str, float] | float = 0.0, seed: int = 0, **changes: Any) -> Evidence:
+    """Evidence of a kind; the contenders were lucky in another way with each seed."""
+    made = evidence(gain)
+    made = replace(made, kind=kind, score={"classify": "accuracy", "tag": "micro F1"}.get(kind, "score"))
+    if seed:
+        made = with_challenger(made, episodes=answered(gain, 2 + 10 * seed))
+    return replace(made, **changes)
+
+
+def both(tag: Evidence, gain: float = 0.0) -> list[Evidence]:
+    return [of_kind("classify", gain, seed=1), tag]
+
+
+def same(made: Evidence) -> Evidence:
+    """The parts of both have the same bits, and nobody has answered."""
+    assert made.champion is not None and made.challenger is not None
+    nothing = made.challenger.episodes[:0]
+    return replace(
+        made,
+        champion=replace(made.champion, part_digest="bits", episodes=nothing),
+        challenger=replace(made.challenger, part_digest="bits", episodes=nothing),
+        baselines=made.baselines[:0],
+    )
+
+
+def state_of(rules: tuple[Rule, ...]) -> dict[str, str]:
+    return {rule.name: rule.state for rule in rules}
+
+
+def test_one_kind_that_gains_is_enough_where_the_others_lose_nothing(policy: Gate) -> None:
+    verdict = judge_kinds(both(of_kind("tag", 0.03)), policy)
+    assert verdict.answer == "PROMOTE" and verdict.kinds == {"classify": "HOLD", "tag": "PROMOTE"}
+    claim = named(verdict.rules, "tag: superior")
+    gain, low, high = (f"{100 * x:+.1f}" for x in (claim.gain, claim.low, claim.high))
+    assert verdict.sentence == (
+        f"Promote version 7: in tag {gain} points of micro F1 over version 6 ({low} to {high}); "
+        f"the other {len(verdict.rules) - 1} rules hold too."
+    )
+    # each kind has what it would have by itself, but for what it has to gain
+    alone = judge(of_kind("tag", 0.03), policy.model_copy(update={"score": "non-inferior"})).rules
+    own = [replace(rule, name=rule.name.removeprefix("tag: ")) for rule in verdict.rules if rule.kind == "tag"]
+    assert own[1:] == list(alone) and own[0].what == "superior"
+    assert {rule.name.partition(": ")[0] for rule in verdict.rules} == {"classify", "tag"}
+    everybody = judge_kinds(both(of_kind("tag", 0.03), 0.02), policy)
+    assert set(everybody.kinds.values()) == {"PROMOTE"}
+    assert re.search(
+        r"in classify \+2\.\d points of accuracy .*; in tag \+3\.\d points of micro F1 ", everybody.sentence
+    )
+
+
+def test_with_one_kind_the_name_of_a_rule_is_that_of_before(policy: Gate) -> None:
+    verdict = judge(of_kind("tag", 0.03), policy)
+    assert [rule.name for rule in verdict.rules][:2] == ["micro F1", "dataset letters"]
+    assert {rule.kind for rule in verdict.rules} == {"tag"} and verdict.kinds == {"tag": "PROMOTE"}
+    assert "points of micro F1 over version 6" in verdict.sentence
+
+
+def test_where_no_kind_is_better_it_is_held(policy: Gate) -> None:
+    verdict = judge_kinds(both(of_kind("tag")), policy)
+    assert verdict.answer == "HOLD" and verdict.kinds == {"classify": "HOLD", "tag": "HOLD"}
+    assert [name for name, state in state_of(verdict.rules).items() if state == "open"] == [verdict.rules[0].name]
+    assert verdict.rules[0].what == "superior"
+    promoted = judge_kinds(both(of_kind("tag")), policy.model_copy(update={"score": "non-inferior"}))
+    assert promoted.answer == "PROMOTE" and promoted.kinds == {"classify": "PROMOTE", "tag": "PROMOTE"}
+    assert "in classify " in promoted.sentence and "in tag " in promoted.sentence and "may be lost" in promoted.sentence
+    worse = judge_kinds([of_kind("classify", -0.008, 1), of_kind("tag", -0.008)], policy)  # both, within the margin
+    assert worse.answer == "REJECT" and state_of(worse.rules)[worse.rules[0].name] == "failed"
+    assert set(worse.kinds.values()) == {"HOLD"}
+
+
+def test_no_kind_may_lose_more_than_its_margin_whatever_another_gains(policy: Gate) -> None:
+    worse = {"letters": -0.015, "phrases": -0.015, "signs": -0.015, "sounds": -0.015}  # of no dataset too much
+    verdict = judge_kinds([of_kind("classify", 0.05, 1), of_kind("tag", worse)], policy)
+    assert verdict.answer == "REJECT" and verdict.kinds == {"classify": "PROMOTE", "tag": "REJECT"}
+    assert [name for name, state in state_of(verdict.rules).items() if state == "failed"] == ["tag: micro F1"]
+    assert verdict.sentence.startswith("Reject version 7: in tag -1.") and verdict.sentence.endswith(
+        "1.0 may be lost)."
+    )
+    lenient = {"tag": policy.model_copy(update={"margin": 0.03, "dataset_margin": 0.05})}
+    assert judge_kinds([of_kind("classify", 0.05, 1), of_kind("tag", worse)], policy, own=lenient).answer == "PROMOTE"
+
+
+@pytest.mark.parametrize("rule", ["dataset sounds", "calibration", "latency", "memory", "baseline logreg_raw"])
+def test_every_rule_of_every_kind_has_to_hold(policy: Gate, rule: str) -> None:
+    gain = {"letters": 0.06, "phrases": 0.06, "signs": 0.06, "sounds": -0.04 if rule == "dataset sounds" else 0.06}
+    tag = of_kind("tag", gain)
+    assert tag.challenger is not None
+    rows = tag.challenger.episodes.copy()
+    rows["nll"] += 0.2 * (rule == "calibration")
+    rows["adapt_ms"] *= 2 if rule == "latency" else 1
+    tag = with_challenger(tag, episodes=rows, mebibytes=151.0 if rule == "memory" else 100.0)
+    if rule.startswith("baseline"):
+        tag = replace(tag, baselines=answered(0.2, 3, method="logreg_raw"))
+    verdict = judge_kinds([of_kind("classify", 0.05, 1), tag], policy)
+    assert verdict.answer == "REJECT" and verdict.kinds == {"classify": "PROMOTE", "tag": "REJECT"}
+    assert [name for name, state in state_of(verdict.rules).items() if state == "failed"] == [f"tag: {rule}"]
+
+
+def test_of_k_kinds_each_is_tested_at_a_kth_of_the_level(policy: Gate) -> None:
+    bare, n = score_alone(policy, over="episodes", dataset_margin=0.5), 40
+    cells = {"letters": {"letters": {1: alternating(0.0, 0.01, n)}}}
+    nothing = Gains(cells={"score": cells})
+    alone = estimate(cells)
+    for k in (1, 2, 5):
+        low, _ = alone.interval(0.025 / k)
+        for beyond, answer in ((1e-5, "PROMOTE"), (-1e-5, "HOLD")):
+            lucky = Gains(cells={"score": {"letters": {"letters": {1: alternating(beyond - low, 0.01, n)}}}})
+            gains = {"kind 0": lucky} | {f"kind {i}": nothing for i in range(1, k)}
+            decision = decide(gains, bare, (n,), n)
+            assert decision.answer == answer == decision.kinds["kind 0"]
+            assert decision.rules[0].kind == "kind 0" and decision.rules[0].low == pytest.approx(beyond)
+
+
+def test_a_part_that_did_not_change_gains_nothing_and_answers_nothing(policy: Gate) -> None:
+    verdict = judge_kinds([same(of_kind("classify")), of_kind("tag", 0.03)], policy)
+    rule = named(verdict.rules, "classify: accuracy")
+    assert (rule.gain, rule.low, rule.high, rule.state) == (0, 0, 0, "passed")
+    assert [rule.name for rule in verdict.rules if rule.kind == "classify"] == ["classify: accuracy"]
+    assert verdict.answer == "PROMOTE" and verdict.kinds == {"classify": "HOLD", "tag": "PROMOTE"}
+    assert "; classify did not change; the other" in verdict.sentence
+    # it takes nothing from the level of the other
+    alone = judge(of_kind("tag", 0.03), policy)
+    own = tuple(replace(rule, name=rule.what) for rule in verdict.rules if rule.kind == "tag")
+    assert own == alone.rules and verdict.episodes_digest == alone.episodes_digest
+    strict = policy.model_copy(update={"margin": 0.0})
+    assert (
+        named(judge_kinds([same(of_kind("classify")), of_kind("tag", 0.03)], strict).rules, rule.name).state == "passed"
+    )
+
+
+@pytest.mark.parametrize("kinds", [("classify",), ("classify", "tag")])
+def test_a_model_none_of_whose_parts_changed_is_no_better(policy: Gate, kinds: tuple[str, ...]) -> None:
+    made = [same(of_kind(kind)) for kind in kinds]
+    verdict = judge_kinds(made, policy)
+    assert verdict.answer == "HOLD" and verdict.episodes == 0 and set(verdict.kinds.values()) == {"HOLD"}
+    assert "the models are as good as equal there" in verdict.sentence
+    assert judge_kinds(made, policy.model_copy(update={"score": "non-inferior"})).answer == "PROMOTE"
+
+
+def test_a_kind_that_the_champion_does_not_know_is_judged_by_its_baselines_alone(policy: Gate) -> None:
+    for beside in (same(of_kind("classify")), of_kind("classify", seed=1)):  # which need not be better then
+        verdict = judge_kinds([beside, of_kind("tag", 0.03, champion=None)], policy)
+        assert verdict.answer == "PROMOTE" and verdict.kinds == {"classify": "HOLD", "tag": "PROMOTE"}
+        assert [rule.name for rule in verdict.rules if rule.kind == "tag"] == ["tag: baseline logreg_raw"]
+        assert verdict.champion == "version 6"
+        assert verdict.sentence.startswith("Promote version 7: in tag, which is new, +1")
+        assert "points of micro F1 over the baseline logreg_raw" in verdict.sentence
+    below = judge_kinds([of_kind("classify", 0.05, 1), of_kind("tag", -0.3, champion=None)], policy)
+    assert below.answer == "REJECT" and below.kinds == {"classify": "PROMOTE", "tag": "REJECT"}
+    loses = judge_kinds([of_kind("classify", -0.018, 1), of_kind("tag", 0.03, champion=None)], policy)
+    assert loses.answer == "REJECT" and "in classify -1." in loses.sentence
+    unasked = policy.model_copy(update={"baselines": False})
+    verdict = judge_kinds([same(of_kind("classify")), of_kind("tag", champion=None)], unasked)
+    assert verdict.sentence == "Promote version 7: tag is new; classify did not change."
+
+
+def test_the_first_model_of_several_kinds_is_judged_by_their_baselines(policy: Gate) -> None:
+    made = [of_kind("classify", 0.03, 1, champion=None), of_kind("tag", 0.03, champion=None)]
+    verdict = judge_kinds(made, policy)
+    assert (verdict.answer, verdict.champion) == ("PROMOTE", None)
+    assert [rule.name for rule in verdict.rules] == ["classify: baseline logreg_raw", "tag: baseline logreg_raw"]
+    assert "new" not in verdict.sentence
+
+
+def test_a_kind_that_only_the_champion_knows_would_be_lost(policy: Gate) -> None:
+    lost = of_kind("tag", challenger=None)
+    verdict = judge_kinds([of_kind("classify", 0.05, 1), lost], policy)
+    assert verdict.answer == "REJECT" and verdict.kinds == {"classify": "PROMOTE", "tag": "REJECT"}
+    rule = named(verdict.rules, "part tag")
+    assert rule.state == "failed" and rule.cells() == ("part tag", "lost", "", "kept")
+    assert verdict.sentence == (
+        "Reject version 7: it has no part for tag, which version 6 has: tasks of tag would get no answers any more "
+        '(quickstudy promote --approve --reason "…" overrules that).'
+    )
+    assert Rule.of(json.loads(json.dumps(verdict.record()))["rules"][-1]).cells() == rule.cells()
+
+
+def test_records_hold_the_kinds_and_those_of_before_there_were_any_are_read(policy: Gate) -> None:
+    record = json.loads(json.dumps(judge_kinds(both(of_kind("tag", 0.03)), policy).record()))
+    assert record["kinds"] == {"classify": "HOLD", "tag": "PROMOTE"}
+    assert [rule["kind"] for rule in record["rules"][:2]] == ["tag", "classify"]
+    old = {name: value for name, value in record["rules"][1].items() if name != "kind"} | {"name": "accuracy"}
+    assert Rule.of(old).kind == "classify" and Rule.of(old).cells()[0] == "accuracy"
+
+
+def test_what_is_refused_names_the_kind_where_there_are_several(policy: Gate) -> None:
+    tag = with_challenger(of_kind("tag", 0.03), data_digest="data-of-old")
+    with pytest.raises(QuickstudyError, match=r"version 7, tag: its evidence is older than the data"):
+        judge_kinds(both(tag), policy)
+    with pytest.raises(QuickstudyError, match=r"version 7: its evidence is older than the data"):
+        judge(tag, policy)
+
+
+def test_a_kind_of_fewer_episodes_looks_as_often_as_it_has_more(policy: Gate) -> None:
+    bare = score_alone(policy, over="episodes", looks=4)
+    asked: list[int] = []
+
+    def answer(n: int) -> list[Evidence]:
+        asked.append(n)
+        fewer = replace(of_kind("tag"), planned=20).first(min(n, 20))
+        return [of_kind("classify", seed=1).first(n), fewer]
+
+    verdict = judge_until_settled(answer, bare, N)
+    assert verdict.answer == "HOLD" and asked == [15, 30, 45, 60] == list(verdict.looks)
+    twice = judge_kinds(
+        [replace(of_kind("tag"), planned=20).first(20)], bare.model_copy(update={"score": "non-inferior"}), (15,), 20
+    )
+    assert named(verdict.rules, "tag: micro F1").low == named(twice.rules, "micro F1").low
+
+
 # What would settle a HOLD
+
+
+def decided(cells: Cells, policy: Gate, n: int) -> Decision:
+    """On a model of one kind, by its scores alone."""
+    return decide({"classify": Gains(cells={"score": cells})}, policy, (n,), n)
 
 
 def alternating(mean: float, spread: float, n: int) -> np.ndarray:
@@ -190,11 +411,11 @@ def alternating(mean: float, spread: float, n: int) -> np.ndarray:
 
 
 def test_as_many_more_episodes_as_it_says_settle_it(policy: Gate) -> None:
-    bare = accuracy_alone(policy, over="episodes")
+    bare = score_alone(policy, over="episodes")
 
     def asked(n: int) -> Rule:
         cells = {name: {suite: {1: alternating(0.004, 0.05, n)} for suite in SUITES[name]} for name in SUITES}
-        return decide({"accuracy": cells}, None, bare, (n,), n)[0]
+        return decided(cells, bare, n).rules[0]
 
     rule = asked(40)
     assert rule.state == "open" and rule.more_episodes is not None and rule.more_datasets is None
@@ -206,7 +427,7 @@ def test_where_the_datasets_differ_it_says_how_many_more_of_them(policy: Gate) -
     def asked(k: int) -> Rule:
         gained = alternating(0.01, 0.02 * ((k - 1) / k) ** 0.5, k)  # of the same variance whatever k
         cells = {str(d): {"": {1: alternating(gain, 0.001, 40)}} for d, gain in enumerate(gained)}
-        return decide({"accuracy": cells}, None, accuracy_alone(policy, dataset_margin=0.5), (40,), 40)[0]
+        return decided(cells, score_alone(policy, dataset_margin=0.5), 40).rules[0]
 
     rule = asked(4)
     assert rule.state == "open" and rule.more_episodes is None and rule.more_datasets is not None
@@ -214,7 +435,7 @@ def test_where_the_datasets_differ_it_says_how_many_more_of_them(policy: Gate) -
     assert asked(needed + needed % 2 + 2).state == "passed" and asked(needed - needed % 2 - 2).state == "open"
 
 
-def accuracy_alone(policy: Gate, **changes: Any) -> Gate:
+def score_alone(policy: Gate, **changes: Any) -> Gate:
     return policy.model_copy(
         update={"calibration_margin": None, "latency": None, "memory": None, "baselines": False, **changes}
     )
@@ -275,18 +496,18 @@ def test_evidence_is_gathered_until_it_is_settled(policy: Gate) -> None:
     def gathered(gain: float) -> tuple[list[int], Any]:
         asked: list[int] = []
 
-        def answer(n: int) -> Evidence:
+        def answer(n: int) -> list[Evidence]:
             asked.append(n)
-            return evidence(gain).first(n)
+            return [evidence(gain).first(n)]
 
-        return asked, judge_until_settled(answer, accuracy_alone(policy, over="episodes", looks=4), N)
+        return asked, judge_until_settled(answer, score_alone(policy, over="episodes", looks=4), N)
 
     asked, clear = gathered(0.05)
     assert clear.answer == "PROMOTE" and asked == [15] == list(clear.looks) and clear.episodes == 15
     asked, unclear = gathered(0.0)
     assert unclear.answer == "HOLD" and asked == [15, 30, 45, 60] == list(unclear.looks) and unclear.planned == N
     # the last look has paid for those before it
-    alone = judge(evidence(0.0), accuracy_alone(policy, over="episodes")).rules[0]
+    alone = judge(evidence(0.0), score_alone(policy, over="episodes")).rules[0]
     assert unclear.rules[0].low < alone.low and unclear.rules[0].high > alone.high
     with pytest.raises(ValueError, match="do not grow"):
         judge(evidence(), policy, before=(N,), planned=2 * N)
@@ -309,18 +530,29 @@ def simulated(
             # each of 25 questions is gained, lost or neither
             up, down = 0.05 + max(mean, 0), 0.05 + max(-mean, 0)
             cells[str(dataset)] = {"": {1: (random.binomial(25, up, n) - random.binomial(25, down, n)) / 25}}
-        answers.append(answer_of(decide({"accuracy": cells}, None, policy, (n,), n)))
+        answers.append(decided(cells, policy, n).answer)
     return {answer: answers.count(answer) / pairs for answer in ("PROMOTE", "HOLD", "REJECT")}
 
 
 def test_of_two_thousand_equal_pairs_at_most_one_in_twenty_is_promoted(policy: Gate) -> None:
-    rates = simulated(accuracy_alone(policy, dataset_margin=0.5), 2000, 3, 60, 0.0, 0.02)
+    rates = simulated(score_alone(policy, dataset_margin=0.5), 2000, 3, 60, 0.0, 0.02)
     assert 0.01 <= rates["PROMOTE"] <= 0.05 and rates["REJECT"] <= 0.05
 
 
+def test_of_equal_pairs_of_two_kinds_at_most_one_in_twenty_is_promoted(policy: Gate) -> None:
+    bare, random, answers = score_alone(policy, dataset_margin=0.5, margin=0.5), np.random.default_rng(0), []
+    for _ in range(1000):
+        kinds = {}
+        for kind in ("classify", "tag"):
+            means = 0.02 * random.normal(size=(3, 1)) + 0.05 * random.normal(size=(3, 60))
+            kinds[kind] = Gains(cells={"score": {str(i): {"": {1: values}} for i, values in enumerate(means)}})
+        answers.append(decide(kinds, bare, (60,), 60).answer)
+    assert 0.01 <= answers.count("PROMOTE") / len(answers) <= 0.05
+
+
 def test_two_points_are_found_and_a_loss_on_one_dataset_is_stopped(policy: Gate) -> None:
-    assert simulated(accuracy_alone(policy), 300, 5, 600, 0.02, 0.006)["PROMOTE"] >= 0.9
-    stopped = simulated(accuracy_alone(policy, over="episodes"), 300, 5, 600, 0.03, 0.006, loss=-0.04)
+    assert simulated(score_alone(policy), 300, 5, 600, 0.02, 0.006)["PROMOTE"] >= 0.9
+    stopped = simulated(score_alone(policy, over="episodes"), 300, 5, 600, 0.03, 0.006, loss=-0.04)
     assert stopped["PROMOTE"] == 0 and stopped["REJECT"] >= 0.9
 
 
@@ -328,7 +560,7 @@ def test_gains_are_of_the_same_episodes(policy: Gate) -> None:
     made = evidence(0.0)
     # the same accuracies on other episodes: the mean is the same, what was paired is not
     rows = made.champion.episodes.copy()
-    rows["accuracy"] = rows.groupby(["suite", "shot"])["accuracy"].transform(lambda x: x.to_numpy()[::-1])
-    paired = gains(with_challenger(made, episodes=made.champion.episodes))["accuracy"]["letters"]["letters"][1]
-    crossed = gains(with_challenger(made, episodes=rows))["accuracy"]["letters"]["letters"][1]
+    rows["score"] = rows.groupby(["suite", "shot"])["score"].transform(lambda x: x.to_numpy()[::-1])
+    paired = gained(with_challenger(made, episodes=made.champion.episodes))["score"]["letters"]["letters"][1]
+    crossed = gained(with_challenger(made, episodes=rows))["score"]["letters"]["letters"][1]
     assert np.all(paired == 0) and crossed.mean() == pytest.approx(0, abs=1e-12) and crossed.std() > 0.05

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from quickstudy.registry import ledger
-from quickstudy.registry.ledger import Entry, Move
+from quickstudy.registry.ledger import LedgerEntry, Move
 
 WHEN = {"when": "2026-03-03T10:00:00+00:00", "who": "ada@lab"}
 
 
-def chain(*moves: Move, evidence: Any = None) -> list[Entry]:
+def chain(*moves: Move, evidence: Any = None) -> list[LedgerEntry]:
     """An intent and its end for each move."""
-    lines: list[Entry] = []
+    lines: list[LedgerEntry] = []
     for move in moves:
         before = lines[-1].digest if lines else ledger.START
         intent = ledger.entry("intent", "promote", before=before, why="bésser", moves=[move], evidence=evidence, **WHEN)
@@ -24,7 +24,7 @@ def chain(*moves: Move, evidence: Any = None) -> list[Entry]:
     return lines
 
 
-def stored(lines: list[Entry]) -> list[tuple[int, str]]:
+def stored(lines: list[LedgerEntry]) -> list[tuple[int, str]]:
     return [(number, line.line) for number, line in enumerate(lines, start=1)]
 
 
@@ -40,10 +40,10 @@ def test_a_ledger_reads_as_it_was_written() -> None:
 
 
 def test_who_was_champion_at_a_moment() -> None:
-    def line(when: str, moves: list[Move], kind: str, before: str, of: str | None = None) -> Entry:
+    def line(when: str, moves: list[Move], kind: str, before: str, of: str | None = None) -> LedgerEntry:
         return ledger.entry(kind, "promote", before=before, when=when, who="ada@lab", moves=moves, of=of)  # type: ignore[arg-type]
 
-    lines: list[Entry] = []
+    lines: list[LedgerEntry] = []
     for day, moves, end in (
         ("03", [Move("champion", None, 1)], "done"),
         ("05", [Move("champion", 1, 2), Move("previous", None, 1)], "struck"),

@@ -11,7 +11,7 @@ from quickstudy.data.dataset import write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Subject, evaluate
 from quickstudy.kinds.episodes import pool_of
-from quickstudy.lineage.verdict import Gap, _equivalent, compare
+from quickstudy.lineage.reproduction import Gap, _equivalent, compare
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
 from quickstudy.stats.intervals import mean_interval

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.runs import Overview, open_source, overview, server
+from quickstudy.runs import Overview, open_records, overview, server
 from quickstudy.runs.database import Database, path_of
 
 Answer = Callable[[str, dict[str, str], dict], tuple[int, bytes]]
@@ -66,7 +66,7 @@ def test_a_server_that_cannot_be_read_is_one_line(
 ) -> None:
     url = serve(lambda *_: (code, content))
     with pytest.raises(QuickstudyError) as told:
-        overview(open_source())
+        overview(open_records())
     assert str(told.value) == f"{url}: {line}"
 
 
@@ -76,13 +76,13 @@ def test_a_server_that_does_not_answer_is_one_line(
     monkeypatch.setattr(server, "TIMEOUT_S", 0.2)
     serve(lambda *_: (time.sleep(0.6), (200, b"[]"))[1])
     with pytest.raises(QuickstudyError, match="does not answer"):
-        overview(open_source())
+        overview(open_records())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         for url in (f"http://127.0.0.1:{free.getsockname()[1]}/api", "127.0.0.1:4200", "nonsense"):
             monkeypatch.setenv("PREFECT_API_URL", url)
             with pytest.raises(QuickstudyError) as told:
-                overview(open_source())
+                overview(open_records())
             assert str(told.value).startswith(f"{url}: ") and "PREFECT_API_URL" in str(told.value)
 
 
@@ -90,7 +90,7 @@ def test_the_password_goes_along(serve: Callable[[Answer], str], monkeypatch: py
     seen = set()
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ada:lövelace")
     serve(lambda path, headers, body: (seen.add(headers.get("Authorization")), (200, b"[]"))[1])
-    assert overview(open_source()) == Overview((), (), {})
+    assert overview(open_records()) == Overview((), (), {})
     assert seen == {f"Basic {base64.b64encode('ada:lövelace'.encode()).decode()}"}
 
 
@@ -113,9 +113,9 @@ def test_more_than_a_server_gives_at_once_comes_page_by_page(serve: Callable[[An
         return 200, json.dumps(rows).encode()
 
     serve(answer)
-    assert [found.name for found in overview(open_source(), last=450).runs] == [f"run {n}" for n in range(450)]
+    assert [found.name for found in overview(open_records(), last=450).runs] == [f"run {n}" for n in range(450)]
     assert asked == [(0, 200), (200, 200), (400, 50)]
-    assert len(overview(open_source(), last=900).runs) == 500
+    assert len(overview(open_records(), last=900).runs) == 500
 
 
 def test_the_file_of_a_database_url() -> None:
@@ -128,14 +128,14 @@ def test_the_file_of_a_database_url() -> None:
 
 def test_without_a_database_nothing_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "none"))
-    assert overview(open_source()) == Overview((), (), {})
+    assert overview(open_records()) == Overview((), (), {})
     assert not (tmp_path / "none").exists()
     sqlite3.connect(tmp_path / "prefect.db").close()  # as a process leaves it that is killed while it creates it
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert overview(open_source()) == Overview((), (), {})
+    assert overview(open_records()) == Overview((), (), {})
     (tmp_path / "prefect.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(QuickstudyError, match=r"prefect\.db: Prefect's database cannot be read \(file is not"):
-        overview(open_source())
+        overview(open_records())
 
 
 def test_what_a_killed_writer_left_is_read(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_it_learns(sources: list[Source], tiny: Settings) -> None:
     result = meta_train(model, sources, sources, settings)
     assert [look.step for look in result.curve] == [20, 40, 60] and not model.training
     assert result.curve[-1].loss < 0.8 * result.curve[0].loss
-    assert result.curve[-1].accuracy["image"] > before["image"]
+    assert result.curve[-1].scores["image"] > before["image"]
     assert model.learner.alpha.item() != 0 and (model.learner.step_alpha > 0).all()
 
 
@@ -155,8 +155,8 @@ def test_validation_changes_neither_weights_nor_random_streams(sources: list[Sou
 
 
 def test_validation_without_a_pool_is_not_a_number(sources: list[Source], tiny: Settings) -> None:
-    accuracy = validate(made(tiny), sources[:1])
-    assert 0 <= accuracy["image"] <= 1 and np.isnan(accuracy["text"])
+    scores = validate(made(tiny), sources[:1])
+    assert 0 <= scores["image"] <= 1 and np.isnan(scores["text"])
 
 
 def test_the_curve_is_a_table(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def stopped_after(step: int, settings: Settings, sources: list[Source], checkpoi
 
 
 def without_time(result: Result) -> list[tuple]:
-    return [(look.step, look.loss, look.accuracy) for look in result.curve]
+    return [(look.step, look.loss, look.scores) for look in result.curve]
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 6])  # before the first checkpoint (3), after it, in the last step
@@ -382,7 +382,7 @@ result = meta_train(model, sources, sources, settings, folder / "checkpoint", en
 curve = result.curve
 assert result.cost == {"cpu_seconds": [1.0, 3.0][engine.processes - 1], "cpu_wh": 5.0}, result.cost
 save_file(model.state_dict(), folder / f"rank{engine.rank}of{engine.processes}")
-looks = json.dumps([[look.step, look.loss, look.accuracy] for look in curve])
+looks = json.dumps([[look.step, look.loss, look.scores] for look in curve])
 (folder / f"curve{engine.rank}of{engine.processes}.json").write_text(looks)
 """
 
@@ -441,7 +441,7 @@ def test_what_each_step_tells(sources: list[Source], tiny: Settings) -> None:
     assert [numbers["step"] for numbers in told] == [1, 2, 3, 4, 5, 6]
     assert all(numbers["gradient_norm"] > 0 and numbers["tasks_per_second"] > 0 for numbers in told)
     assert np.mean([numbers["loss"] for numbers in told[:2]]) == pytest.approx(result.curve[0].loss)
-    assert told[1]["validation_image"] == result.curve[0].accuracy["image"] and "validation_image" not in told[0]
+    assert told[1]["validation_image"] == result.curve[0].scores["image"] and "validation_image" not in told[0]
 
 
 # A checkpoint

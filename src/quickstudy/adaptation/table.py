@@ -13,7 +13,7 @@ from quickstudy.adaptation.adapted import Answers, answer, answers_of, encode, f
 from quickstudy.adaptation.state import TaskState
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.columns import CONTENT_COLUMNS, LABEL_COLUMNS
+from quickstudy.ingest.importers.columns import CONTENT_COLUMNS
 from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
@@ -146,7 +146,7 @@ def _plan(
     if clash := {"answer", "probability", "known"} & set(kept):
         what = f"has a column {min(clash)!r} already, as the answers have"
         raise QuickstudyError(what, where=source, fix="Name the columns that you want by --keep")
-    labels = [name for name in names if name.lower() in LABEL_COLUMNS and name != column]
+    labels = [name for name in names if name.lower() in part.USUAL and name != column]
     label = next((name for name in labels if part.is_column(schema.field(name).type)), None)
     ours = (("answer", part.ARROW), ("probability", pa.float64()), ("known", pa.bool_()))
     fields = [*(schema.field(name) for name in kept), *(pa.field(name, kind) for name, kind in ours)]

@@ -57,7 +57,7 @@ def _register() -> None:
 
 
 def main() -> None:
-    """Entry point. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
+    """Run the command line. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
     apply_environment()
     _register()
     try:

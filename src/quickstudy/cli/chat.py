@@ -102,7 +102,7 @@ def _read_faq(path: Path) -> "list[Entry]":
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.serving.chat.chat import Entry
 
-    options = ImportOptions(modality="text", content="question", label="answer", group="none")
+    options = ImportOptions(kind="classify", modality="text", content="question", label="answer", group="none")
     _, table = import_source(path, "faq", options)
     pairs = zip(table.column("text").to_pylist(), table.column("label").to_pylist(), strict=True)
     return [Entry(question, answer) for question, answer in pairs]
@@ -118,10 +118,10 @@ def _read_learned(path: Path | None) -> "list[Entry]":
         raise QuickstudyError("what is taught is kept as JSON Lines", where=path, fix="Name it .jsonl")
     if path is None or not path.exists() or not path.stat().st_size:
         return []
-    asked = read_queries(path, ImportOptions(modality="text", content="question", label="answer"))
-    if asked.labels is None:
+    asked = read_queries(path, ImportOptions(kind="classify", modality="text", content="question", label="answer"))
+    if asked.targets is None:
         raise QuickstudyError("a question has no answer", where=path, fix="Give it one, or remove its line")
-    return [Entry(question, answer) for question, answer in zip(asked.contents, asked.labels, strict=True)]
+    return [Entry(question, answer) for question, answer in zip(asked.contents, asked.targets, strict=True)]
 
 
 def _keep(taught: "list[Entry]", path: Path) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset, DatasetInfo
-    from quickstudy.ingest.checks import Finding
+    from quickstudy.kinds.findings import Finding
 
 ROOT = Path("data")
 CACHE = Path(".cache/checks")
@@ -45,6 +45,22 @@ class ScopeName(StrEnum):
     group = "group"
 
 
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--separator", metavar="TEXT", help="What is between the tags of one cell, e.g. ';' in 'late;refund'."
+    ),
+]
+LabelColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-columns",
+        metavar="COLUMNS",
+        help="Columns of 0 and 1, one a tag: late,refund or 'is_*', or '*' for all that hold nothing else.",
+    ),
+]
+
+
 @app.command()
 def build(
     names: Annotated[
@@ -71,13 +87,26 @@ def import_(
         typer.Argument(metavar="SOURCE", help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file."),
     ],
     name: Annotated[str, typer.Option("--name", "-n", help="What the dataset is to be called.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What is learned: [b]classify[/b] (one class each) or [b]tag[/b] (several, or none). Told from the "
+            "source where it is left out: a column of lists is tags.",
+        ),
+    ] = None,
     modality: Annotated[
         ModalityName | None, typer.Option("--modality", "-m", help="Told from the files where it is left out.")
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the class. Usual names are found: label, intent, class …"),
+        typer.Option(
+            metavar="COLUMN", help="Column of the class, or tags. Usual names are found: label, intent, tags …"
+        ),
     ] = None,
+    separator: SeparatorOption = None,
+    label_columns: LabelColumnsOption = None,
     text: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +134,8 @@ def import_(
         ),
     ] = None,
     exclude_label: Annotated[
-        list[str] | None, typer.Option("--exclude-label", metavar="CLASS", help="Leave a class out; may be repeated.")
+        list[str] | None,
+        typer.Option("--exclude-label", metavar="CLASS", help="Leave a class or tag out; may be repeated."),
     ] = None,
     split: Annotated[
         SplitName | None, typer.Option(help="Put the whole dataset on one side; [b]test[/b] keeps it out of training.")
@@ -139,6 +169,10 @@ def import_(
 
     [cyan]quickstudy data import tickets.csv -n tickets --text body --label queue[/cyan]
 
+    [b]Several tags an example[/b]: lists, or a;b in one cell, or a column of 0 and 1 for each
+
+    [cyan]quickstudy data import mails.csv -n mails --kind tag --label topics --separator ';'[/cyan]
+
     [b]Hugging Face layout[/b]: a .parquet file, or a folder of them
 
     [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
@@ -153,9 +187,12 @@ def import_(
 
     check_name(name)
     options = ImportOptions(
+        kind=kind,
         modality=None if modality is None else modality.value,
         content=text,
         label=label,
+        separator=separator,
+        label_columns=_names(label_columns),
         group=group,
         domain=domain,
         pattern=pattern,
@@ -195,6 +232,8 @@ def import_(
     _print_findings(findings)
     if any(finding.severity == "fatal" for finding in findings):
         print(f"`quickstudy run` refuses it so. Mend the above, then: quickstudy data check {name}")
+    elif info.kind not in settings.kinds:
+        print(f"Next: add `{info.kind}: {{}}` under kinds in params.yaml, then `quickstudy run` trains on it too.")
     else:
         print("Next: `quickstudy run` trains and evaluates with it.")
 
@@ -210,8 +249,10 @@ def add(
         str | None, typer.Option("--text", "--content", metavar="COLUMN", help="Column of the examples, if another.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the class, if it has another name.")
+        str | None, typer.Option(metavar="COLUMN", help="Column of the class, or tags, if it has another name.")
     ] = None,
+    separator: SeparatorOption = None,
+    label_columns: LabelColumnsOption = None,
     group: Annotated[
         str | None,
         typer.Option(metavar="GROUP", help="What says the group, if another; a FILE.json for new classes."),
@@ -244,7 +285,16 @@ def add(
     from quickstudy.system.progress import showing_progress
 
     folder = _existing(name)
-    differs = Reading(content=text, label=label, group=group, domain=domain, pattern=pattern, skip_bad=skip_bad)
+    differs = Reading(
+        content=text,
+        label=label,
+        separator=separator,
+        label_columns=_names(label_columns),
+        group=group,
+        domain=domain,
+        pattern=pattern,
+        skip_bad=skip_bad,
+    )
     notes: list[str] = []
     with locked(ROOT), showing_progress() as progress:
         addition = prepare(ROOT, name, source, differs, cache=CACHE, progress=progress, note=notes.append)
@@ -316,7 +366,8 @@ def list_() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from quickstudy.data.dataset import dataset_names, read_dataset
+    from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
+    from quickstudy.kinds.targets import PLAIN, targets_of
 
     names = dataset_names(ROOT)
     if not names:
@@ -333,17 +384,17 @@ def list_() -> None:
         table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=40)
     for name in names:
         try:
-            dataset = read_dataset(ROOT / name, ["label", "group", "domain"])
+            dataset = read_dataset(ROOT / name, PLACES)
+            info, targets = dataset.info, targets_of(dataset.info.kind)
         except QuickstudyError as error:
             table.add_row(name, f"[red]{escape(error.what[:60])}[/red]")
             continue
-        info = dataset.info
         domains = len(set(dataset.column("domain"))) if info.domain else 0
         cells = [
             name,
-            info.modality,
+            info.modality if info.kind == PLAIN else f"{info.modality}, {info.kind}",
             f"{len(dataset):,}",
-            f"{len(dataset.classes):,}",
+            f"{len(targets.names(dataset)):,}",
             f"{len(set(dataset.column('group'))):,} {escape(info.group)}",
             f"{domains} {escape(info.domain)}" if info.domain else "–",
             "/".join(map(str, _side_counts(dataset, settings).values())),
@@ -428,6 +479,10 @@ def remove(
     print("DVC keeps the versions recorded before: `git checkout COMMIT data.dvc` and `dvc checkout` bring one back.")
 
 
+def _names(columns: str | None) -> tuple[str, ...] | None:
+    return None if columns is None else tuple(name.strip() for name in columns.split(",") if name.strip())
+
+
 def _settings() -> "Settings":
     from quickstudy.config import load_settings
 
@@ -448,11 +503,13 @@ def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[Quicks
     """The datasets of a modality, and what is wrong with those that cannot be read."""
     from quickstudy.data.contents import MEMORY
     from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
+    from quickstudy.kinds.targets import targets_of
 
     datasets, damaged = [], []
     for name in dataset_names(ROOT):
         try:
             dataset = read_dataset(ROOT / name, PLACES, MEMORY)
+            targets_of(dataset.info.kind, ROOT / name)
             if modality in (None, dataset.modality):
                 datasets.append(dataset)
         except QuickstudyError as error:
@@ -463,7 +520,7 @@ def _read_all(modality: str | None = None) -> tuple[list["Dataset"], list[Quicks
 def _modality(name: str) -> str:
     from quickstudy.data.dataset import read_dataset
 
-    return read_dataset(ROOT / name, ["label"]).modality
+    return read_dataset(ROOT / name, ["group"]).modality
 
 
 def _split_of(settings: "Settings"):
@@ -485,8 +542,11 @@ def _side_counts(dataset: "Dataset", settings: "Settings") -> dict[str, int]:
 
 
 def _outline(dataset: "Dataset", noun: str) -> str:
+    from quickstudy.kinds.targets import targets_of
+
     info: DatasetInfo = dataset.info
-    line = f"{info.name}: {len(dataset):,} {noun}, {len(dataset.classes):,} classes"
+    targets = targets_of(info.kind)
+    line = f"{info.name}: {len(dataset):,} {noun}, {len(targets.names(dataset)):,} {targets.WORD}"
     groups = set(dataset.column("group"))
     if info.group == "class":
         line += ", each its own group"

@@ -1,13 +1,10 @@
 """gate: champion and challenger answer today's episodes, and the gate says its word. Moves nothing."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from quickstudy.errors import GATE_CODES, QuickstudyError
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +21,8 @@ def gate(
 ) -> None:
     """Is it better, or lucky? Both models answer today's meta-test episodes; the gate says PROMOTE, HOLD or REJECT.
 
-    What it asks stands in params.yaml under gate. Nothing is moved: `quickstudy promote` asks the same and then moves.
+    Each kind of task has rules of its own, and one verdict stands over them: no kind may lose, and one has to gain.
+    What that is stands in params.yaml under gate. Nothing is moved: `quickstudy promote` asks the same and then moves.
     Exit code 0 is PROMOTE, 3 HOLD, 4 REJECT.
     """
     import json
@@ -62,11 +60,14 @@ def show_verdict(console: Any, verdict: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from quickstudy.evaluation.gate import Rule
+    from quickstudy.evaluation.rules import Rule
 
     tones = {"passed": "green", "open": "yellow", "failed": "red", "PROMOTE": "green", "HOLD": "yellow"}
     console.print(Text(verdict["answer"], style=f"bold {tones.get(verdict['answer'], 'red')}"))
     console.print(verdict["sentence"], highlight=False, soft_wrap=True)
+    if len(kinds := verdict.get("kinds", {})) > 1:  # verdicts of before there were kinds do not name any
+        answers = [Text(f"{kind}: {answer}", style=tones.get(answer, "red")) for kind, answer in kinds.items()]
+        console.print(Text(", ").join(answers))
     table = Table(box=None, padding=(0, 1))
     for heading in ("rule", "gain", f"{100 * verdict['confidence']:.0f}% interval", "asked", ""):
         table.add_column(heading, justify="right" if heading == "gain" else "left")
@@ -74,9 +75,12 @@ def show_verdict(console: Any, verdict: dict[str, Any]) -> None:
         rule = Rule.of(record)
         table.add_row(*map(Text, rule.cells()), Text(rule.state, style=tones[rule.state]))
     console.print(table)
-    console.print(
-        f"{verdict['episodes']:,} episodes for each of {', '.join(verdict['datasets'])} and number of shots, "
-        "the same for both",
-        highlight=False,
-        soft_wrap=True,
-    )
+    if verdict["episodes"]:
+        console.print(
+            f"{verdict['episodes']:,} episodes for each of {', '.join(verdict['datasets'])} and number of shots, "
+            "the same for both",
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        console.print("Nobody answered: no part of the model changed.", highlight=False)

@@ -154,7 +154,7 @@ def plan() -> None:
 
 
 def project() -> Path:
-    """The project's root, its settings checked before anything is started."""
+    """Return the project's root, its settings checked before anything is started."""
     from quickstudy.config import load_settings
 
     root = find_project()

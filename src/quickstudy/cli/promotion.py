@@ -1,17 +1,23 @@
 """promote, rollback, history and diff: which version serves, since when, by whose word and why."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry.ledger import Ledger, Verb
+
+if TYPE_CHECKING:
+    from quickstudy.registry.ledger import Ledger, Verb
 
 LAST = 50
 """How many moves `history` shows."""
+
+RENAMED = {"gate.accuracy": "gate.score"}
+"""Parameters that had another name once."""
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
 
@@ -161,7 +167,7 @@ def diff(
     ]
     parts: dict[str, list[tuple[str, Any, Any]]] = {
         "made": _pairs(*made),
-        "parameters": _pairs(*(version.parameters for version in versions)),
+        "parameters": _pairs(*(_named_today(version.parameters, RENAMED) for version in versions)),
         "metrics": _pairs(*(_results(version.metrics) for version in versions)),
     }
     if as_json:
@@ -180,12 +186,12 @@ def diff(
             if x == y:
                 same += part == "parameters"
             table.add_row(Text(name), Text(str(x)), Text(str(y))) if x != y or part == "made" else None
-    intervals = [version.metrics for version in versions]
+    intervals = [_results(version.metrics) for version in versions]
     for name, x, y in parts["metrics"]:
-        if name.endswith((".ci95", ".episodes")):  # an interval stands beside its accuracy
+        if name.endswith((".ci95", ".episodes")):  # an interval stands beside its score
             continue
         cells = [_figure(name, value, metrics) for value, metrics in zip((x, y), intervals, strict=True)]
-        label = name.removeprefix("evaluate/").removesuffix(".accuracy")
+        label = name.removeprefix("evaluate/").removesuffix(".score")
         table.add_row(Text(label), *map(Text, cells), Text(_difference(name, x, y)))
     console = Console()
     console.print(table)
@@ -193,7 +199,7 @@ def diff(
         console.print(f"{same} parameters are the same in both.", highlight=False)
 
 
-def _champion_on(ledger: Ledger, on: str) -> str:
+def _champion_on(ledger: "Ledger", on: str) -> str:
     try:
         moment = datetime.fromisoformat(on)
     except ValueError:
@@ -217,7 +223,7 @@ def _champion_on(ledger: Ledger, on: str) -> str:
     )
 
 
-def _move(verb: Verb, version: str, reason: str, approve: bool, ask: bool = False) -> None:
+def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = False) -> None:
     from rich.console import Console
 
     from quickstudy import registry
@@ -261,7 +267,7 @@ def _gate(verb: str, evidence: Any) -> str:
 
 
 def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """(name, value in a, value in b), what differs first; among numbers the largest difference first."""
+    """Return (name, value in a, value in b), what differs first; among numbers the largest difference first."""
     pairs = [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
 
     def rank(pair: tuple[str, Any, Any]) -> tuple[bool, float]:
@@ -273,21 +279,45 @@ def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _results(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without what a training told as it went: that says how it went, not what came of it."""
-    return {name: value for name, value in metrics.items() if not name.startswith(("live/", "system/"))}
+    """Return metrics without what a training told as it went: that says how it went, not what came of it. Those of
+    before there were kinds of task are named as classify's are today."""
+    found = {name: value for name, value in metrics.items() if not name.startswith(("live/", "system/"))}
+    return _named_today(found, {name: today for name in found if (today := _of_classify(name, found)) is not None})
 
 
-def _figure(name: str, value: float | None, metrics: Any) -> str:
+def _of_classify(name: str, metrics: Mapping[str, float]) -> str | None:
+    """The name today of a metric of before there were kinds; None: it is named so today."""
+    stage, _, rest = name.partition("/")
+    scored = rest.rpartition(".")[0]
+    if stage == "evaluate" and (
+        rest in ("mean_accuracy", "below_a_baseline") or f"{stage}/{scored}.accuracy" in metrics
+    ):
+        return f"evaluate/classify/{re.sub('accuracy$', 'score', rest)}"
+    return f"{stage}/classify/{rest}" if stage in ("meta_train", "train") and "/" not in rest else None
+
+
+def _named_today(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """What is there under today's name already is newer."""
+    return {renamed[name]: value for name, value in values.items() if name in renamed} | {
+        name: value for name, value in values.items() if name not in renamed
+    }
+
+
+def _figure(name: str, value: float | None, metrics: Mapping[str, float]) -> str:
     if value is None:
         return "–"
-    interval = metrics.get(name.removesuffix("accuracy") + "ci95") if name.endswith(".accuracy") else None
-    if interval is not None:
-        return f"{100 * value:.1f} ± {100 * interval:.1f} %"
-    return f"{100 * value:.1f} %" if name.endswith(".accuracy") else f"{value:.4g}"
+    if not _is_score(name):
+        return f"{value:.4g}"
+    interval = metrics.get(f"{name.removesuffix('score')}ci95")
+    return f"{100 * value:.1f} %" if interval is None else f"{100 * value:.1f} ± {100 * interval:.1f} %"
 
 
 def _difference(name: str, a: float | None, b: float | None) -> str:
-    """b − a in the unit of `_figure`."""
+    """Return b − a in the unit of `_figure`."""
     if a is None or b is None:
         return ""
-    return f"{100 * (b - a):+.1f} points" if name.endswith(".accuracy") else f"{b - a:+.4g}"
+    return f"{100 * (b - a):+.1f} points" if _is_score(name) else f"{b - a:+.4g}"
+
+
+def _is_score(name: str) -> bool:
+    return name.endswith((".score", "/mean_score"))

@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from quickstudy.lineage.recipe import Recipe, Source
-    from quickstudy.lineage.verdict import Verdict
+    from quickstudy.lineage.recipe import DataOrigin, Recipe
+    from quickstudy.lineage.reproduction import Reproduction
 
 Uri = Annotated[
     str,
@@ -53,17 +53,17 @@ def reproduce(
     from quickstudy.cli.pipeline import drive, project
     from quickstudy.lineage import rebuild
     from quickstudy.lineage import recipe as recipes
-    from quickstudy.lineage import verdict as verdicts
+    from quickstudy.lineage import reproduction as reproductions
 
     root = project()
     console = Console(stderr=as_json)
     # What cannot be rebuilt is told before Prefect starts; the flow looks again.
     with recipes.alone(root):
         recipe = recipes.read(root, uri)
-        worktree, source = recipes.prepare(root, recipe)
+        worktree, data_from = recipes.prepare(root, recipe)
         if check:
             rebuild.check_code(worktree, recipe)
-            found = _checked(recipe, source, verdicts.elsewhere(recipe, worktree))
+            found = _checked(recipe, data_from, reproductions.elsewhere(recipe, worktree))
     if check:
         if as_json:
             print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -72,12 +72,12 @@ def reproduce(
         return
     # The run, not the alias: what was looked at is what is rebuilt.
     display = drive(root, ["-m", "flows.reproduce", f"runs:/{recipe.record.run_id}"], "reproduce.log")
-    verdict = verdicts.read_verdict(root, display.last["verdict"]["run_id"])
+    rebuilt = reproductions.read_reproduction(root, display.last["verdict"]["run_id"])
     if as_json:
-        print(json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
+        print(json.dumps(asdict(rebuilt), indent=1, ensure_ascii=False))
     else:
-        _show(console, verdict)
-    if verdict.answer == "DIFFERENT":
+        _show(console, rebuilt)
+    if rebuilt.answer == "DIFFERENT":
         raise typer.Exit(1)
 
 
@@ -125,14 +125,14 @@ def lineage(
         console.print("The ledger of promotions is broken: quickstudy history", style="yellow", highlight=False)
 
 
-def _checked(recipe: "Recipe", source: "Source", environment: list[str]) -> dict[str, object]:
+def _checked(recipe: "Recipe", data_from: "DataOrigin", environment: list[str]) -> dict[str, object]:
     return {
         "uri": recipe.uri,
         "run_id": recipe.record.run_id,
         "commit": recipe.commit,
         "patch": recipe.patch is not None,
         "data": recipe.data,
-        "data_from": source,
+        "data_from": data_from,
         "threads": recipe.threads,
         "weights": recipe.files["model.safetensors"],
         "environment": environment,
@@ -160,26 +160,26 @@ def _show_check(console: "Console", found: dict[str, object]) -> None:
     console.print(f"It can be rebuilt: quickstudy reproduce {found['uri']}", style="bold green", highlight=False)
 
 
-def _show(console: "Console", verdict: "Verdict") -> None:
+def _show(console: "Console", found: "Reproduction") -> None:
     from rich.text import Text
 
     from quickstudy.cli.summary import duration
 
-    line = Text(verdict.answer, style=COLOURS[verdict.answer])
-    line += Text(f"  {verdict.uri}, built again from commit {verdict.commit[:10]} in {duration(verdict.seconds)}")
+    line = Text(found.answer, style=COLOURS[found.answer])
+    line += Text(f"  {found.uri}, built again from commit {found.commit[:10]} in {duration(found.seconds)}")
     console.print(line, soft_wrap=True)
-    console.print(f"{verdict.why[:1].upper()}{verdict.why[1:]}.", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"Weights  registered {verdict.recorded_weights}", highlight=False, soft_wrap=True)
-    console.print(f"         rebuilt    {verdict.rebuilt_weights or 'none'}", highlight=False, soft_wrap=True)
-    for name, gap in sorted(verdict.gaps.items(), key=lambda item: -abs(item[1].mean)):
+    console.print(f"{found.why[:1].upper()}{found.why[1:]}.", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Weights  registered {found.recorded_weights}", highlight=False, soft_wrap=True)
+    console.print(f"         rebuilt    {found.rebuilt_weights or 'none'}", highlight=False, soft_wrap=True)
+    for name, gap in sorted(found.gaps.items(), key=lambda item: -abs(item[1].mean)):
         console.print(f"  {name:<16} {gap}", highlight=False, markup=False)
-    _list(console, "What differs from the record, in the order in which it was made:", verdict.where)
-    _list(console, "How this machine differs from the recorded one:", verdict.environment)
-    if verdict.answer != "IDENTICAL" and not verdict.environment:
+    _list(console, "What differs from the record, in the order in which it was made:", found.where)
+    _list(console, "How this machine differs from the recorded one:", found.environment)
+    if found.answer != "IDENTICAL" and not found.environment:
         console.print("Nothing recorded of the machine and its packages differs here.")
-    _list(console, "Note:", verdict.notes)
-    console.print(f"Kept in {verdict.folder}: verdict.json, build/", highlight=False, soft_wrap=True)
-    console.print(f"Next: {verdict.next}", highlight=False, soft_wrap=True, markup=False)
+    _list(console, "Note:", found.notes)
+    console.print(f"Kept in {found.folder}: verdict.json, build/", highlight=False, soft_wrap=True)
+    console.print(f"Next: {found.next}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _list(console: "Console", title: str, lines: object) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from quickstudy.runs import Pool, Run
+    from quickstudy.runs import FlowRun, WorkPool
 
 LAST = 20
 """How many runs are shown."""
@@ -53,13 +53,13 @@ def runs(
     """
     from rich.console import Console
 
-    from quickstudy.runs import details, open_source, overview
+    from quickstudy.runs import details, open_records, overview
 
     if state and state not in STYLES:
         raise QuickstudyError(f"{state!r} is no state", where="--state", fix=f"Choose of {', '.join(STYLES)}")
-    source, console = open_source(), Console()
+    records, console = open_records(), Console()
     if name:
-        run, *namesakes = details(source, name)
+        run, *namesakes = details(records, name)
         if as_json:
             print(_json(asdict(run)))
         else:
@@ -68,7 +68,7 @@ def runs(
                 others = ", ".join(f"{_when(other.when)} {other.id}" for other in namesakes)
                 console.print(f"Called so too: {others}", highlight=False, soft_wrap=True)
         return
-    found = overview(source, last, flow or None, state or None, everything)
+    found = overview(records, last, flow or None, state or None, everything)
     if as_json:
         print(_json(asdict(found)))
         return
@@ -79,7 +79,7 @@ def runs(
     _show_next(console, found.pools, found.planned)
 
 
-def _table(shown: "tuple[Run, ...]", width: int) -> "Table":
+def _table(shown: "tuple[FlowRun, ...]", width: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -100,7 +100,7 @@ def _table(shown: "tuple[Run, ...]", width: int) -> "Table":
     return table
 
 
-def _show_next(console: "Console", pools: "tuple[Pool, ...]", planned: Mapping[str, datetime | None]) -> None:
+def _show_next(console: "Console", pools: "tuple[WorkPool, ...]", planned: Mapping[str, datetime | None]) -> None:
     from rich.text import Text
 
     if pools:
@@ -116,7 +116,7 @@ def _show_next(console: "Console", pools: "tuple[Pool, ...]", planned: Mapping[s
         console.print(f"next {name}: {then}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_run(console: "Console", run: "Run") -> None:
+def _show_run(console: "Console", run: "FlowRun") -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -160,7 +160,7 @@ def _show_run(console: "Console", run: "Run") -> None:
         console.print(_table(run.children, console.width))
 
 
-def _state(run: "Run") -> "Text":
+def _state(run: "FlowRun") -> "Text":
     from rich.text import Text
 
     return Text(run.state, style=STYLES[run.state])

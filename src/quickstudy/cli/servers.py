@@ -14,9 +14,9 @@ from quickstudy.runs.servers import (
     check_pool,
     deploy,
     only_up,
-    services,
     start_servers,
     start_worker,
+    supervising,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def up(
 
     root = project()
     console = Console()
-    with only_up(root) as told, services(root / ".cache" / "up.log") as run:
+    with only_up(root) as told, supervising(root / ".cache" / "up.log") as run:
         addresses = start_servers(root, run, console, host, prefect_port, mlflow_port)
         json.dump(
             {name.lower(): address for name, address in addresses.items()} | {"prefect": f"{addresses['Prefect']}/api"},
@@ -112,7 +112,7 @@ def worker(
         env[name] = address
     check_pool(env["PREFECT_API_URL"], pool)
     console = Console()
-    with services(root / ".cache" / f"worker-{pool}.log") as run:
+    with supervising(root / ".cache" / f"worker-{pool}.log") as run:
         run(start_worker(root, pool, env, limit))
         console.print(f"A worker of the pool {pool} for {env['PREFECT_API_URL']}. Ctrl-C stops it.", highlight=False)
         run.supervise(console, Undertaker(root, env, run.log))
@@ -131,7 +131,7 @@ def ui() -> None:
         _print(console, {"MLflow": served["mlflow"], "Prefect": served["prefect"].removesuffix("/api")})
         console.print("quickstudy up runs both.")
         return
-    with services(root / ".cache" / "ui.log") as run:
+    with supervising(root / ".cache" / "ui.log") as run:
         _print(console, start_servers(root, run, console, LOOPBACK, 4200, 5000))
         if not run.all:
             console.print("Both run elsewhere.")

@@ -63,7 +63,7 @@ def _cell(rows: list[dict[str, str]]) -> Text:
 
 
 def duration(seconds: float) -> str:
-    """12.3 → "12 s", 754 → "12 min 34 s", 11100 → "3 h 05 min"."""
+    """Return seconds in words: 12.3 → "12 s", 754 → "12 min 34 s", 11100 → "3 h 05 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s" if seconds >= 10 or whole == 0 else f"{seconds:.1f} s"
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
 
 
 def next_steps(uncommitted: bool) -> Table:
-    """What to type next."""
+    """Return what to type next."""
     table = Table.grid(padding=(0, 2))
     for command, what in (
         ("quickstudy ui", "see runs, figures and model card"),
@@ -88,6 +88,7 @@ def next_steps(uncommitted: bool) -> Table:
 
 
 def step_times(seconds: Mapping[str, float], wall: float) -> str:
-    """{"tasks": 3, "meta_train": 60}, 80 → "tasks 3.0 s · meta_train 1 min 00 s · all in all 1 min 20 s"."""
+    """Return the steps in words: {"tasks": 3, "meta_train": 60}, 80 → "tasks 3.0 s · meta_train 1 min 00 s · all in all
+    1 min 20 s"."""
     parts = [f"{step} {duration(value)}" for step, value in seconds.items()]
     return " · ".join([*parts, f"all in all {duration(wall)}"])

@@ -129,11 +129,13 @@ def predict(
         raise QuickstudyError(f"task {task!r} is of kind {state.kind}, not {kind}", fix="Leave --kind out")
     if out is not None:
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
-    asked = read_queries(queries, ImportOptions(modality=state.modality, content=content, pattern=pattern))
+    asked = read_queries(
+        queries, ImportOptions(kind=state.kind, modality=state.modality, content=content, pattern=pattern)
+    )
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
     answers, part = said.targets, targets_of(state.kind)
     # Labels count only where the task knows them: a folder's name may say something else.
-    labels = asked.labels if asked.labels is not None and part.are_of(asked.labels, state.names) else None
+    labels = asked.targets if asked.targets is not None and part.are_of(asked.targets, state.names) else None
     unknown = [not known for known in said.known]
     verdict = any(unknown)
     table = Table("example", "answer", "probability", *(["verdict"] if verdict else []), *(["label"] if labels else []))
@@ -376,11 +378,9 @@ def _read(source: Path, kind: str | None, modality: Any, pattern: str | None) ->
     from quickstudy.data.dataset import Dataset
     from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
-    from quickstudy.kinds.targets import targets_of
     from quickstudy.system.progress import showing_progress
 
-    targets_of(kind or "classify")
-    options = ImportOptions(modality=modality, pattern=pattern)
+    options = ImportOptions(kind=kind, modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
             source, "source", options, progress=lambda done, total: progress("read", done, total)

@@ -50,7 +50,11 @@ class Reading(BaseModel):
     content: str | None = None
     """Column of texts, images or recordings."""
     label: str | None = None
-    """Column of class names."""
+    """Column of targets: of class names, say."""
+    separator: str | None = None
+    """What is between the tags in a cell, or in the name of a folder."""
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each tag, called as it is."""
     group: str | None = None
     """A column, a field of the pattern, a folder level, the name of a .json file, ``class`` or ``none``."""
     domain: str | None = None
@@ -60,7 +64,7 @@ class Reading(BaseModel):
     levels: int | None = None
     """Folders above each file that say something: 1 of CLASS/file, 2 of GROUP/CLASS/file."""
     exclude: tuple[str, ...] = ()
-    """Classes that are left out."""
+    """Classes, or tags, that are left out."""
     skip_bad: bool = False
     drop_duplicates: bool = False
 
@@ -317,10 +321,11 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
         info = DatasetInfo.model_validate(yaml.safe_load(text))
         stored = stored_at(folder, memory)
-        names = pq.read_schema(stored.path, memory_map=True).names
-        wanted = [name for name in names if columns is None or name in columns]
+        schema = pq.read_schema(stored.path, memory_map=True)
+        wanted = [name for name in schema.names if columns is None or name in columns]
         # Names that come again and again are kept once, where the table is not to be written as it was.
-        repeated = None if info.modality in wanted else wanted
+        single = [name for name in wanted if not pa.types.is_nested(schema.field(name).type)]
+        repeated = None if info.modality in wanted else single
         with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
             table = file.read(wanted)
     except FileNotFoundError as error:
@@ -329,10 +334,13 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         ) from None
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
-    column, _ = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of a kind that is not known nothing is asked
-    missing = {info.modality, column, "group"} - set(names)
+    column, holds = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of an unknown kind nothing is asked
+    missing = {info.modality, column, "group"} - set(schema.names)
     if missing:
         raise QuickstudyError(f"lacks the column {min(missing)!r}", where=folder / FILE, fix="Import the dataset again")
+    if pa.types.is_nested(held := schema.field(column).type) != pa.types.is_nested(holds):
+        what = f"the column {column!r} holds {held}, which are no targets of kind {info.kind}"
+        raise QuickstudyError(what, where=folder / FILE, fix="Import the dataset again")
     return Dataset(info, table, stored)
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from quickstudy.data.contents import FILE
 from quickstudy.data.dataset import dataset_names
+from quickstudy.errors import QuickstudyError
 
 MANIFEST = "data.json"
 
@@ -30,6 +31,20 @@ def manifest(root: Path, kind: str) -> dict[str, str]:
 def write_manifest(path: Path, root: Path, kind: str) -> None:
     """Write ``manifest`` as JSON, with the kind."""
     path.write_text(json.dumps({"kind": kind, "datasets": manifest(root, kind)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """Return the datasets that a manifest names: name → sha256.
+
+    Raises:
+        QuickstudyError: it is missing or damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+    except FileNotFoundError:
+        raise QuickstudyError("not found", where=path, fix="`quickstudy tasks` writes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise QuickstudyError(f"is damaged ({error})", where=path, fix="`quickstudy tasks` writes it anew") from None
 
 
 def is_current(path: Path, root: Path) -> bool:

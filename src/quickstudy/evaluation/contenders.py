@@ -1,10 +1,12 @@
-"""Champion and challenger answer today's frozen episodes: the evidence that the gate is given."""
+"""Champion and challenger answer today's frozen episodes of a kind: the evidence that the gate is given."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,18 +18,20 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Progress, Subject, adapt_ms, evaluate
 from quickstudy.evaluation.gate import Contender
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import WEIGHTS, part_of
+from quickstudy.model.store import WEIGHTS, part_digest, part_of
 from quickstudy.tasks.frozen import FrozenEpisodes
 
-NOT_ANSWERED = pd.DataFrame({name: [] for name in ("suite", "dataset", "shot", "episode", "score")})
+NOT_ANSWERED = pd.DataFrame(
+    {name: [] for name in ("kind", "suite", "dataset", "shot", "episode", "method", "score", "adapt_ms")}
+)
 
 
 def contender(name: str, folder: Path, kind: str, data_digest: str, episodes_digest: str) -> Contender:
-    """A saved model before it has answered.
+    """Return a part of a saved model before it has answered.
 
     Args:
         name: as the verdict calls it.
-        folder: of the model; its weights are not read.
+        folder: of the model.
         kind: whose part of it answers.
         data_digest, episodes_digest: what it is about to answer on.
 
@@ -47,6 +51,7 @@ def contender(name: str, folder: Path, kind: str, data_digest: str, episodes_dig
             mebibytes=(folder / WEIGHTS).stat().st_size / 2**20,
             data_digest=data_digest,
             episodes_digest=episodes_digest,
+            part_digest=_digest(folder, config),
         )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise QuickstudyError(
@@ -54,6 +59,12 @@ def contender(name: str, folder: Path, kind: str, data_digest: str, episodes_dig
             where=name,
             fix="A model without that proves nothing: train one, or decide by hand, with the reason",
         ) from None
+
+
+def _digest(part: Path, config: Mapping[str, Any]) -> str:
+    """Of all of a part that decides what it answers. One of before there were kinds does not name its own."""
+    settings = json.dumps({"kind": "classify", **config}, sort_keys=True)
+    return hashlib.sha256(f"{part_digest(part)} {settings}".encode()).hexdigest()
 
 
 def answers(
@@ -64,7 +75,7 @@ def answers(
     stop: int,
     progress: Progress = lambda done, total: None,
 ) -> pd.DataFrame:
-    """What a model answers to the episodes ``start`` to ``stop`` of each cell, as `evaluate` returns it, untimed."""
+    """Let a model answer the episodes ``start`` to ``stop`` of each cell, untimed; return what `evaluate` returns."""
     alone = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=0)
     chosen = [block.part(start, stop) for block in frozen if block.count > start]
     if not chosen:
@@ -81,8 +92,8 @@ def time_together(
     timed: int,
     progress: Progress = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Milliseconds from the files of a task's support set to its state. The models take turns, and who begins changes,
-    so that a machine that slows down slows all of them.
+    """Measure milliseconds from the files of a task's support set to its state. The models take turns, and who begins
+    changes, so that a machine that slows down slows all of them.
 
     Returns:
         columns suite, shot, episode (the first ``timed`` of each cell) and, of each model, its place in ``models``.
@@ -101,7 +112,7 @@ def time_together(
 
 
 def with_times(contender: Contender, times: pd.DataFrame, place: int) -> Contender:
-    """The contender with the times of `time_together` at its episodes; the other episodes have none."""
+    """Return the contender with the times of `time_together` at its episodes; the other episodes have none."""
     bare = contender.episodes.drop(columns="adapt_ms", errors="ignore")
     own = times[["suite", "shot", "episode", place]].rename(columns={place: "adapt_ms"})
     found = bare.merge(own, how="left", on=["suite", "shot", "episode"])

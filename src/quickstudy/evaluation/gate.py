@@ -1,51 +1,34 @@
 """Is the challenger better, or lucky? Evidence → PROMOTE, HOLD or REJECT, with every figure. Pure.
 
-Champion and challenger have answered the same frozen episodes of meta-test groups; the difference is taken episode by
-episode. What the policy (params.yaml, section gate) asks becomes rules, each a gain with its interval and a limit that
-the gain has to lie above:
-
-    passed   the whole interval lies above the limit
-    failed   the whole interval lies below it
-    open     the limit lies within: the evidence does not say
-
-PROMOTE where every rule passed, REJECT where one failed, HOLD otherwise. As all of them have to pass, each may be
-tested at the full level (Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
-24(4)); among the datasets one failure is enough, so theirs is divided by their number (Bonferroni).
-
-The gain in accuracy is claimed for what ``gate.over`` says: other datasets like these, or these alone. The other rules
-ask about what stands here: these datasets, at these costs, against these baselines.
+Champion and challenger have answered the same frozen episodes of meta-test groups, of every kind of task that either
+has a part for; the difference is taken episode by episode. What the policy (params.yaml, section gate) asks becomes
+rules (`quickstudy.evaluation.rules`), those of a kind by its own evidence, and one verdict stands over them.
 """
 
+import contextlib
+import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from quickstudy.config import Gate
 from quickstudy.errors import QuickstudyError
-from quickstudy.stats.intervals import OURS, Cells, Estimate, estimate, student_quantile
-from quickstudy.stats.sequential import look_levels
-
-Answer = Literal["PROMOTE", "HOLD", "REJECT"]
-State = Literal["passed", "open", "failed"]
-Unit = Literal["points", "nats", "times"]
+from quickstudy.evaluation.rules import Answer, Decision, Gains, Part, Rule, decide, signed
+from quickstudy.stats.intervals import OURS, Cells
 
 KEYS = ["dataset", "suite", "shot", "episode"]
-MOST = 100  # times as many episodes, or datasets: whoever would need more is told that it cannot be settled
-
-# Which levels, datasets and groups (suites), are a sample of others that the gain shall hold for too.
-SAMPLED = {"datasets": (True, True), "groups": (False, True), "episodes": (False, False)}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model and what it answered."""
+    """A model's part for a kind of task, and what it answered."""
 
     name: str
-    """as the verdict calls it: "version 7" """
+    """of the model, as the verdict calls it: "version 7" """
     episodes: pd.DataFrame
     """what `quickstudy.evaluation.answers.evaluate` returns; only its rows of method quickstudy are read"""
     trained_on: Mapping[str, Collection[str]]
@@ -59,13 +42,18 @@ class Contender:
     """of the data that ``episodes`` were answered on"""
     episodes_digest: str
     """of the frozen episodes that it answered"""
+    part_digest: str = ""
+    """of its weights and settings: two parts of the same answer alike. Of "" nobody knows"""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    challenger: Contender
+    """Of one kind of task."""
+
+    challenger: Contender | None
+    """None: it has no part for the kind, which the champion has"""
     champion: Contender | None
-    """None: nobody was in production before"""
+    """None: nobody was in production before, or who was has no part for the kind"""
     baselines: pd.DataFrame
     """rows of the scikit-learn methods, as `evaluate` returns them; those of other methods are not read"""
     meta_test: Mapping[str, Collection[str]]
@@ -74,66 +62,29 @@ class Evidence:
     """of today's data"""
     episodes_digest: str
     """of today's frozen episodes"""
+    kind: str = "classify"
+    score: str = "accuracy"
+    """what the kind calls it"""
+    planned: int | None = None
+    """episodes a cell at the last look, where they are fewer than other kinds have"""
+
+    @property
+    def part(self) -> Part:
+        """What became of the champion's part. One that did not change need not have answered."""
+        if self.challenger is None:
+            return "lost"
+        if self.champion is None:
+            return "new"
+        same = self.challenger.part_digest == self.champion.part_digest != ""
+        return "same" if same else "changed"
 
     def first(self, n: int) -> "Evidence":
-        """What there is of the first n episodes of each cell."""
+        """Return what there is of the first n episodes of each cell."""
         champion, challenger = (
             contender and replace(contender, episodes=contender.episodes[contender.episodes["episode"] < n])
             for contender in (self.champion, self.challenger)
         )
-        assert challenger is not None
         return replace(self, champion=champion, challenger=challenger)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What the policy asks, and what the evidence says to it."""
-
-    name: str
-    """accuracy, dataset NAME, calibration, latency, memory, baseline NAME"""
-    unit: Unit
-    """points: gains are of accuracy, 0.01 is a point. nats: of the likelihood. times: logarithms of a ratio"""
-    gain: float
-    low: float
-    high: float
-    """ends of the interval. Positive is better, in every unit"""
-    limit: float
-    """that the gain has to lie above"""
-    state: State
-    more_episodes: int | None = None
-    """a cell (suite and number of shots; of latency those timed), beyond those there are, that would settle it if the
-    gain stays as it is"""
-    more_datasets: int | None = None
-    """that would, where no number of episodes does"""
-
-    @staticmethod
-    def of(record: Mapping[str, Any]) -> "Rule":
-        """A rule of `Verdict.record`."""
-        nan = {name: math.nan for name in ("gain", "low", "high") if record[name] is None}
-        return Rule(**{**record, **nan})
-
-    def cells(self) -> tuple[str, str, str, str]:
-        """Name, gain, interval, what is asked, for a table."""
-        if self.unit == "times":
-            asked = f"at most ×{math.exp(-self.limit):.2f}"
-        else:
-            scale, digits = (100, 2) if self.unit == "points" else (1, 3)
-            asked = f"above {scale * self.limit:+.{digits}f}" if self.limit else "above 0"
-        if math.isnan(self.gain):
-            return self.name, "not measured, or too rarely", "", asked
-        if self.unit == "times":
-            return (
-                self.name,
-                f"×{math.exp(-self.gain):.2f}",
-                f"{math.exp(-self.high):.2f} to {math.exp(-self.low):.2f}",
-                asked,
-            )
-        gain, low, high = (_signed(scale * x, digits) for x in (self.gain, self.low, self.high))
-        return self.name, f"{gain} {self.unit}", f"{low} to {high}", asked
-
-    def __str__(self) -> str:
-        name, gain, interval, asked = self.cells()
-        return f"{name}: {gain} [{interval}], {asked}: {self.state}" if interval else f"{name}: {gain}"
 
 
 @dataclass(frozen=True)
@@ -146,7 +97,7 @@ class Verdict:
     champion: str | None
     datasets: tuple[str, ...]
     episodes: int
-    """a cell, that each model answered"""
+    """a cell, that each model answered; 0 where no part changed"""
     looks: tuple[int, ...]
     """episodes a cell at each look so far, this one the last"""
     planned: int
@@ -155,9 +106,12 @@ class Verdict:
     over: str
     data_digest: str
     episodes_digest: str
+    """of several kinds of that of each"""
+    kinds: Mapping[str, Answer]
+    """of each kind: `quickstudy.evaluation.rules.Decision`"""
 
     def record(self) -> dict[str, Any]:
-        """As JSON can hold it: what was not measured is None."""
+        """Return it as JSON can hold it: what was not measured is None."""
         values = asdict(self)
         for rule in values["rules"]:
             rule |= {name: None for name, value in rule.items() if isinstance(value, float) and math.isnan(value)}
@@ -165,54 +119,84 @@ class Verdict:
 
 
 def judge(evidence: Evidence, policy: Gate, before: Sequence[int] = (), planned: int | None = None) -> Verdict:
+    """Decide on models of one kind of task: `judge_kinds`."""
+    return judge_kinds([evidence], policy, before, planned)
+
+
+def judge_kinds(
+    evidence: Sequence[Evidence],
+    policy: Gate,
+    before: Sequence[int] = (),
+    planned: int | None = None,
+    own: Mapping[str, Gate] | None = None,
+) -> Verdict:
     """Decide.
 
     Args:
+        evidence: of each kind that either model has a part for; the challenger has one at least.
         before: episodes a cell at each earlier look at the same evidence, where it is gathered step by step.
         planned: episodes a cell at the last look; those there are where left out, which makes this the only look.
+        own: policies of kinds whose margins, costs and baselines differ.
 
     Raises:
         QuickstudyError: the evidence does not allow a comparison: other episodes or data, groups that a model was
             trained on, other modalities or format.
         ValueError: looks that do not grow or go beyond what was planned.
     """
-    _check(evidence)
-    challenger = _own(evidence.challenger)
-    episodes = int(challenger.groupby(["dataset", "suite", "shot"])["episode"].size().min())
+    answered = [one for one in evidence if one.part in ("changed", "new")]
+    counts: list[int] = []
+    datasets: set[str] = set()
+    for one in answered:
+        with about(one.kind, len(evidence) > 1):
+            _check(one)
+        challenger = _own(one.challenger)
+        counts.append(int(challenger.groupby(["dataset", "suite", "shot"])["episode"].size().min()))
+        datasets |= set(challenger["dataset"])
+    episodes = max(counts, default=0)
     looks = (*before, episodes)
     planned = episodes if planned is None else planned
-    if list(looks) != sorted(set(looks)) or looks[-1] > planned:
+    if answered and (list(looks) != sorted(set(looks)) or looks[-1] > planned):
         raise ValueError(f"looks at {looks} episodes of {planned} planned do not grow towards it")
-    rules = decide(gains(evidence), memory_ratio(evidence), policy, looks, planned)
+    decision = decide({one.kind: gains_of(one) for one in evidence}, policy, looks, planned, own)
+    digests = [one.episodes_digest for one in answered]
+    together = hashlib.sha256("".join(digests).encode()).hexdigest()
     verdict = Verdict(
-        answer=answer_of(rules),
+        answer=decision.answer,
         sentence="",
-        rules=rules,
-        challenger=evidence.challenger.name,
-        champion=evidence.champion.name if evidence.champion else None,
-        datasets=tuple(sorted(set(challenger["dataset"]))),
+        rules=decision.rules,
+        challenger=next(one.challenger.name for one in evidence if one.challenger),
+        champion=next((one.champion.name for one in evidence if one.champion), None),
+        datasets=tuple(sorted(datasets)),
         episodes=episodes,
         looks=looks,
         planned=planned,
         confidence=policy.confidence,
         over=policy.over,
-        data_digest=evidence.data_digest,
-        episodes_digest=evidence.episodes_digest,
+        data_digest=evidence[0].data_digest,
+        episodes_digest=digests[0] if len(digests) == 1 else together,
+        kinds=decision.kinds,
     )
-    return replace(verdict, sentence=_sentence(verdict))
+    return replace(verdict, sentence=_sentence(verdict, decision, evidence))
 
 
-def judge_until_settled(answer: Callable[[int], Evidence], policy: Gate, planned: int) -> Verdict:
+def judge_until_settled(
+    answer: Callable[[int], Sequence[Evidence]],
+    policy: Gate,
+    planned: int,
+    own: Mapping[str, Gate] | None = None,
+) -> Verdict:
     """Gather evidence until it is settled: after so many episodes a cell that PROMOTE or REJECT is certain enough, and
     at most ``planned``. The looks share the error rate (`quickstudy.stats.sequential.look_levels`).
 
     Args:
-        answer: evidence of the first n episodes of each cell. It is asked for growing n.
+        answer: evidence of the first n episodes of each cell, of every kind. It is asked for growing n.
+        planned: 0 where no kind has to answer.
+        own: see `judge_kinds`.
     """
     steps = sorted({max(2, math.ceil(planned * k / policy.looks)) for k in range(1, policy.looks + 1)})
     before: tuple[int, ...] = ()
     for n in steps:
-        verdict = judge(answer(n), policy, before, planned)
+        verdict = judge_kinds(answer(n), policy, before, planned, own)
         if verdict.answer != "HOLD":
             break
         before = verdict.looks
@@ -222,18 +206,31 @@ def judge_until_settled(answer: Callable[[int], Evidence], policy: Gate, planned
 # What may be compared
 
 
+@contextlib.contextmanager
+def about(kind: str, several: bool) -> Iterator[None]:
+    """Name the kind in what is refused, where there are several."""
+    try:
+        yield
+    except QuickstudyError as error:
+        if not several:
+            raise
+        where = kind if error.where is None else f"{error.where}, {kind}"
+        raise QuickstudyError(error.what, where=where, fix=error.fix) from None
+
+
 def _check(evidence: Evidence) -> None:
     champion, challenger = evidence.champion, evidence.challenger
+    assert challenger is not None
     if champion is not None:
-        check_kind(champion, challenger)
+        check_comparable(champion, challenger)
     for contender in (challenger,) if champion is None else (champion, challenger):
         _check_today(contender, evidence)
     if champion is not None:
         _check_pairs(champion, challenger)
 
 
-def check_kind(champion: Contender, challenger: Contender) -> None:
-    """Raises QuickstudyError where the two are not models of the same kind, whatever they may answer."""
+def check_comparable(champion: Contender, challenger: Contender) -> None:
+    """Raise QuickstudyError where the two are not models of the same make, whatever they may answer."""
     for what, old, new in (
         ("format", str(champion.format), str(challenger.format)),
         ("modalities", ", ".join(sorted(champion.modalities)), ", ".join(sorted(challenger.modalities))),
@@ -278,8 +275,9 @@ def _check_pairs(champion: Contender, challenger: Contender) -> None:
         )
 
 
-def _own(contender: Contender) -> pd.DataFrame:
+def _own(contender: Contender | None) -> pd.DataFrame:
     """A contender's rows in the order of the keys."""
+    assert contender is not None
     frame = contender.episodes
     if "method" in frame:
         frame = frame[frame["method"] == OURS]
@@ -291,9 +289,21 @@ def _own(contender: Contender) -> pd.DataFrame:
 # Differences, episode by episode
 
 
-def gains(evidence: Evidence) -> dict[str, Cells]:
-    """What the challenger gains, by the name of what is asked: accuracy, calibration (nats) and latency (logarithms of
-    ratios; of the episodes that both were timed on) over the champion, ``baseline NAME`` (accuracy) over that.
+def gains_of(evidence: Evidence) -> Gains:
+    """Return what the challenger gains in a kind.
+
+    Raises:
+        QuickstudyError: a baseline lacks episodes.
+    """
+    part, memory = evidence.part, None
+    cells = gained(evidence) if part in ("changed", "new") else {}
+    if evidence.challenger and evidence.champion:
+        memory = evidence.challenger.mebibytes / evidence.champion.mebibytes
+    return Gains(part, evidence.score, cells, memory, evidence.planned)
+
+
+def gained(evidence: Evidence) -> dict[str, Cells]:
+    """Return what the challenger gains episode by episode, by the name of what is asked (`Gains.cells`).
 
     Raises:
         QuickstudyError: a baseline lacks episodes.
@@ -302,7 +312,7 @@ def gains(evidence: Evidence) -> dict[str, Cells]:
     found: dict[str, Cells] = {}
     if evidence.champion is not None:
         old = _own(evidence.champion)
-        found["accuracy"] = _cells(new, new["score"] - old["score"])
+        found["score"] = _cells(new, new["score"] - old["score"])
         found["calibration"] = _cells(new, _column(old, "nll") - _column(new, "nll"))
         with np.errstate(invalid="ignore", divide="ignore"):
             faster = np.log(_column(old, "adapt_ms") / _column(new, "adapt_ms"))
@@ -331,110 +341,51 @@ def _cells(frame: pd.DataFrame, values: pd.Series) -> Cells:
     return tree
 
 
-def memory_ratio(evidence: Evidence) -> float | None:
-    """Times the champion's."""
-    return evidence.challenger.mebibytes / evidence.champion.mebibytes if evidence.champion else None
-
-
-# Rules
-
-
-def decide(
-    gained: Mapping[str, Cells], memory: float | None, policy: Gate, looks: Sequence[int], planned: int
-) -> tuple[Rule, ...]:
-    """Every rule of the policy. Where there is no champion, only the baselines are asked for.
-
-    Args:
-        gained: see `gains`. memory: see `memory_ratio`.
-        looks: episodes a cell at each look, the present one the last. planned: those at the last look.
-    """
-    alpha = (1 - policy.confidence) / 2
-    level = look_levels(tuple(n / planned for n in looks), alpha)[-1]
-
-    def rule(
-        name: str, unit: Unit, values: Cells, limit: float, sampled: tuple[bool, bool] = (False, False), among: int = 1
-    ) -> Rule:
-        """``among``: so many rules, of which one failure is enough."""
-        found = estimate(values, sampled) if values else None
-        if found is None or math.isnan(found.variance):
-            return Rule(name, unit, math.nan, math.nan, math.nan, limit, "open")
-        low, high = (float(end) for end in found.interval(level / among))
-        gain = float(found.mean)
-        if low > limit or high < limit:
-            return Rule(name, unit, gain, low, high, limit, "passed" if low > limit else "failed")
-        more = _more(found, values, limit, alpha / among, sampled[0])
-        return Rule(name, unit, gain, low, high, limit, "open", *more)
-
-    rules = []
-    if "accuracy" in gained:
-        accuracy = gained["accuracy"]
-        limit = 0.0 if policy.accuracy == "superior" else -policy.margin
-        rules.append(rule("accuracy", "points", accuracy, limit, SAMPLED[policy.over]))
-        for name, suites in accuracy.items():
-            limit = -policy.margin_of(name)
-            rules.append(rule(f"dataset {name}", "points", {name: suites}, limit, among=len(accuracy)))
-        if policy.calibration_margin is not None:
-            rules.append(rule("calibration", "nats", gained["calibration"], -policy.calibration_margin))
-        if policy.latency is not None:
-            rules.append(rule("latency", "times", gained["latency"], -math.log(policy.latency)))
-        if policy.memory is not None and memory is not None:
-            gain = -math.log(memory)
-            state: State = "passed" if memory <= policy.memory else "failed"
-            rules.append(Rule("memory", "times", gain, gain, gain, -math.log(policy.memory), state))
-    if policy.baselines:
-        against = [rule(name, "points", cells, 0.0) for name, cells in gained.items() if name.startswith("baseline ")]
-        missing = Rule("baseline", "points", math.nan, math.nan, math.nan, 0.0, "open")
-        rules.append(min(against, key=lambda one: one.low, default=missing))  # the best; the others lie further below
-    return tuple(rules)
-
-
-def answer_of(rules: Sequence[Rule]) -> Answer:
-    states = {rule.state for rule in rules}
-    return "REJECT" if "failed" in states else "HOLD" if "open" in states else "PROMOTE"
-
-
-def _more(
-    found: Estimate, values: Cells, limit: float, level: float, datasets_are_sampled: bool
-) -> tuple[int | None, int | None]:
-    """How many more episodes a cell would move the interval off the limit if the mean stays; where no number does, how
-    many more datasets like these."""
-    distance = abs(float(found.mean) - limit)
-    of_episodes = float(estimate(values).variance)  # falls with their number; the rest stays
-    stays = max(float(found.variance) - of_episodes, 0.0)
-    room = (distance / student_quantile(level, found.freedom)) ** 2 - stays
-    there = min(len(cell) for suites in values.values() for shots in suites.values() for cell in shots.values())
-    if room > 0 and (needed := there * of_episodes / room) <= MOST * there:
-        return max(math.ceil(needed) - there, 1), None
-    if datasets_are_sampled and len(values) > 1:
-        for k in range(len(values) + 1, MOST + 1):
-            if student_quantile(level, k - 1) * math.sqrt(found.variance * len(values) / k) < distance:
-                return None, k - len(values)
-    return None, None
-
-
 # Words
 
 
-def _sentence(verdict: Verdict) -> str:
+def _sentence(verdict: Verdict, decision: Decision, evidence: Sequence[Evidence]) -> str:
     who, champion, rules = verdict.challenger, verdict.champion, verdict.rules
+    by_kind = {one.kind: one for one in evidence}
+    several = len(evidence) > 1
+
+    def clause(rule: Rule) -> str:
+        one = by_kind[rule.kind]
+        said = _clause(rule, champion, one.score)
+        if rule.is_loss or not several:
+            return said
+        return f"in {rule.kind}{', which is new,' if champion and one.part == 'new' else ''} {said}"
+
     if verdict.answer == "PROMOTE":
-        if not rules:
+        if not rules and champion is None:
             return f"Promote {who}: nobody was in production, and the policy asks for nothing."
-        first = _clause(rules[0], champion)
-        rest = f"; the other {len(rules) - 1} rules hold too" if len(rules) > 1 else ""
-        return f"Promote {who}: {first}{rest}."
+        told = decision.gained if several else rules[:1]
+        said = [clause(rule) for rule in told]
+        untold = [kind for kind in by_kind if all(rule.kind != kind for rule in told)]
+        said += [f"{kind} is new" for kind in untold if by_kind[kind].part == "new"]
+        said += [f"{kind} did not change" for kind in untold if several and by_kind[kind].part == "same"]
+        others = sum(rule not in told and by_kind[rule.kind].part != "same" for rule in rules)
+        said += {0: [], 1: ["the other rule holds too"]}.get(others, [f"the other {others} rules hold too"])
+        return f"Promote {who}: {'; '.join(said)}."
     state = "failed" if verdict.answer == "REJECT" else "open"
-    told = [rule for rule in rules if rule.state == state]
-    clauses = "; ".join(_clause(rule, champion) for rule in told)
+    because = [rule for rule in rules if rule.state == state]
+    clauses = "; ".join(map(clause, because))
     if verdict.answer == "REJECT":
         return f"Reject {who}: {clauses}."
-    return f"Hold {who}, it is not settled: {clauses}. {_outlook(told)}"
+    return f"Hold {who}, it is not settled: {clauses}. {_outlook(because)}"
 
 
-def _clause(rule: Rule, champion: str | None) -> str:
-    what, _, name = rule.name.partition(" ")
+def _clause(rule: Rule, champion: str | None, score: str) -> str:
+    """``score``: what the rule's kind calls it."""
+    if rule.is_loss:
+        return (
+            f"it has no part for {rule.kind}, which {champion} has: tasks of {rule.kind} would get no answers any more "
+            '(quickstudy promote --approve --reason "…" overrules that)'
+        )
+    overall = rule.what in (score, "superior")
+    what, _, name = ("score", "", "") if overall else rule.what.partition(" ")
     if math.isnan(rule.gain):
-        return f"{what} was not measured, or too rarely"
+        return f"{score if overall else what} was not measured, or too rarely"
     if rule.unit == "times":
         subject = {"latency": "time to adapt", "memory": "memory"}[what]
         span = f", {math.exp(-rule.high):.2f} to {math.exp(-rule.low):.2f}" if rule.low < rule.high else ""
@@ -443,19 +394,15 @@ def _clause(rule: Rule, champion: str | None) -> str:
     if rule.unit == "nats":
         may = f"may rise by {-rule.limit:.3f}"
         return (
-            f"its negative log likelihood differs by {_signed(-rule.gain, 3)} "
-            f"({_signed(-rule.high, 3)} to {_signed(-rule.low, 3)}; {may})"
+            f"its negative log likelihood differs by {signed(-rule.gain, 3)} "
+            f"({signed(-rule.high, 3)} to {signed(-rule.low, 3)}; {may})"
         )
     digits = 1 if max(abs(rule.low), abs(rule.high)) >= 0.01 else 2
-    span = f"{_signed(100 * rule.low, digits)} to {_signed(100 * rule.high, digits)}"
+    span = f"{signed(100 * rule.low, digits)} to {signed(100 * rule.high, digits)}"
     may = f"; {-100 * rule.limit:.1f} may be lost" if rule.limit else ""
     against = f"the baseline {name}" if what == "baseline" else champion
     where = f" on {name}" if what == "dataset" else ""
-    return f"{_signed(100 * rule.gain, digits)} points of accuracy over {against}{where} ({span}{may})"
-
-
-def _signed(x: float, digits: int) -> str:
-    return f"{round(x, digits) + 0.0:+.{digits}f}"  # nothing is −0.0
+    return f"{signed(100 * rule.gain, digits)} points of {score} over {against}{where} ({span}{may})"
 
 
 def _outlook(open_rules: Sequence[Rule]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +28,10 @@ from quickstudy.data.dataset import (
 )
 from quickstudy.data.fingerprints import Fingerprints, fingerprints, joined, keep
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.checks import Finding, Progress, SplitOf, check_datasets
+from quickstudy.ingest.checks import Progress, SplitOf, check_datasets
 from quickstudy.ingest.importers.source import AS_BEFORE, read_more
+from quickstudy.kinds.findings import Finding
+from quickstudy.kinds.targets import targets_of
 
 
 class RefusedError(QuickstudyError):
@@ -48,8 +51,8 @@ class Addition:
     stamp: tuple[int, ...]
     """of the dataset as it is"""
     repetitions: int
-    """Examples of the source that are there under the same label, or came before in the source; left out. Of a
-    dataset that was imported without duplicates also those that are there under another label."""
+    """Examples of the source that are there under the same target, or came before in the source; left out. Of a
+    dataset that was imported without duplicates also those that are there under another one."""
 
 
 def prepare(
@@ -79,24 +82,31 @@ def prepare(
         QuickstudyError: as `read_more`.
     """
     old = read_dataset(root / name, PLACES, root.parent / MEMORY)
+    targets_of(old.info.kind, root / name)
     assert old.stored is not None
     told = partial(progress, "reading")
     source_rows = Dataset(old.info, read_more(source, old, differs, only=only, progress=told, note=note))
     before = fingerprints(old, cache, partial(progress, name))
-    labels, known_labels = source_rows.column("label"), old.column("label")
-    if old.info.reading is not None and old.info.reading.drop_duplicates:  # then no example stands under two labels
-        labels, known_labels = [""] * len(labels), [""] * len(known_labels)
-    is_new = _new(source_rows.digests, labels, before.digests, known_labels)
+    keys, known_keys = _keys(source_rows), _keys(old)
+    if old.info.reading is not None and old.info.reading.drop_duplicates:  # then no example stands under two targets
+        keys, known_keys = [""] * len(keys), [""] * len(known_keys)
+    is_new = _new(source_rows.digests, keys, before.digests, known_keys)
     new = Dataset(old.info, source_rows.table.filter(pa.array(is_new)))
     prints = fingerprints(new, None, partial(progress, "checking"))
     return Addition(new, prints, before, old.stored.stamp, int((~is_new).sum()))
 
 
-def _new(digests: np.ndarray, labels: list[str], known: np.ndarray, known_labels: list[str]) -> np.ndarray:
-    """bool [n]: the rows that are neither known under the same label nor repeat a row before."""
-    seen = {(known[row], known_labels[row]) for row in np.flatnonzero(np.isin(known, digests))}
+def _keys(dataset: Dataset) -> list[Any]:
+    """Of each row what tells its target from others."""
+    targets = targets_of(dataset.info.kind)
+    return [targets.key(target) for target in targets.of(dataset, np.arange(len(dataset)))]
+
+
+def _new(digests: np.ndarray, keys: list[Any], known: np.ndarray, known_keys: list[Any]) -> np.ndarray:
+    """bool [n]: the rows that are neither known under the same target nor repeat a row before."""
+    seen = {(known[row], known_keys[row]) for row in np.flatnonzero(np.isin(known, digests))}
     is_new = np.zeros(len(digests), dtype=bool)
-    for row, example in enumerate(zip(digests, labels, strict=True)):
+    for row, example in enumerate(zip(digests, keys, strict=True)):
         is_new[row] = example not in seen
         seen.add(example)
     return is_new
@@ -130,7 +140,7 @@ def commit(
     table = pa.concat_tables([old.table, addition.new.table], promote_options="default")
     both = Dataset(old.info, table)
     prints = joined(addition.before, addition.prints)
-    others = neighbours(root, both.modality, name, cache, progress, note)
+    others = neighbours(root, both.info, cache, progress, note)
 
     def found(dataset: Dataset, of: Fingerprints) -> list[Finding]:
         known = {one.name: of_one for one, of_one in others} | {name: of}
@@ -165,7 +175,7 @@ def create(
     Raises:
         RefusedError: something is fatal; nothing was written.
     """
-    others = neighbours(root, info.modality, info.name, cache, progress, note)
+    others = neighbours(root, info, cache, progress, note)
     # Checked before it is written, so that Ctrl-C leaves all as it was until the last moment.
     findings = check_datasets(
         [*(one for one, _ in others), Dataset(info, table)],
@@ -184,20 +194,23 @@ def create(
 
 def neighbours(
     root: Path,
-    modality: str,
-    without: str,
+    info: DatasetInfo,
     cache: Path,
     progress: Progress = lambda name, done, total: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[Dataset, Fingerprints]]:
-    """The other datasets of a modality, their examples unread, with fingerprints; of damaged ones there is a note."""
+    """Return the other datasets of the kind and modality of one, their examples unread, with fingerprints.
+
+    Of damaged ones, and of such as this version knows no kind of, there is a note.
+    """
     found = []
     for name in dataset_names(root):
-        if name == without:
+        if name == info.name:
             continue
         try:
             dataset = read_dataset(root / name, PLACES, root.parent / MEMORY)
-            if dataset.modality == modality and len(dataset):
+            targets_of(dataset.info.kind, root / name)
+            if (dataset.info.kind, dataset.modality) == (info.kind, info.modality) and len(dataset):
                 found.append((dataset, fingerprints(dataset, cache, partial(progress, f"checking {name}"))))
         except QuickstudyError as error:
             note(f"not compared with a damaged dataset ({error})")

@@ -262,11 +262,13 @@ class _Taker:
             return [_outcome(delivery, "waiting", reason=reason) for delivery in deliveries]
 
     def _add(self, deliveries: list[Delivery]) -> list[Outcome]:
-        from quickstudy.data.dataset import read_dataset
+        from quickstudy.data.dataset import PLACES, read_dataset
         from quickstudy.ingest.additions import RefusedError, commit, prepare
+        from quickstudy.kinds.targets import targets_of
 
         (delivery,) = deliveries
-        self._may_be_read(lambda: read_dataset(self.root / delivery.dataset, ("label",)))
+        folder = self.root / delivery.dataset
+        self._may_be_read(lambda: targets_of(read_dataset(folder, PLACES).info.kind, folder))
         how: dict[str, Any] = {"cache": self.cache, "progress": self.progress}
         source, only = _source(deliveries)
         addition: Addition = self._reading(
@@ -296,7 +298,7 @@ class _Taker:
         create(self.root, info, table, self.settings, self.split_of, refuse=True, **how)
         if len(deliveries) == 1:
             return [self._taken(deliveries[0], len(table), 0)]
-        # Several folders: the first level is part of the name of every class.
+        # Several folders, which are of the plain kind: the first level is part of the name of every class.
         counts = Counter(label.split("/")[0] for label in table.column("label").to_pylist())
         return [self._taken(delivery, counts[_as_class(delivery.name)], 0) for delivery in deliveries]
 

@@ -1,12 +1,14 @@
 """What ``kinds/KIND/targets.py`` offers; no torch, so that clients and importers can read and write targets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from quickstudy.config import Episodes
 from quickstudy.data.dataset import Dataset
+from quickstudy.kinds.findings import Finding, Seen
 
 
 class Targets(Protocol):
@@ -23,6 +25,41 @@ class Targets(Protocol):
     """Of that column."""
     HIT: str
     """What it is called that an answer is the whole target: accuracy, exact match."""
+
+    # In other people's data
+
+    USUAL: tuple[str, ...]
+    """What the column of targets is usually called there, in lower case; the first of these that is there is taken."""
+
+    @property
+    def folders(self) -> Callable[[Sequence[str]], Any] | None:
+        """Return how the folders above a file say its target: names from the top → what `read` reads. None where they
+        cannot."""
+
+    @property
+    def own_group(self) -> Callable[[Any], str] | None:
+        """Return which group an example of a target is of, where each name is its own. None where it may be of
+        several."""
+
+    def read(self, cell: Any, field: str) -> Any:
+        """Return the target that a cell of a table says, a name or a list of names.
+
+        Raise QuickstudyError, which names the field, where it says none.
+        """
+
+    def key(self, target: Any) -> Any:
+        """Return what equal targets have in common: something that can be sorted and be in a set."""
+
+    def without(self, target: Any, names: Collection[str]) -> Any | None:
+        """Return a target without some names; None where its example is to be left out."""
+
+    def joined(self, targets: Sequence[Any]) -> Any | None:
+        """Return the target of an example that stands under several; None where they contradict one another."""
+
+    def too_few(self, targets: Sequence[Any]) -> tuple[str, str] | None:
+        """Return what is wrong with targets that no task can be made of, and what would not be; else None."""
+
+    # From JSON
 
     def fits(self, value: Any) -> bool:
         """Return whether a value of Python's can be a target of this kind."""
@@ -42,6 +79,17 @@ class Targets(Protocol):
     def is_column(self, type: pa.DataType) -> bool:
         """Return whether a column of this type can hold targets."""
 
+    # In a dataset
+
+    def names(self, dataset: Dataset) -> list[str]:
+        """Return the names among its targets, sorted."""
+
+    def array(self, dataset: Dataset) -> np.ndarray:
+        """Return its targets by numbers of names: classify int64 [n], tag bool [n, L]."""
+
+    def codes(self, dataset: Dataset) -> np.ndarray:
+        """Return int64 [n], equal where targets are equal."""
+
     def of(self, dataset: Dataset, rows: np.ndarray) -> list[Any]:
         """Return the targets of int [n] rows."""
 
@@ -50,3 +98,14 @@ class Targets(Protocol):
 
     def shown(self, target: Any) -> str:
         """Return a target as text, for a table."""
+
+    # What is wrong with a dataset about them
+
+    def sizes(self, seen: Seen, episodes: Episodes) -> list[Finding]:
+        """Return what there is too little of for episodes."""
+
+    def repeated(self, seen: Seen, same: list[np.ndarray]) -> list[Finding]:
+        """Return what is wrong with targets of equal examples: of each of these their rows."""
+
+    def nearly_repeated(self, seen: Seen, near: list[np.ndarray]) -> list[Finding]:
+        """Return what is wrong with targets of nearly equal examples."""

@@ -30,7 +30,7 @@ class Link:
 
 
 def chain(root: Path, uri: str) -> tuple[Link, ...]:
-    """The links of a model, in order. What was not recorded is left out. Changes nothing.
+    """Return the links of a model, in order. What was not recorded is left out. Changes nothing.
 
     Args:
         uri: of a version, an alias or a run; see `quickstudy.registry.records.recorded`.

@@ -57,7 +57,7 @@ def write_picture(links: Sequence[Link], path: Path, title: str) -> None:
 
 
 def draw(links: Sequence[Link], title: str) -> Figure:
-    """The picture. Boxes are as high as what they say."""
+    """Return the picture. Boxes are as high as what they say."""
     by_name = {link.name: link for link in links}
     columns = [[name for name in column if name in by_name] for column in COLUMNS]
     texts = {name: _lines(link) for name, link in by_name.items()}
@@ -92,7 +92,7 @@ def draw(links: Sequence[Link], title: str) -> Figure:
 
 
 def _lines(link: Link) -> list[tuple[str, str]]:
-    """(name, line) of the facts; the lines after a fact's first have no name."""
+    """Return (name, line) of the facts; the lines after a fact's first have no name."""
     lines: list[tuple[str, str]] = []
     late = link.name == "promotions"
     rest = [("", f"and {len(link.facts) - FACTS} {'before' if late else 'more'}")] if len(link.facts) > FACTS else []

@@ -1,34 +1,34 @@
-"""A model made again, stage by stage, from its recipe."""
+"""A model made again, stage by stage, from its recipe.
+
+A git worktree at the recorded commit, with the recorded patch where the working copy was dirty; the data that DVC knows
+under the recorded hash; the stages of its own dvc.yaml that lead to the model, run by its own code, with nothing taken
+from DVC's caches. The user's working copy is not touched. All of it lies in ``.cache/reproduce/RUN``.
+"""
 
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.lineage.recipe import Recipe, Source, impossible
+from quickstudy.lineage.recipe import DataOrigin, Recipe, impossible
 from quickstudy.system import processes
 from quickstudy.system.progress import asking, in_words, read_event
 from quickstudy.versions import dvc, stale
 from quickstudy.versions.command import StageFailed
 
-if TYPE_CHECKING:
-    pass
-
-
 BUILD_STARTER: tuple[str, ...] = (sys.executable, "-m", "quickstudy", "data", "build")
 
 
-def fetch_data(project: Path, recipe: Recipe, source: Source, on_line: Callable[[str], None]) -> None:
+def fetch_data(project: Path, recipe: Recipe, data_from: DataOrigin, on_line: Callable[[str], None]) -> None:
     """Bring the data into the worktree.
 
     Raises:
         QuickstudyError: it is not the data of the record.
     """
-    if source == "DVC's cache":
+    if data_from == "DVC's cache":
         dvc.checkout_data(project)
-    elif source == "the DVC remote":
+    elif data_from == "the DVC remote":
         dvc.pull_data(project, on_line)
     else:
         lines: list[str] = []
@@ -73,8 +73,8 @@ def build(project: Path, recipe: Recipe, stage: stale.Stage, on_line: Callable[[
 
 
 def environment(project: Path, recipe: Recipe) -> dict[str, str]:
-    """Variables under which the stages of a worktree run: its code comes before the installed one, and torch has the
-    recorded number of threads, on which the order of its sums depends."""
+    """Return the variables under which the stages of a worktree run: its code comes before the installed one, and torch
+    has the recorded number of threads, on which the order of its sums depends."""
     found = {"PYTHONPATH": os.pathsep.join(filter(None, (str(project / "src"), os.environ.get("PYTHONPATH"))))}
     train = (recipe.params or {}).get("train") or {}
     if recipe.threads and train.get("processes", 1) == 1:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -20,17 +20,13 @@ from quickstudy.system.digests import file_digests
 from quickstudy.versions import dvc, git, lineage, stale, worktree
 from quickstudy.versions.command import RemoteFailed
 
-if TYPE_CHECKING:
-    pass
-
-
 FOLDER = Path(".cache") / "reproduce"
 
 
 MODEL = "build/model"
 
 
-Source = Literal["DVC's cache", "the DVC remote", "built anew as starter data"]
+DataOrigin = Literal["DVC's cache", "the DVC remote", "built anew as starter data"]
 
 
 @dataclass(frozen=True)
@@ -61,13 +57,13 @@ class Recipe:
 
     @property
     def threads(self) -> int | None:
-        """of torch. Before they were recorded: those of the machine, which torch takes by default."""
+        """Threads of torch. Before they were recorded: those of the machine, which torch takes by default."""
         found = self.lineage.get("threads") or self.lineage.get("cpu_threads")
         return int(found) if found else None
 
 
 def home(root: Path, recipe: Recipe) -> Path:
-    """Where the rebuild of a run lies."""
+    """Return where the rebuild of a run lies."""
     return root / FOLDER / recipe.record.run_id
 
 
@@ -144,11 +140,11 @@ def read(root: Path, uri: str) -> Recipe:
     )
 
 
-def prepare(root: Path, recipe: Recipe) -> tuple[Path, Source]:
+def prepare(root: Path, recipe: Recipe) -> tuple[Path, DataOrigin]:
     """Make the worktree, and find out where the data can come from. The caller is `alone`.
 
     Returns:
-        the project in the worktree; the source of its data, which is not there yet.
+        the project in the worktree; where its data comes from, which is not there yet.
 
     Raises:
         QuickstudyError: it cannot be rebuilt; says why.
@@ -167,14 +163,14 @@ def prepare(root: Path, recipe: Recipe) -> tuple[Path, Source]:
         obstacles.append(f"no stage of its dvc.yaml makes {MODEL}")
     dvc.set_data(project, recipe.data)
     (project / "dvc.lock").unlink(missing_ok=True)  # nothing has run here yet
-    source = _source(root, project, recipe, obstacles)
-    if obstacles or source is None:
+    data_from = _data_origin(root, project, recipe, obstacles)
+    if obstacles or data_from is None:
         raise impossible(recipe.record, obstacles)
-    return project, source
+    return project, data_from
 
 
 def needed(project: Path) -> tuple[stale.Stage, ...]:
-    """The stages that lead to the model, in order."""
+    """Return the stages that lead to the model, in order."""
     stages = stale.stages(project)
     wanted = {stage.name for stage in stages if any(stale.overlap(out, MODEL) for out in stage.outs)}
     for stage in reversed(stages):
@@ -184,6 +180,7 @@ def needed(project: Path) -> tuple[stale.Stage, ...]:
 
 
 def impossible(record: Recorded, obstacles: Sequence[str]) -> QuickstudyError:
+    """Return the line that says why a model cannot be rebuilt."""
     return QuickstudyError(f"cannot be rebuilt: {'; '.join(obstacles)}", where=record.uri)
 
 
@@ -231,7 +228,7 @@ def _patch(
 
 
 def _files(root: Path, record: Recorded, obstacles: list[str], notes: list[str]) -> tuple[dict[str, str], Path | None]:
-    """Digests of the model's files, and where they are if they are whole."""
+    """Return the digests of the model's files, and where they are if they are whole."""
     told = json.loads(record.tags.get(FILES, "{}"))
     try:
         model = registry.resolve(record.model, root)
@@ -276,7 +273,7 @@ def _changed_params(recipe: Recipe, project: Path) -> list[str]:
     ]
 
 
-def _source(root: Path, project: Path, recipe: Recipe, obstacles: list[str]) -> Source | None:
+def _data_origin(root: Path, project: Path, recipe: Recipe, obstacles: list[str]) -> DataOrigin | None:
     if dvc.in_cache(root, recipe.data):
         return "DVC's cache"
     remote = "and no DVC remote is configured"

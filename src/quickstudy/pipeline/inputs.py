@@ -3,6 +3,7 @@
 from quickstudy.data.contents import MEMORY
 from quickstudy.data.dataset import PLACES, Dataset, dataset_names, read_dataset
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import targets_of
 from quickstudy.pipeline.paths import DATA
 
 
@@ -19,9 +20,11 @@ def open_datasets(kind: str) -> dict[str, Dataset]:
     """Return the datasets of a kind by name, their examples read as they are asked for.
 
     Raises:
-        QuickstudyError: there is no dataset at all.
+        QuickstudyError: there is no dataset at all, or one of a kind that this version does not know.
     """
     found = {name: read_dataset(DATA / name, PLACES, MEMORY) for name in _names()}
+    for name, dataset in found.items():
+        targets_of(dataset.info.kind, DATA / name)  # one that this version does not know is told, and not passed over
     return {name: dataset for name, dataset in found.items() if dataset.info.kind == kind}
 
 

@@ -15,7 +15,7 @@ import typer
 
 from quickstudy.config import Settings, load_settings
 from quickstudy.data.dataset import Dataset
-from quickstudy.data.manifest import MANIFEST
+from quickstudy.data.manifest import MANIFEST, read_manifest
 from quickstudy.drift.reference import Known, remember, write_reference
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.episodes import EPISODES
@@ -43,10 +43,11 @@ def meta_train(kind: str) -> None:
     there is no part, and that is what is written.
 
     Raises:
-        QuickstudyError: nothing can be learned from the data, the settings make no model, or the training diverges.
+        QuickstudyError: nothing can be learned from the data, the settings make no model, the training diverges, or the
+            stage tasks has not run.
     """
     settings = load_settings().of(kind)
-    if not json.loads((TASKS / kind / MANIFEST).read_text(encoding="utf-8"))["datasets"]:
+    if not read_manifest(TASKS / kind / MANIFEST):
         _nothing(kind)
         return
     if settings.train.processes > 1 and "WORLD_SIZE" not in os.environ:

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Kind = Literal["intent", "done", "struck", "accepted"]
+LineType = Literal["intent", "done", "struck", "accepted"]
 Verb = Literal["register", "promote", "rollback", "accept"]
-State = Literal["done", "struck", "open"]
+MoveState = Literal["done", "struck", "open"]
 
 START = "0" * 64
 """What the first line follows."""
@@ -39,10 +39,10 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """A line."""
 
-    kind: Kind
+    kind: LineType
     verb: Verb
     when: str
     """UTC, ISO 8601"""
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """As it is stored."""
+        """The line as it is stored."""
         return _canonical(asdict(self))
 
 
@@ -81,7 +81,7 @@ class Break:
 class Ledger:
     """What was read."""
 
-    entries: dict[int, Entry]
+    entries: dict[int, LedgerEntry]
     """by the number of the line; those that lost a race are left out, those that were edited are not"""
     breaks: tuple[Break, ...]
     accepted: frozenset[int]
@@ -95,19 +95,19 @@ class Ledger:
         return tuple(found for found in self.breaks if found.number not in self.accepted)
 
     @property
-    def open(self) -> Entry | None:
+    def open(self) -> LedgerEntry | None:
         """The intent without an end. Only the last line can be one, as every move ends before the next begins."""
         entry = next(reversed(self.entries.values()), None)
         return entry if entry is not None and entry.kind == "intent" else None
 
     def holds(self, digest: str) -> bool:
-        """Whether the line with this digest counts."""
+        """Return whether the line with this digest counts."""
         return any(entry.digest == digest for entry in self.entries.values())
 
-    def states(self) -> dict[int, State]:
-        """What became of each intent, by the number of its line."""
+    def states(self) -> dict[int, MoveState]:
+        """Return what became of each intent, by the number of its line."""
         ends = {entry.of: entry.kind for entry in self.entries.values() if entry.kind in ("done", "struck")}
-        states: dict[int, State] = {}
+        states: dict[int, MoveState] = {}
         for number, entry in self.entries.items():
             if entry.kind == "intent":
                 kind = ends.get(entry.digest)
@@ -115,7 +115,7 @@ class Ledger:
         return states
 
     def standing(self) -> dict[str, int | None]:
-        """Which version each alias stands at after all moves that were done. None: it was taken away."""
+        """Return which version each alias stands at after all moves that were done. None: it was taken away."""
         return {
             move.alias: move.target
             for number, state in self.states().items()
@@ -123,13 +123,13 @@ class Ledger:
             for move in self.entries[number].moves
         }
 
-    def at(self, alias: str, moment: str) -> Entry | None:
-        """The move that had put an alias where it stood at a moment; None where no version had it then.
+    def at(self, alias: str, moment: str) -> LedgerEntry | None:
+        """Return the move that had put an alias where it stood at a moment; None where no version had it then.
 
         Args:
-            moment: UTC, ISO 8601 to the second, as `Entry.when` is.
+            moment: UTC, ISO 8601 to the second, as `LedgerEntry.when` is.
         """
-        found: Entry | None = None
+        found: LedgerEntry | None = None
         for number, state in self.states().items():
             entry = self.entries[number]
             if state == "done" and entry.when <= moment:
@@ -140,7 +140,7 @@ class Ledger:
 
 
 def entry(
-    kind: Kind,
+    kind: LineType,
     verb: Verb,
     *,
     before: str,
@@ -151,10 +151,10 @@ def entry(
     evidence: Any = None,
     of: str | None = None,
     accepts: Iterable[int] = (),
-) -> Entry:
-    """A new line with its digest."""
-    bare = Entry(kind, verb, when, who, why, tuple(moves), evidence, of, tuple(accepts), before)
-    return Entry(**{**vars(bare), "digest": _digest(asdict(bare))})
+) -> LedgerEntry:
+    """Return a new line with its digest."""
+    bare = LedgerEntry(kind, verb, when, who, why, tuple(moves), evidence, of, tuple(accepts), before)
+    return LedgerEntry(**{**vars(bare), "digest": _digest(asdict(bare))})
 
 
 def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
@@ -164,7 +164,7 @@ def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
         lines: number and text of each.
         end: digest of a line that it must hold: what is kept elsewhere of its last one. It may be older than that.
     """
-    entries: dict[int, Entry] = {}
+    entries: dict[int, LedgerEntry] = {}
     breaks: list[Break] = []
     accepted: set[int] = set()
     seen, last, number = {START}, START, 0
@@ -194,11 +194,11 @@ def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
     return Ledger(entries, tuple(breaks), frozenset(accepted), last)
 
 
-def _parse(text: str) -> Entry:
+def _parse(text: str) -> LedgerEntry:
     values = json.loads(text)
     values["moves"] = tuple(Move(**move) for move in values["moves"])
     values["accepts"] = tuple(values["accepts"])
-    found = Entry(**values)
+    found = LedgerEntry(**values)
     if not (isinstance(found.digest, str) and isinstance(found.before, str)):
         raise TypeError("digests are text")
     return found

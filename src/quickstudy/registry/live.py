@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def following(root: Path, path: Path, kind: str) -> Iterator[None]:
-    """While the body runs, bring what a training writes into ``path``, a line of JSON a step, into an MLflow run, and
+    """Bring what a training writes into ``path``, a line of JSON a step, into an MLflow run while the body runs, and
     beside it the load of the machine (MLflow's system metrics). Without a line there is no run.
 
     The run waits for the registration, which completes it. MLflow out of reach stops nothing: what was not sent is

@@ -36,7 +36,7 @@ class Version:
 
 
 def aliases(root: Path) -> dict[str, int]:
-    """Which version each alias stands at, now. Changes nothing."""
+    """Return which version each alias stands at, now. Change nothing."""
     if store.is_local(root):
         rows = store.query(root, "SELECT alias, version FROM registered_model_aliases WHERE name = ?", NAME)
         return {alias: int(version) for alias, version in rows}
@@ -44,6 +44,7 @@ def aliases(root: Path) -> dict[str, int]:
 
 
 def aliases_of(client: Any) -> dict[str, int]:
+    """Return what `aliases` does, of a client of MLflow's."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -55,7 +56,7 @@ def aliases_of(client: Any) -> dict[str, int]:
 
 
 def version(root: Path, name: str) -> Version:
-    """A version of the model, by its number or by an alias. Changes nothing.
+    """Return a version of the model, by its number or by an alias. Change nothing.
 
     Raises:
         QuickstudyError: there is none of this name, it was not registered to its end, or its run was deleted.
@@ -84,7 +85,7 @@ def version(root: Path, name: str) -> Version:
 
 
 def resolve(uri: str, root: Path) -> Path:
-    """The folder of a model on this machine.
+    """Return the folder of a model on this machine.
 
     Args:
         uri: ``models:/quickstudy@champion``, ``models:/quickstudy/3``, ``runs:/RUN/model`` or a folder. What MLflow
@@ -112,7 +113,7 @@ def resolve(uri: str, root: Path) -> Path:
 
 
 def known(root: Path, folders: bool = True) -> str:
-    """Some models that there are: all aliases, the newest versions and, among `folders`, the one just built."""
+    """Name some models that there are: all aliases, the newest versions and, among `folders`, the one just built."""
     aliases = store.query(root, "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", NAME)
     newest = store.query(
         root,
@@ -127,7 +128,8 @@ def known(root: Path, folders: bool = True) -> str:
 
 
 def _version_of_file(root: Path, number: int) -> Version | str | None:
-    """A version of the project's own store; the id of its run where that was deleted; None where it does not exist."""
+    """Return a version of the project's own store; the id of its run where that was deleted; None where it does not
+    exist."""
     rows = store.query(
         root,
         f"SELECT v.run_id, v.creation_time, r.lifecycle_stage FROM model_versions v"
@@ -191,7 +193,7 @@ def _version_of_server(root: Path, number: int) -> Version | str | None:
 
 
 def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[Path, str | None] | None:
-    """Where a version's files are, and their digests."""
+    """Return where a version's files are, and their digests."""
     if alias is not None:
         rows = store.query(
             root, "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?", NAME, alias
@@ -221,7 +223,8 @@ def _model_inside(artifacts: Path, uri: str) -> Path:
 
 
 def _verified(folder: Path, files: str | None, uri: str) -> Path:
-    """The folder, if its files are those that were registered. Versions of before there were digests have none."""
+    """Return the folder, if its files are those that were registered. Versions of before there were digests have
+    none."""
     if files:
         check_files(folder, json.loads(files), uri)
     return folder
@@ -249,7 +252,7 @@ def _download(uri: str, root: Path) -> Path:
 
 
 def _digests_of(root: Path, uri: str) -> str | None:
-    """What MLflow keeps of the digests of a version's or a run's files."""
+    """Return what MLflow keeps of the digests of a version's or a run's files."""
     client = store.client(root)
     found: str | None = None
     if match := re.fullmatch(rf"models:/{NAME}@([\w.-]+)", uri):

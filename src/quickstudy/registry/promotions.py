@@ -17,7 +17,7 @@ from typing import Any
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import ledger, models, store
-from quickstudy.registry.ledger import Break, Entry, Ledger, Move
+from quickstudy.registry.ledger import Break, Ledger, LedgerEntry, Move
 from quickstudy.registry.store import NAME
 
 JUDGED = "gate_against"
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan(root: Path, verb: ledger.Verb, name: str) -> Plan:
-    """What `promote` would do. Changes nothing but a move that was cut off, which is settled.
+    """Return what `promote` would do. Change nothing but a move that was cut off, which is settled.
 
     Args:
         verb: "promote", or "rollback" with the name "previous".
@@ -91,7 +91,7 @@ def approved(plan: Plan, reason: str) -> None:
 
 
 def unjudged(root: Path, automatic: bool) -> Plan | None:
-    """The challenger in the champion's place, if the gate has not compared the two yet. Changes nothing.
+    """Return the challenger in the champion's place, if the gate has not compared the two yet. Change nothing.
 
     Args:
         automatic: the gate's PROMOTE moves the champion; one that did not, as the process was killed, is asked again.
@@ -129,7 +129,7 @@ def promotable(root: Path, number: int, champion: int | None) -> None:
 
 def promote(
     root: Path, number: int, *, against: int | None, why: str, evidence: Any = None, verb: ledger.Verb = "promote"
-) -> Entry:
+) -> LedgerEntry:
     """Make a version the champion; who was that becomes ``previous``. All of it or nothing, whenever it is cut off.
 
     Args:
@@ -163,15 +163,16 @@ def promote(
         return move(root, client, verb, moves, why, evidence)
 
 
-def moved(root: Path, plan: Plan) -> Entry | None:
-    """What has put the champion where it stands, if it is this move; one that was cut off is settled first, but for one
-    that may be under way."""
+def moved(root: Path, plan: Plan) -> LedgerEntry | None:
+    """Return what has put the champion where it stands, if it is this move; one that was cut off is settled first, but
+    for one that may be under way."""
     entry = read_ledger(root).at("champion", "9999")  # now, whatever the clocks say
     return entry if entry and Move("champion", plan.champion, plan.version) in entry.moves else None
 
 
 def read_ledger(root: Path) -> Ledger:
-    """The ledger of promotions, with the lines at which it does not hold. A move that was cut off is settled first."""
+    """Return the ledger of promotions, with the lines at which it does not hold. Settle a move that was cut off
+    first."""
     found = ledger_now(root)
     if found.open is not None and not found.broken:
         with store.locked(root), contextlib.suppress(QuickstudyError):  # on a server: it is under way
@@ -208,7 +209,7 @@ def accept_breaks(root: Path, why: str) -> tuple[Break, ...]:
 
 
 def broken_ledger(found: Ledger) -> QuickstudyError:
-    """What is wrong with a ledger, in a line."""
+    """Return what is wrong with a ledger, in a line."""
     return QuickstudyError(
         "; ".join(map(str, found.broken)),
         where=f"models:/{LEDGER}",
@@ -216,7 +217,7 @@ def broken_ledger(found: Ledger) -> QuickstudyError:
     )
 
 
-def move(root: Path, client: Any, verb: ledger.Verb, moves: list[Move], why: str, evidence: Any = None) -> Entry:
+def move(root: Path, client: Any, verb: ledger.Verb, moves: list[Move], why: str, evidence: Any = None) -> LedgerEntry:
     """Move aliases, all or none; the first one decides. The only writer of aliases; the caller has settled the ledger
     and holds the lock, which on a server others do not heed: there the ledger's order says who was first."""
     who = _who()
@@ -247,7 +248,7 @@ def _set_aliases(client: Any, moves: list[Move]) -> None:
 
 
 def settled(root: Path, client: Any) -> dict[str, int]:
-    """The aliases, after a move that was cut off has been completed or struck. The caller holds the lock.
+    """Complete or strike a move that was cut off, and return the aliases after it. The caller holds the lock.
 
     Raises:
         QuickstudyError: the ledger is broken.
@@ -285,7 +286,7 @@ def settled(root: Path, client: Any) -> dict[str, int]:
 
 
 def ledger_now(root: Path) -> Ledger:
-    """The ledger as it stands, with a move that was cut off left open. Changes nothing."""
+    """Return the ledger as it stands, with a move that was cut off left open. Change nothing."""
     lines: list[tuple[int, str]]
     if store.is_local(root):
         lines = store.query(
@@ -315,7 +316,7 @@ def ledger_now(root: Path) -> Ledger:
     return ledger.read(lines, end)
 
 
-def _append(client: Any, line: Entry) -> None:
+def _append(client: Any, line: LedgerEntry) -> None:
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException):  # it exists
@@ -334,7 +335,7 @@ def _too_late(root: Path, move: Move) -> QuickstudyError:
 
 
 def _by(root: Path) -> str:
-    """Who moved the champion last, and when."""
+    """Say who moved the champion last, and when."""
     found = ledger_now(root)
     for number, state in reversed(found.states().items()):
         entry = found.entries[number]

@@ -35,12 +35,12 @@ class Recorded:
 
     @property
     def model(self) -> str:
-        """What `resolve` takes."""
+        """Its model, as `resolve` takes it."""
         return f"runs:/{self.run_id}/model" if self.version is None else self.uri
 
 
 def recorded(root: Path, uri: str) -> Recorded:
-    """What MLflow knows of the making of a model. Changes nothing.
+    """Return what MLflow knows of the making of a model. Change nothing.
 
     Args:
         uri: a version's number, an alias, ``models:/quickstudy/3``, ``models:/quickstudy@champion``, ``runs:/RUN`` or
@@ -73,7 +73,11 @@ def recorded(root: Path, uri: str) -> Recorded:
 
 
 def artifact(root: Path, record: Recorded, name: str) -> Path | None:
-    """A file beside a run. What MLflow keeps elsewhere is downloaded into ``.cache/runs``. None: there is none."""
+    """Return a file beside a run; None where there is none. What MLflow keeps elsewhere goes into ``.cache/runs``.
+
+    Raises:
+        QuickstudyError: MLflow cannot give it.
+    """
     where = urllib.parse.urlparse(record.place)
     if where.scheme == "file":
         path = Path(urllib.parse.unquote(where.path)) / name
@@ -129,7 +133,7 @@ def _run(root: Path, run_id: str, version: int | None, aliases: tuple[str, ...])
 
 
 def _version_of_run(root: Path, run_id: str) -> int | None:
-    """The version of the model that a run holds or has judged."""
+    """Return the version of the model that a run holds or has judged."""
     if store.is_local(root):
         rows = store.query(
             root,

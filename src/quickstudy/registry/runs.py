@@ -74,7 +74,7 @@ class Registration:
 
 
 def model_key(root: Path) -> str | None:
-    """Which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
+    """Say which model ``build/model`` is, trained on which data: 32 hex digits, the same for the same bits.
 
     Measurements beside the weights, such as how long the training took, are left out. None: there is no model.
     """
@@ -95,7 +95,7 @@ def digest_of(path: Path) -> str:
 
 
 def registered(root: Path) -> Registration | None:
-    """The version that holds ``build/model`` and its latest evaluation, if it is registered. Changes nothing."""
+    """Return the version that holds ``build/model`` and its latest evaluation, if it is registered. Change nothing."""
     key = model_key(root)
     if key is None:
         return None
@@ -191,7 +191,7 @@ def _registration(client: Any, version: Any, *, new: bool, logged: bool) -> Regi
 
 
 def _finished_run(client: Any, key: str, evaluation: str) -> Any:
-    """The finished run of this model and evaluation. Those that were cut off are closed."""
+    """Return the finished run of this model and evaluation. Close those that were cut off."""
     experiment = client.get_experiment_by_name(NAME).experiment_id
     runs = client.search_runs([experiment], f"tags.{KEY} = '{key}' and tags.{EVALUATION} = '{evaluation}'")
     for run in runs:
@@ -341,12 +341,13 @@ def _make_version(client: Any, run: Any, key: str) -> Any:
 
 
 def log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
+    """Bring any number of metrics into a run."""
     for start in range(0, len(metrics), 1000):  # MLflow takes no more at once
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
 def stage_metrics(root: Path) -> dict[str, float]:
-    """Numbers of the stages' metrics files, by dotted names that MLflow accepts."""
+    """Return the numbers of the stages' metrics files, by dotted names that MLflow accepts."""
     found: dict[str, float] = {}
     for stage in ("meta_train", "evaluate"):
         for prefix, path in _of_stage(root, stage, "metrics.json"):

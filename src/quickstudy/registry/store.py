@@ -44,12 +44,12 @@ NOT_DELETED = "v.current_stage != 'Deleted_Internal'"
 
 
 def tracking_uri(root: Path) -> str:
-    """Where MLflow's records are: what the user has set, else the project's own database."""
+    """Return where MLflow's records are: what the user has set, else the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
 
 
 def redacted(uri: str) -> str:
-    """An address without the name and the password in it, for whatever is shown or kept."""
+    """Return an address without the name and the password in it, for whatever is shown or kept."""
     return re.sub(r"(?<=://)[^/@]+@", "", uri)
 
 
@@ -72,11 +72,17 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def is_local(root: Path) -> bool:
+    """Return whether MLflow's records are in the project's own database."""
     return tracking_uri(root) == f"sqlite:///{_database(root)}"
 
 
 def client(root: Path) -> Any:
-    """An MlflowClient on a store that is ready: the experiment exists, a moved folder is repaired."""
+    """Return an MlflowClient on a store that is ready: the experiment exists, a moved folder is repaired.
+
+    Raises:
+        Unreachable: it does not answer.
+        QuickstudyError: it refuses the login.
+    """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -104,7 +110,7 @@ def client(root: Path) -> Any:
 
 @contextlib.contextmanager
 def reachable(root: Path) -> Iterator[None]:
-    """What MLflow raises where its server has gone meanwhile, as `Unreachable`.
+    """Raise what MLflow does where its server has gone meanwhile as `Unreachable`.
 
     Its client has tried again until then, as often as MLFLOW_HTTP_REQUEST_MAX_RETRIES says.
     """
@@ -119,7 +125,7 @@ def reachable(root: Path) -> Iterator[None]:
 
 
 def query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Rows of the project's own database; none where it does not exist yet.
+    """Return rows of the project's own database; none where it does not exist yet.
 
     Read directly, because importing mlflow takes two seconds and these look-ups stand before every answer on the
     command line.
@@ -138,7 +144,7 @@ def query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 @contextlib.contextmanager
 def using(uri: str) -> Iterator[None]:
-    """MLflow's functions that know no client, on this store; the process is left as it was."""
+    """Let MLflow's functions that know no client work on this store; leave the process as it was."""
     import mlflow
 
     # Both setters also write the environment, where `tracking_uri` looks for what the user has set.

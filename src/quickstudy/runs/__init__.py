@@ -53,41 +53,41 @@ LINE = 200
 """Characters of an error in a list."""
 
 
-class Source(Protocol):
-    """Where the rows come from: `Database` or `Server`. A row of a run has the fields of Prefect's flow run, and the
-    names of its flow, deployment and pool."""
+class RunRecords(Protocol):
+    """What Prefect has recorded of runs: `Database` or `Server`. A row of a run has the fields of Prefect's flow run,
+    and the names of its flow, deployment and pool."""
 
     def recent(self, last: int, flow: str | None, types: Collection[str], quiet: str | None) -> list[dict[str, Any]]:
-        """The latest runs that have left the schedule and are part of no other; of the flow ``quiet`` only those with
-        a summary, failed or crashed."""
+        """Return the latest runs that have left the schedule and are part of no other; of the flow ``quiet`` only those
+        with a summary, failed or crashed."""
 
     def active(self, due: datetime) -> list[dict[str, Any]]:
-        """Runs at work, starting, waiting to be tried again, or on the schedule for no later than ``due``, parts of
-        others as well."""
+        """Return the runs at work, starting, waiting to be tried again, or on the schedule for no later than ``due``,
+        parts of others as well."""
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """Runs of that name or identifier, the newest first."""
+        """Return the runs of that name or identifier, the newest first."""
 
     def children(self, id: str) -> list[dict[str, Any]]:
-        """Runs that a run has handed over, in order."""
+        """Return the runs that a run has handed over, in order."""
 
     def parent(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """The run that has handed over this one."""
+        """Return the run that has handed over this one."""
 
     def summaries(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Flow_run_id, description and data of the runs' summaries, the oldest first."""
+        """Return flow_run_id, description and data of the runs' summaries, the oldest first."""
 
     def tasks(self, id: str) -> list[dict[str, Any]]:
-        """The task runs of a run in order: name, state_type, start_time, end_time."""
+        """Return the task runs of a run in order: name, state_type, start_time, end_time."""
 
     def workers(self) -> dict[str, list[dict[str, Any]]]:
-        """Pool → its workers: last_heartbeat_time, heartbeat_interval_seconds."""
+        """Return pool → its workers: last_heartbeat_time, heartbeat_interval_seconds."""
 
     def planned(self, after: datetime) -> dict[str, Any]:
-        """FLOW/DEPLOYMENT → when the schedule starts it next; None where nothing is planned. Those with a schedule."""
+        """Return FLOW/DEPLOYMENT → when its schedule starts it next, None where nothing is planned."""
 
     def page(self, id: str) -> str | None:
-        """The address of a run's page."""
+        """Return the address of a run's page, where a server is known."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Run:
+class FlowRun:
     """One flow run.
 
     Attributes:
@@ -135,11 +135,11 @@ class Run:
     tags: tuple[str, ...]
     page: str | None
     parent: str | None = None
-    children: tuple["Run", ...] = ()
+    children: tuple["FlowRun", ...] = ()
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkPool:
     """What is at work and what waits in a pool, and how many of its workers are there."""
 
     name: str
@@ -152,13 +152,13 @@ class Pool:
 class Overview:
     """The latest runs, the pools, and deployment → when its schedule starts it next (None: nothing is planned)."""
 
-    runs: tuple[Run, ...]
-    pools: tuple[Pool, ...]
+    runs: tuple[FlowRun, ...]
+    pools: tuple[WorkPool, ...]
     planned: dict[str, datetime | None]
 
 
-def open_source() -> Source:
-    """Prefect's server where the environment names one, else the database of this project.
+def open_records() -> RunRecords:
+    """Return Prefect's server where the environment names one, else the database of this project.
 
     Raises:
         QuickstudyError: neither, as outside of a project.
@@ -173,14 +173,14 @@ def open_source() -> Source:
 
 
 def overview(
-    source: Source,
+    records: RunRecords,
     last: int = 20,
     flow: str | None = None,
     state: str | None = None,
     everything: bool = False,
     now: datetime | None = None,
 ) -> Overview:
-    """The latest runs that are part of no other, the newest first, and what comes next.
+    """Return the latest runs that are part of no other, the newest first, and what comes next.
 
     Args:
         last: how many.
@@ -192,8 +192,8 @@ def overview(
     now = now or datetime.now(UTC)
     types = [type for type, told in STATES.items() if state in (None, told)]
     quiet = None if everything else WATCH
-    active = source.active(now)
-    rows = source.recent(last, flow, [type for type in types if type != "SCHEDULED"], quiet)
+    active = records.active(now)
+    rows = records.recent(last, flow, [type for type in types if type != "SCHEDULED"], quiet)
     if "SCHEDULED" in types:
         rows += [
             row
@@ -206,24 +206,24 @@ def overview(
     once = {row["id"]: row for row in reversed(rows)}.values()  # a run may have started between two questions
     rows = sorted(once, key=lambda row: (_moment(_start(row)) or now, row["id"]), reverse=True)[:last]
     return Overview(
-        _runs(source, rows, now),
-        _pools(active, source.workers(), now),
-        {name: _moment(when) for name, when in source.planned(now).items()},
+        _runs(records, rows, now),
+        _pools(active, records.workers(), now),
+        {name: _moment(when) for name, when in records.planned(now).items()},
     )
 
 
-def details(source: Source, name: str, now: datetime | None = None) -> tuple[Run, ...]:
-    """The runs of that name (or the one of that identifier), the newest first: Prefect's names may repeat. The first
-    has its children, its parent and, where it left no summary, its task runs as steps.
+def details(records: RunRecords, name: str, now: datetime | None = None) -> tuple[FlowRun, ...]:
+    """Return the runs of that name (or the one of that identifier), the newest first: Prefect's names may repeat. The
+    first has its children, its parent and, where it left no summary, its task runs as steps.
 
     Raises:
         QuickstudyError: there is none.
     """
     now = now or datetime.now(UTC)
-    rows = source.named(name)
+    rows = records.named(name)
     if not rows:
         known = [
-            row["name"] for row in source.recent(NEAR, None, [type for type in STATES if type != "SCHEDULED"], WATCH)
+            row["name"] for row in records.recent(NEAR, None, [type for type in STATES if type != "SCHEDULED"], WATCH)
         ]
         near = [text for text in known if name in text] or get_close_matches(name, known)
         raise QuickstudyError(
@@ -231,21 +231,21 @@ def details(source: Source, name: str, now: datetime | None = None) -> tuple[Run
             where=name,
             fix=f"Near: {', '.join(dict.fromkeys(near[:3]))}" if near else "See quickstudy runs",
         )
-    newest, *others = _runs(source, rows, now)
-    parent = source.parent(rows[0])
-    steps = newest.steps or tuple(_step_of_task(row, now) for row in source.tasks(newest.id))
-    children = _runs(source, source.children(newest.id), now)
+    newest, *others = _runs(records, rows, now)
+    parent = records.parent(rows[0])
+    steps = newest.steps or tuple(_step_of_task(row, now) for row in records.tasks(newest.id))
+    children = _runs(records, records.children(newest.id), now)
     newest = replace(newest, steps=steps, children=children, parent=parent["name"] if parent else None)
     return newest, *others
 
 
-def _runs(source: Source, rows: Sequence[dict[str, Any]], now: datetime) -> tuple[Run, ...]:
+def _runs(records: RunRecords, rows: Sequence[dict[str, Any]], now: datetime) -> tuple[FlowRun, ...]:
     # A run that was suspended or retried may leave several: the last one counts.
-    said = {row["flow_run_id"]: row for row in source.summaries([row["id"] for row in rows])} if rows else {}
-    return tuple(_run(row, said.get(row["id"]), source.page(row["id"]), now) for row in rows)
+    said = {row["flow_run_id"]: row for row in records.summaries([row["id"] for row in rows])} if rows else {}
+    return tuple(_run(row, said.get(row["id"]), records.page(row["id"]), now) for row in rows)
 
 
-def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, now: datetime) -> Run:
+def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, now: datetime) -> FlowRun:
     state = STATES[row["state_type"]] if row["state_type"] else "waiting"
     started, ended = _moment(row["start_time"]), _moment(row["end_time"])
     message = _message(row["message"]) if state in ("failed", "crashed", "cancelled") else ""
@@ -254,7 +254,7 @@ def _run(row: dict[str, Any], summary: dict[str, Any] | None, page: str | None, 
     else:
         what = (summary and summary["description"]) or textwrap.shorten(message, LINE, placeholder=" …")
     until = ended or (now if state == "running" else None)
-    return Run(
+    return FlowRun(
         id=row["id"],
         name=row["name"],
         flow=row["flow"],
@@ -285,7 +285,7 @@ def _started_by(row: dict[str, Any]) -> str:
 
 
 def _steps(data: Any) -> tuple[Step, ...]:
-    """The rows of a table artifact, which Prefect keeps as JSON in a text."""
+    """Return the rows of a table artifact, which Prefect keeps as JSON in a text."""
     try:
         rows = json.loads(data) if isinstance(data, str) else data
         return tuple(
@@ -303,21 +303,21 @@ def _step_of_task(row: dict[str, Any], now: datetime) -> Step:
 
 
 def _message(text: str | None) -> str:
-    """Without Prefect's words and the exception's name where it is a mistake of the user's."""
+    """Return a message without Prefect's words and the exception's name where it is a mistake of the user's."""
     text = (text or "").removeprefix("Flow run encountered an exception: ")
     return text.removeprefix("QuickstudyError: ").strip()
 
 
 def _pools(
     active: Iterable[dict[str, Any]], workers: dict[str, list[dict[str, Any]]], now: datetime
-) -> tuple[Pool, ...]:
+) -> tuple[WorkPool, ...]:
     states = [(row["pool"], STATES[row["state_type"]]) for row in active]
 
     def count(pool: str, state: str) -> int:
         return sum(found == (pool, state) for found in states)
 
     return tuple(
-        Pool(name, count(name, "running"), count(name, "waiting"), sum(_online(worker, now) for worker in those))
+        WorkPool(name, count(name, "running"), count(name, "waiting"), sum(_online(worker, now) for worker in those))
         for name, those in sorted(workers.items())
     )
 

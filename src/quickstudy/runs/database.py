@@ -41,7 +41,7 @@ JSON = ("created_by", "tags", "parameters", "data")
 
 
 def path_of(url: str, variable: str) -> Path:
-    """sqlite+aiosqlite:////srv/prefect.db → /srv/prefect.db.
+    """Return the file of a database: sqlite+aiosqlite:////srv/prefect.db → /srv/prefect.db.
 
     Raises:
         QuickstudyError: it is a database that only Prefect's server reads.

@@ -9,7 +9,7 @@ FILE = Path(".cache") / "durations.json"
 
 
 def read_durations(root: Path) -> dict[str, float]:
-    """Step → seconds; empty where nothing was recorded or the file is damaged."""
+    """Return step → seconds; empty where nothing was recorded or the file is damaged."""
     try:
         return {str(step): float(seconds) for step, seconds in json.loads((root / FILE).read_text()).items()}
     except (OSError, ValueError, AttributeError, TypeError):
@@ -17,5 +17,5 @@ def read_durations(root: Path) -> dict[str, float]:
 
 
 def record_duration(root: Path, step: str, seconds: float) -> None:
-    """Remember how long a step took."""
+    """Remember how many seconds a step took."""
     write_json(root / FILE, read_durations(root) | {step: round(seconds, 2)})

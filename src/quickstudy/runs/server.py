@@ -136,7 +136,7 @@ class Server:
         return rows
 
     def _all(self, route: str, last: int | None, **body: Any) -> list[dict[str, Any]]:
-        """The first ``last`` rows, or all there are, page by page."""
+        """Return the first ``last`` rows, or all there are, page by page."""
         rows: list[dict[str, Any]] = []
         asked = {name: value for name, value in body.items() if value is not None}
         while last is None or len(rows) < last:

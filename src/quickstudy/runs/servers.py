@@ -55,7 +55,7 @@ LONGEST_PAUSE = 30.0  # seconds before what has ended is started again; the firs
 
 
 @dataclass
-class Service:
+class Daemon:
     """A process that shall run as long as this one, and is started again when it ends."""
 
     name: str
@@ -72,55 +72,55 @@ class Service:
     pause: float = 1.0
 
 
-class Busy(QuickstudyError):
+class ServerBusy(QuickstudyError):
     """Prefect's server is there and does not answer now: SQLite beneath it can stall for a minute."""
 
 
-class Services:
-    """Starts services and keeps them running."""
+class Supervisor:
+    """Starts daemons and keeps them running."""
 
     def __init__(self, root: Path, log: IO[str]):
-        self.root, self.log, self.all = root, log, list[Service]()
+        self.root, self.log, self.all = root, log, list[Daemon]()
 
-    def __call__(self, service: Service) -> None:
+    def __call__(self, daemon: Daemon) -> None:
         """Start one, and wait until it is ready where it can say so."""
-        self.all.append(service)
-        self._start(service)
-        ready = service.ready or (lambda: service.health is None or _answers(service.health))
+        self.all.append(daemon)
+        self._start(daemon)
+        ready = daemon.ready or (lambda: daemon.health is None or _answers(daemon.health))
         while not ready():
-            assert service.process is not None
-            if service.process.poll() is not None:
-                raise QuickstudyError(f"{service.name} did not start", where=self.log.name, fix="See there why")
+            assert daemon.process is not None
+            if daemon.process.poll() is not None:
+                raise QuickstudyError(f"{daemon.name} did not start", where=self.log.name, fix="See there why")
             time.sleep(0.2)
 
     def supervise(self, console: "Console", look: Callable[[], object] = lambda: None) -> None:
-        """Start again what ends, until Ctrl-C or SIGTERM; ``look`` is called now and then."""
+        """Start again what ends, until Ctrl-C or SIGTERM; call ``look`` now and then."""
         from quickstudy.system import processes
 
         while True:
-            for service in self.all:
-                assert service.process is not None
+            for daemon in self.all:
+                assert daemon.process is not None
                 now = time.monotonic()
-                if service.process.poll() is None:
-                    if now - service.started > 2 * LONGEST_PAUSE:
-                        service.pause = 1.0
-                elif service.due is None:
-                    processes.stop(service.process)  # what it has left behind
-                    line = f"{service.name} has ended and is started again (see {self.log.name})"
+                if daemon.process.poll() is None:
+                    if now - daemon.started > 2 * LONGEST_PAUSE:
+                        daemon.pause = 1.0
+                elif daemon.due is None:
+                    processes.stop(daemon.process)  # what it has left behind
+                    line = f"{daemon.name} has ended and is started again (see {self.log.name})"
                     console.print(line, soft_wrap=True, highlight=False)
-                    service.due, service.pause = now + service.pause, min(2 * service.pause, LONGEST_PAUSE)
-                elif now >= service.due:
-                    service.due = None
-                    self._start(service)
+                    daemon.due, daemon.pause = now + daemon.pause, min(2 * daemon.pause, LONGEST_PAUSE)
+                elif now >= daemon.due:
+                    daemon.due = None
+                    self._start(daemon)
             look()
             time.sleep(0.5)
 
-    def _start(self, service: Service) -> None:
+    def _start(self, daemon: Daemon) -> None:
         from quickstudy.system import processes
 
-        service.started = time.monotonic()
-        service.process = processes.start(
-            service.command, self.root, service.env, interrupt="command", stdout=self.log, stderr=subprocess.STDOUT
+        daemon.started = time.monotonic()
+        daemon.process = processes.start(
+            daemon.command, self.root, daemon.env, interrupt="command", stdout=self.log, stderr=subprocess.STDOUT
         )
 
     def stop(self) -> None:
@@ -128,9 +128,7 @@ class Services:
         from quickstudy.system import processes
 
         for servers in (False, True):
-            going = [
-                service.process for service in self.all if service.process and (service.health is not None) == servers
-            ]
+            going = [daemon.process for daemon in self.all if daemon.process and (daemon.health is not None) == servers]
             for process in going:  # all at once, then wait
                 assert process.stdin is not None
                 process.stdin.close()
@@ -201,7 +199,9 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def services(log_path: Path) -> Iterator[Services]:
+def supervising(log_path: Path) -> Iterator[Supervisor]:
+    """Give a supervisor whose daemons write into this log, and stop them when the body ends, by Ctrl-C or SIGTERM
+    too."""
     log_path.parent.mkdir(exist_ok=True)
 
     def terminate(*_: object) -> None:
@@ -209,13 +209,13 @@ def services(log_path: Path) -> Iterator[Services]:
 
     before = signal.signal(signal.SIGTERM, terminate)
     with log_path.open("a", encoding="utf-8") as log:
-        services, stopped = Services(log_path.parents[1], log), False
+        supervisor, stopped = Supervisor(log_path.parents[1], log), False
         try:
-            yield services
+            yield supervisor
         except KeyboardInterrupt:
             stopped = True
         finally:
-            services.stop()
+            supervisor.stop()
             signal.signal(signal.SIGTERM, before)
         if stopped:
             print("closed")
@@ -247,9 +247,16 @@ def only_up(root: Path) -> Iterator[IO[str]]:
 
 
 def start_servers(
-    root: Path, run: Callable[[Service], None], console: "Console", host: str, prefect_port: int, mlflow_port: int
+    root: Path, run: Callable[[Daemon], None], console: "Console", host: str, prefect_port: int, mlflow_port: int
 ) -> dict[str, str]:
-    """Start the servers that the environment does not name; the addresses of both."""
+    """Start the servers that the environment does not name.
+
+    Returns:
+        "MLflow" and "Prefect" → the address, without /api.
+
+    Raises:
+        QuickstudyError: one does not start; its log says why.
+    """
     from quickstudy import registry
 
     registry.prepare(root)
@@ -266,7 +273,7 @@ def start_servers(
             DESTINATION: os.environ.get(DESTINATION, str(root / "mlruns/artifacts")),
         }
         with console.status("MLflow starts"):
-            run(Service("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
+            run(Daemon("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
     if server := os.environ.get("PREFECT_API_URL"):
         addresses["Prefect"] = server.removesuffix("/").removesuffix("/api")
     else:
@@ -274,11 +281,17 @@ def start_servers(
         addresses["Prefect"] = f"http://{_reached(host)}:{port}"
         command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
         with console.status("Prefect starts (half a minute the first time)"):
-            run(Service("Prefect's server", [sys.executable, "-m", *command], {}, f"{addresses['Prefect']}/api/health"))
+            run(Daemon("Prefect's server", [sys.executable, "-m", *command], {}, f"{addresses['Prefect']}/api/health"))
     return addresses
 
 
-def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Service:
+def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Daemon:
+    """Return a worker of a pool, in this clone, for a `Supervisor` to start. It is ready when Prefect has heard of it.
+
+    Args:
+        env: the servers' addresses.
+        limit: runs at once; by default what `LIMITS` says.
+    """
     from quickstudy.runs import workspaces
     from quickstudy.system.environment import DEFAULTS
 
@@ -301,7 +314,7 @@ def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None =
     def ready() -> bool:  # one after the other: SQLite beneath Prefect's server stalls where two come at once
         return bool(heartbeats() - before)
 
-    return Service(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)}, ready=ready)
+    return Daemon(f"the worker of {pool}", command, {**env, **own, workspaces.HOME: str(root)}, ready=ready)
 
 
 def deploy(root: Path, env: dict[str, str]) -> None:
@@ -324,11 +337,16 @@ def deploy(root: Path, env: dict[str, str]) -> None:
 
 
 def check_pool(api: str, pool: str) -> None:
+    """Check that Prefect's server knows a pool, and wait a minute or two for one that is busy.
+
+    Raises:
+        QuickstudyError: it does not, or does not answer.
+    """
     for tries in count(1):
         try:
             found = _ask(api, f"/work_pools/{pool}")
             break
-        except Busy:
+        except ServerBusy:
             if tries == PATIENCE:
                 raise
             time.sleep(1)
@@ -345,7 +363,7 @@ def _start_run(api: str, deployment: str, tags: list[str]) -> None:
 
 
 def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """What Prefect's server answers; None where there is no such thing.
+    """Return what Prefect's server answers; None where there is no such thing.
 
     By its HTTP interface: importing prefect takes two seconds, and only the flows do.
     """
@@ -361,18 +379,20 @@ def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
-        kind = Busy if error.code == 503 else QuickstudyError
+        kind = ServerBusy if error.code == 503 else QuickstudyError
         raise kind(f"Prefect's server answers {error}", where=api) from None
     except (urllib.error.URLError, OSError) as error:
         if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-            raise Busy("Prefect's server is busy and does not answer", where=api, fix="Try again in a minute") from None
+            raise ServerBusy(
+                "Prefect's server is busy and does not answer", where=api, fix="Try again in a minute"
+            ) from None
         raise QuickstudyError(
             f"Prefect's server does not answer ({error})", where=api, fix="Start it: quickstudy up"
         ) from None
 
 
 def _reached(host: str) -> str:
-    """An address under which this machine itself reaches a server."""
+    """Return an address under which this machine itself reaches a server."""
     return LOOPBACK if host in ("0.0.0.0", "::") else host
 
 

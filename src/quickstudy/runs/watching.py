@@ -14,7 +14,7 @@ SEEN = Path(".cache") / "watch.json"
 
 
 def reasons(root: Path, inbox: str) -> dict[str, str]:
-    """What there is to look into, and a digest of how it is now: "data" or "inbox"."""
+    """Return what there is to look into, and a digest of how it is now: "data" or "inbox"."""
     found = {}
     now = signature(root / "data")
     if now is not None and version_of(root, now) is None:
@@ -25,7 +25,7 @@ def reasons(root: Path, inbox: str) -> dict[str, str]:
 
 
 def deliveries(inbox: Path) -> bool:
-    """Whether something lies in a folder of a dataset in the inbox."""
+    """Return whether something lies in a folder of a dataset in the inbox."""
     return any(
         not entry.name.startswith(".")
         for folder in (inbox.iterdir() if inbox.is_dir() else ())
@@ -35,7 +35,7 @@ def deliveries(inbox: Path) -> bool:
 
 
 def signature(folder: Path) -> str | None:
-    """A digest of the names, sizes and times of the files in a folder; None where there are none."""
+    """Return a digest of the names, sizes and times of the files in a folder; None where there are none."""
     digest, files = hashlib.sha256(), 0
     for path in sorted(folder.rglob("*")):
         try:
@@ -49,7 +49,7 @@ def signature(folder: Path) -> str | None:
 
 
 def version_of(root: Path, now: str) -> str | None:
-    """The version that data/ got when it looked like this; None where it never did."""
+    """Return the version that data/ got when it looked like this; None where it never did."""
     try:
         seen = json.loads((root / SEEN).read_text(encoding="utf-8"))
         return str(seen["version"]) if seen["signature"] == now else None

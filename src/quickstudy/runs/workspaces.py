@@ -52,14 +52,14 @@ end."""
 
 
 def home(name: str) -> dict[str, str]:
-    """The worker's clone itself, for what looks after its data. A pull step; its lock only says who is at work."""
+    """Take the worker's clone itself, for what looks after its data. A pull step; its lock only says who is at work."""
     clone = _home()
     _take(clone, name)
     return {"directory": str(clone)}
 
 
 def checkout(workspace: str, keep: bool = False) -> dict[str, str]:
-    """A worktree at the commit of this run, with the code in it first on the path of the flow. A pull step.
+    """Make a worktree at the commit of this run, with the code in it first on the path of the flow. A pull step.
 
     Args:
         workspace: which; two runs that want the same at the same time get two.
@@ -149,12 +149,12 @@ def _send(project: Path) -> None:
 
 
 def abandoned(clone: Path) -> list[str]:
-    """Ids of the runs that worked in the workspaces of a clone and whose processes are gone."""
+    """Return the ids of the runs that worked in the workspaces of a clone and whose processes are gone."""
     return [run for run, alive in _runs(clone).items() if not alive]
 
 
 def at_work(clone: Path) -> list[str]:
-    """Ids of the runs that hold a workspace of a clone."""
+    """Return the ids of the runs that hold a workspace of a clone."""
     return [run for run, alive in _runs(clone).items() if alive]
 
 
@@ -179,7 +179,7 @@ def let_go() -> None:
 
 
 def _runs(clone: Path) -> dict[str, bool]:
-    """Id of the run that holds or held each workspace, and whether its process lives."""
+    """Return the id of the run that holds or held each workspace, and whether its process lives."""
     found = {}
     for path in (clone / FOLDER).glob("*/lock"):
         with path.open("r+") as lock:
@@ -195,8 +195,8 @@ def _runs(clone: Path) -> dict[str, bool]:
 
 
 def wrong_packages(project: Path) -> list[str]:
-    """How the packages of this environment differ from those of a project's requirements.lock. A build's own suffix
-    (``+cu130``) does not count, nor what is there beside."""
+    """Return how the packages of this environment differ from those of a project's requirements.lock. A build's own
+    suffix (``+cu130``) does not count, nor what is there beside."""
     wrong = []
     for line in (project / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if found := re.fullmatch(r"([\w.-]+)==([^\s;]+)", line.strip()):
@@ -218,7 +218,7 @@ def _home() -> Path:
 
 
 def _take(clone: Path, workspace: str) -> Path:
-    """The first folder of this name that no other run holds; this process holds it from now on."""
+    """Take the first folder of this name that no other run holds; this process holds it from now on."""
     for number in count(1):
         folder = clone / FOLDER / (workspace if number == 1 else f"{workspace}-{number}")
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 @contextlib.contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """An empty file beside ``path`` to write to. It takes the place of ``path`` when the body ends, or goes with it
-    when the body fails. The folder is made where it is missing."""
+    """Give an empty file beside ``path`` to write to. It takes the place of ``path`` when the body ends, or goes with
+    it when the body fails. The folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
@@ -32,12 +32,12 @@ def _umask() -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; numbers of numpy become plain ones."""
+    """Write indented JSON; numbers of numpy become plain ones."""
     with draft(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """A file with this content."""
+    """Write a file with this content."""
     with draft(path) as part:
         part.write_bytes(content)

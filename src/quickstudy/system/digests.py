@@ -11,7 +11,7 @@ DIGESTS = "digests.json"
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """sha256 in hex of each file by its path in the folder, but for the one that holds them."""
+    """Return the sha256 in hex of each file by its path in the folder, but for the one that holds them."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path != folder / DIGESTS:

@@ -90,7 +90,7 @@ def serving(root: Path) -> dict[str, str] | None:
 
 
 def find_project(start: Path | None = None) -> Path:
-    """The root of the project around a folder: the nearest one upwards that holds dvc.yaml and params.yaml.
+    """Return the root of the project around a folder: the nearest one upwards that holds dvc.yaml and params.yaml.
 
     Raises:
         QuickstudyError: there is none.

@@ -16,17 +16,18 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """of the machine that this process may use"""
+    """Return how many cores of the machine this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers(tasks_each: int | None = None) -> ProcessPoolExecutor:
-    """A process a core, each started afresh, or a fresh one after every ``tasks_each`` tasks."""
+    """Return a pool of a process a core, each started afresh, or a fresh one after every ``tasks_each`` tasks."""
     return ProcessPoolExecutor(cores(), get_context("spawn"), _start_worker, max_tasks_per_child=tasks_each)
 
 
 def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """As ``pool.map``, but it takes no more of ``items`` than the workers need soon: they need not fit in memory."""
+    """Yield what ``pool.map`` would, but take no more of ``items`` than the workers need soon: they need not fit in
+    memory."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -130,9 +130,9 @@ def _lock_of_dvc(path: Path) -> FileLock:
 
 
 def _is_of_the_dead(path: Path, content: bytes) -> bool:
-    """Whether no process that DVC's list of who reads and writes names can have written it: it is no JSON, or a process
-    of each number began after it was written, as when a machine starts again. DVC asks for the number alone, and would
-    wait for a stranger."""
+    """Return whether no process that DVC's list of who reads and writes names can have written it: it is no JSON, or a
+    process of each number began after it was written, as when a machine starts again. DVC asks for the number alone,
+    and would wait for a stranger."""
     written = path.stat().st_mtime
     try:
         listed = json.loads(content)
@@ -190,7 +190,11 @@ def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
 def run_bytes(
     command: list[str], root: Path, env: Mapping[str, str] | None = None, stdin: bytes | None = None
 ) -> bytes:
-    """As `run`, for what is not text."""
+    """Run git to its end and return what it prints, where that is not text.
+
+    Raises:
+        QuickstudyError: it fails; says what it has said.
+    """
     done = subprocess.run(
         command, cwd=root, capture_output=True, input=stdin, env={**os.environ, **(env or {})}, check=False
     )
@@ -200,10 +204,16 @@ def run_bytes(
 
 
 def git_path(root: Path, name: str) -> Path:
+    """Return where git keeps something of a repository or worktree ("index", "objects")."""
     return (root / run_git(root, "rev-parse", "--git-path", name).strip()).resolve()
 
 
 def run_git(root: Path, *arguments: str) -> str:
+    """Run git and return what it prints.
+
+    Raises:
+        QuickstudyError: it fails.
+    """
     done = run(["git", *arguments], root)
     if done.returncode != 0:
         raise_known(done.stderr, root)
@@ -212,6 +222,12 @@ def run_git(root: Path, *arguments: str) -> str:
 
 
 def run_dvc(root: Path, *arguments: str) -> str:
+    """Run DVC and return what it prints.
+
+    Raises:
+        QuickstudyError: it fails.
+        Busy: another DVC command holds the workspace.
+    """
     done = run([*DVC, *arguments], root)
     if done.returncode != 0:
         raise_known(done.stderr, root)
@@ -220,6 +236,12 @@ def run_dvc(root: Path, *arguments: str) -> str:
 
 
 def raise_known(text: str, root: Path) -> None:
+    """Raise what git or DVC has said, where it is a failure that a user can mend; else return.
+
+    Raises:
+        QuickstudyError: no repository, a folder of another user's, no space left.
+        Busy: another DVC command holds the workspace.
+    """
     if "not a git repository" in text or "you are not inside of a DVC repository" in text:
         raise QuickstudyError(
             "no git repository with DVC here, so that nothing has a version",

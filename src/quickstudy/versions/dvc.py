@@ -27,7 +27,7 @@ from quickstudy.versions.command import (
 )
 from quickstudy.versions.stale import read_lock
 
-Outcome = Literal["ran", "up to date", "restored"]
+StageOutcome = Literal["ran", "up to date", "restored"]
 
 
 def repro(
@@ -39,7 +39,7 @@ def repro(
     pull: bool = False,
     may_run: bool = True,
     env: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> StageOutcome:
     """Bring one stage up to date; those before it are taken as they are. A stage that fails leaves its former outputs.
 
     Whatever ends this call, a signal or an exception in ``on_line`` included, the stage's processes are then gone.
@@ -119,13 +119,13 @@ def data_hash(root: Path) -> str | None:
 
 
 def committed_data_hash(root: Path) -> str | None:
-    """The version of data/ in the last commit; None where there is none."""
+    """Return the version of data/ in the last commit; None where there is none."""
     shown = run(["git", "show", "HEAD:./data.dvc"], root)
     return str(yaml.safe_load(shown.stdout)["outs"][0]["md5"]) if shown.returncode == 0 else None
 
 
 def add_data(root: Path) -> str:
-    """Make data/ as it is now a version: into DVC's cache, its hash into data.dvc. Returns the hash.
+    """Make data/ as it is now a version: into DVC's cache, its hash into data.dvc. Return the hash.
 
     Raises:
         QuickstudyError: data/ does not exist, or DVC refuses.
@@ -139,12 +139,12 @@ def add_data(root: Path) -> str:
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC's cache of this clone is."""
+    """Return where DVC's cache of this clone is."""
     return (root / run_dvc(root, "cache", "dir").strip()).resolve()
 
 
 def in_cache(root: Path, version: str) -> bool:
-    """Whether DVC's cache in this clone holds all files of a version of the data."""
+    """Return whether DVC's cache in this clone holds all files of a version of the data."""
     files = cache_folder(root) / "files" / "md5"
     try:
         listed = json.loads((files / version[:2] / version[2:]).read_text(encoding="utf-8"))
@@ -160,12 +160,13 @@ def checkout_data(root: Path, force: bool = False) -> None:
 
 
 def has_remote(root: Path) -> bool:
-    """Whether a default DVC remote is configured."""
+    """Return whether a default DVC remote is configured."""
     return bool(run([*DVC, "config", "core.remote"], root).stdout.strip())
 
 
 def in_remote(root: Path) -> bool:
-    """Whether the default DVC remote holds all files of the version that data.dvc names; the cache lacks some.
+    """Return whether the default DVC remote holds all files of the version that data.dvc names, some of which the cache
+    lacks.
 
     Raises:
         RemoteFailed: it cannot be reached.
@@ -241,7 +242,7 @@ def _transfer(
 
 
 def lock_hashes(root: Path) -> dict[str, str]:
-    """Path of every stage output → its hash in dvc.lock."""
+    """Return the path of every stage output → its hash in dvc.lock."""
     return {
         out["path"]: out["md5"] for stage in read_lock(root).values() for out in stage.get("outs", []) if "md5" in out
     }
@@ -254,7 +255,7 @@ def set_data(root: Path, version: str) -> None:
 
 
 def hash_data(root: Path) -> str:
-    """The version of data/ as it is now, into data.dvc; DVC's cache gets nothing.
+    """Write the version of data/ as it is now into data.dvc and return it; DVC's cache gets nothing.
 
     Raises:
         QuickstudyError: DVC refuses.
@@ -263,9 +264,3 @@ def hash_data(root: Path) -> str:
     version = data_hash(root)
     assert version is not None
     return version
-
-
-# ---- dvc.yaml and dvc.lock
-
-
-# ---- the two commands

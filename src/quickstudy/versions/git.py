@@ -26,7 +26,7 @@ class Code:
 
 
 def code_state(root: Path) -> Code:
-    """Commit, branch and what differs from the commit.
+    """Return commit, branch and what differs from the commit.
 
     Raises:
         QuickstudyError: git is not installed or this is no repository.
@@ -47,7 +47,8 @@ def code_state(root: Path) -> Code:
 
 
 def patch(root: Path) -> str:
-    """What differs from the last commit, as git writes it: also binary files and those that git does not track yet.
+    """Return what differs from the last commit, as git writes it: also binary files and those that it does not track
+    yet.
 
     What git ignores, what runs write and files of `left_out` are not in it. Empty without a commit. Neither the index
     nor git's objects change. What git's own settings would change of it (colours, prefixes, filters of text) does not
@@ -80,32 +81,32 @@ def patch(root: Path) -> str:
 
 
 def left_out(root: Path) -> tuple[str, ...]:
-    """Files that git neither tracks nor ignores and that are too large for a patch."""
+    """Return the files that git neither tracks nor ignores and that are too large for a patch."""
     names = run_git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
     return tuple(name for name in names if name and (root / name).is_file() and _size(root / name) > LARGEST)
 
 
 def patched(patch: bytes) -> frozenset[str]:
-    """The files that a patch of this module's touches, relative to the repository."""
+    """Return the files that a patch of this module's touches, relative to the repository."""
     found = re.findall(rb'^diff --git (?:a/(.*) b/\1|"a/(.*)" "b/\2")$', patch, re.MULTILINE)
     return frozenset((plain or _unquoted(quoted)).decode(errors="replace") for plain, quoted in found)
 
 
 def has_commit(root: Path, commit: str) -> bool:
-    """Whether this clone has a commit."""
+    """Return whether this clone has a commit."""
     return run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], root).returncode == 0
 
 
 def about_commit(root: Path, commit: str) -> tuple[str, str] | None:
-    """When it was made (ISO 8601) and the first line of its message; None where this clone does not have it."""
+    """Return when a commit was made (ISO 8601) and the first line of its message; None where this clone lacks it."""
     shown = run(["git", "show", "--no-patch", "--no-color", "--format=%cI%x00%s", f"{commit}^{{commit}}"], root)
     when, _, subject = shown.stdout.strip().partition("\0")
     return (when, subject) if shown.returncode == 0 else None
 
 
 def find_commit(root: Path, ref: str) -> str:
-    """The commit that a name stands for in this clone: a branch, a tag, a hash. One of a remote (``origin/main``) is
-    fetched before, and so is a hash that this clone does not have.
+    """Return the commit that a name stands for in this clone: a branch, a tag, a hash. One of a remote
+    (``origin/main``) is fetched before, and so is a hash that this clone does not have.
 
     Raises:
         QuickstudyError: there is none of this name, or the remote does not answer.
@@ -140,7 +141,7 @@ def apply_patch(folder: Path, patch: bytes) -> None:
 
 
 def clone(url: str, folder: Path) -> None:
-    """A clone of a repository.
+    """Clone a repository into a folder.
 
     Raises:
         QuickstudyError: git refuses.
@@ -187,7 +188,7 @@ def _size(path: Path) -> int:
 
 
 def _unquoted(name: bytes) -> bytes:
-    """As git writes unusual names: \"…\" with escapes of C."""
+    """Return an unusual name that git has written in quotes: \"…\" with escapes of C."""
     escapes = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
     def plain(found: "re.Match[bytes]") -> bytes:

@@ -61,7 +61,7 @@ class Lineage(Machine):
 
 
 def record(root: Path) -> Lineage:
-    """The lineage of what the project's stages have built.
+    """Return the lineage of what the project's stages have built.
 
     Returns:
         hashes of files are sha256 in hex, ``data_hash`` and the outputs under ``stages`` are DVC's md5; ``git_dirty``
@@ -91,7 +91,7 @@ def record(root: Path) -> Lineage:
 
 
 def machine(threads: int = 0) -> Machine:
-    """This machine and the packages here.
+    """Return what there is to say of this machine and the packages here.
 
     Args:
         threads: of torch, as ``train.threads`` sets them.
@@ -112,8 +112,8 @@ def machine(threads: int = 0) -> Machine:
 
 
 def feature_hashes(root: Path) -> dict[str, str]:
-    """Name of a file in ``.cache/features`` → sha256, of each dataset's latest: an encoder's name is not in it, its
-    content is (see `quickstudy.encoders.features`)."""
+    """Return the name of a file in ``.cache/features`` → sha256, of each dataset's latest: an encoder's name is not in
+    it, its content is (see `quickstudy.encoders.features`)."""
     latest: dict[str, Path] = {}
     for path in sorted((root / FEATURES).glob("*-*.npy"), key=lambda path: path.stat().st_mtime):
         latest[path.name.rpartition("-")[0]] = path
@@ -121,11 +121,12 @@ def feature_hashes(root: Path) -> dict[str, str]:
 
 
 def to_json(lineage: Lineage) -> str:
+    """Return what stands in lineage.json."""
     return json.dumps(lineage, indent=2, ensure_ascii=False) + "\n"
 
 
 def file_hash(path: Path) -> str | None:
-    """sha256 of a file in hex; None where it does not exist."""
+    """Return the sha256 of a file in hex; None where it does not exist."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,7 +28,7 @@ class Stage:
 
 
 def stages(root: Path) -> tuple[Stage, ...]:
-    """The stages of dvc.yaml, each after those that it depends on.
+    """Return the stages of dvc.yaml, each after those that it depends on.
 
     Raises:
         QuickstudyError: dvc.yaml is not readable or its stages depend on each other in a circle.
@@ -91,7 +91,7 @@ def _filled(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def stale(root: Path) -> dict[str, tuple[str, ...]]:
-    """What is not up to date and why: names of stages, in order, and first "data" for data/ itself.
+    """Return what is not up to date and why: names of stages, in order, and first "data" for data/ itself.
 
     A stage after a stale one is stale too, though it may turn out that its inputs stay the same; not where the data has
     changed, but none of the datasets that its kind reads (`quickstudy.data.manifest`). Nothing is changed.
@@ -134,13 +134,13 @@ def locked(path: Path) -> dict[str, Any]:
 
 
 def overlap(a: str, b: str) -> bool:
-    """Whether one of two paths is the other or lies in it."""
+    """Return whether one of two paths is the other or lies in it."""
     one, other = Path(a).parts, Path(b).parts
     return one[: len(other)] == other or other[: len(one)] == one
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}; lists are values."""
+    """Return a mapping without mappings in it: {"a": {"b": 1}} → {"a.b": 1}. Lists are values."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -189,8 +189,8 @@ def _why_data(root: Path, status: Mapping[str, Any]) -> str | None:
 def _why_stage(
     root: Path, stage: Stage, before: list[str], entries: list[Any], locked: Mapping[str, Any] | None
 ) -> list[str]:
-    """Beside what the stale stages before it say, whose outputs are ``before``. A run that is cut off between two
-    stages leaves the first up to date and the second with an input that has changed."""
+    """Return why a stage is stale, beside what the stale stages before it say, whose outputs are ``before``. A run that
+    is cut off between two stages leaves the first up to date and the second with an input that has changed."""
     if locked is None:
         return ["never ran"]
     reasons: list[str] = []

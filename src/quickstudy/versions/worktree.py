@@ -11,7 +11,7 @@ from quickstudy.versions.dvc import cache_folder
 
 
 def add_worktree(root: Path, folder: Path, commit: str) -> Path:
-    """The files of a commit in a folder of their own, beside the user's working copy, which is not touched.
+    """Bring the files of a commit into a folder of their own, beside the user's working copy, which is not touched.
 
     DVC there has this clone's remotes, and its cache is this clone's.
 
@@ -48,12 +48,13 @@ def reset_worktree(root: Path, folder: Path, commit: str) -> Path:
 
 
 def project_in(root: Path, folder: Path) -> Path:
-    """The project's folder in a worktree: ``folder``, or one below where the project is not the whole repository."""
+    """Return the project's folder in a worktree: ``folder``, or one below where the project is not the whole
+    repository."""
     return folder / run_git(root, "rev-parse", "--show-prefix").strip()
 
 
 def _share_dvc(root: Path, folder: Path) -> Path:
-    """Give a worktree this clone's DVC cache and remotes; returns the project's folder in it."""
+    """Give a worktree this clone's DVC cache and remotes, and return the project's folder in it."""
     project = project_in(root, folder)
     config = configparser.RawConfigParser(strict=False, allow_no_value=True)
     config.optionxform = str  # type: ignore[method-assign,assignment]

@@ -385,6 +385,89 @@ def test_a_damaged_dataset_is_named_and_stops_no_other(run, workspace, pictures,
     assert run("data", "remove", "hurt", "--yes")[0] == 0
 
 
+# Tags
+
+
+def test_tags_are_imported_listed_checked_and_added_to(run, workspace, write):
+    cells = ["late", "refund", "late;refund", ""]
+    lines = "".join(f"{cell or 'nothing'} {i},{cell},g{i % 3}\n" for i in range(60) for cell in cells)
+    source = write({"mails.csv": "body,topics,group\n" + lines}) / "mails.csv"
+    how = ("--kind", "tag", "--text", "body", "--label", "topics", "--separator", ";")
+    code, out, err = run("data", "import", source, "-n", "mails", *how)
+    assert (code, err) == (0, "")
+    assert "Imported mails: 240 texts, 2 tags in 3 groups (by group)." in out
+    info = read_dataset(workspace / "data/mails").info
+    assert info.kind == "tag" and info.reading is not None and info.reading.separator == ";"
+
+    code, out, _ = run("data", "list")
+    row = next(line for line in out.splitlines() if line.startswith("mails"))
+    assert code == 0
+    assert row.split()[:7] == ["mails", "text,", "tag", "240", "2", "3", "group"]
+
+    code, out, _ = run("data", "check", "mails")
+    assert code == 0 and "Checked mails: 0 fatal" in out
+
+    more = write({"more.csv": "body,topics,group\nlate 0,late,g0\nnew,refund;late,g0\n"}) / "more.csv"
+    code, out, _ = run("data", "add", more, "--name", "mails")
+    assert code == 0 and "Added 1 to mails, which has 241 texts now; 1 were there already." in out
+    assert read_dataset(workspace / "data/mails").table["labels"].to_pylist()[-1] == ["late", "refund"]
+
+
+def test_columns_of_0_and_1_by_their_names_or_a_pattern(run, workspace, write):
+    lines = "".join(f"mail {i},{i % 2},{i // 2 % 2},{i}\n" for i in range(40))
+    source = write({"mails.csv": "text,late,refund,size\n" + lines}) / "mails.csv"
+    for name, columns in (("one", "late, refund"), ("two", "*")):
+        assert run("data", "import", source, "-n", name, "--label-columns", columns)[0] == 0
+    one, two = (read_dataset(workspace / "data" / name).table.select(["text", "labels"]) for name in ("one", "two"))
+    assert one.equals(two) and one["labels"].to_pylist()[-1] == ["refund"]
+
+
+def test_a_kind_that_the_project_does_not_learn_is_said(run, workspace, write):
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    (workspace / "params.yaml").write_text(yaml.safe_dump({**params, "kinds": {"classify": {}}}))
+    lines = "".join(f"mail {i},{i % 2},{i // 2 % 2}\n" for i in range(40))
+    source = write({"mails.csv": "text,late,refund\n" + lines}) / "mails.csv"
+    code, out, _ = run("data", "import", source, "-n", "mails", "--label-columns", "*")
+    assert code == 0
+    assert "Next: add `tag: {}` under kinds in params.yaml, then `quickstudy run` trains on it too." in out
+
+
+def test_a_misspelt_kind_and_options_of_another(refused, tickets):
+    line = refused("import", tickets, "-n", "mine", "--text", "body", "--label", "queue", "--kind", "clasify")
+    assert line == "--kind: this version knows no kind of task 'clasify'. Did you mean classify?"
+    line = refused("import", tickets, "-n", "mine", "--text", "body", "--kind", "classify", "--separator", ";")
+    assert line.startswith("--separator: a target of kind classify is one class, and cannot be several.")
+
+
+# A kind that this version does not know
+
+
+def test_a_dataset_of_an_unknown_kind_is_listed_and_refused(run, workspace, tickets, write):
+    run("data", "import", tickets, "-n", "later", "--text", "body", "--label", "queue")
+    about = workspace / "data/later/dataset.yaml"
+    about.write_text(about.read_text().replace("kind: classify", "kind: clasify"))
+    told = "data/later: this version knows no kind of task 'clasify'. Did you mean classify?"
+
+    code, out, err = run("data", "list")
+    assert (code, err) == (0, "")
+    assert "later" in out and "this version knows no kind of task 'clasify'" in out
+
+    (workspace / "inbox/later").mkdir(parents=True)
+    (workspace / "inbox/later/a.csv").write_text("body,queue\nlate,q1\n")
+    before = everything(workspace)
+    more = write({"more.csv": "body,queue\nlate,q1\n"}) / "more.csv"
+    for verb in (("check",), ("check", "later"), ("add", more, "--name", "later")):
+        assert run("data", *verb) == (2, "", f"quickstudy: {told}\n")
+    assert run("tasks", "--kind", "classify") == (2, "", f"quickstudy: {told}\n")
+    code, out, _ = run("data", "take")
+    assert (code, out) == (0, f"later/a.csv waits: {told}\n")
+    assert everything(workspace) == before
+
+    code, out, _ = run("data", "import", tickets, "-n", "mine", "--text", "body", "--label", "queue")
+    assert code == 0
+    assert f"Note: not compared with a damaged dataset ({told})" in out
+
+
 def test_help_teaches(run):
     code, out, _ = run("data", "import", "--help")
     assert code == 0

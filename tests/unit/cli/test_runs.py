@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quickstudy import runs
-from quickstudy.runs import Overview, Pool, Run, Step
+from quickstudy.runs import FlowRun, Overview, Step, WorkPool
 
 Tell = Callable[..., tuple[int, str, str]]
 START = datetime(2026, 3, 3, 2, 0, tzinfo=UTC)
@@ -16,11 +16,11 @@ WHAT = (
 )
 
 
-def made(name: str, state: str, minutes: float | None = 12.5, **more) -> Run:
+def made(name: str, state: str, minutes: float | None = 12.5, **more) -> FlowRun:
     seconds = minutes and 60 * minutes
     about = {"flow": "retrain", "deployment": "home", "pool": "cpu", "started_by": "schedule", "when": START}
     about |= {"ended": None, "seconds": seconds, "what": "", "error": "", "steps": (), "parameters": {}, "tags": ()}
-    return Run(id=f"id of {name}", name=name, state=state, page=None, **{**about, **more})
+    return FlowRun(id=f"id of {name}", name=name, state=state, page=None, **{**about, **more})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Overview:
             made("bold-[red]-ox", "completed", what=WHAT),
             made("quiet-newt", "crashed", what="Flow run process exited with 137"),
         ),
-        (Pool("cpu", 1, 0, 2), Pool("gpu", 0, 2, 0)),
+        (WorkPool("cpu", 1, 0, 2), WorkPool("gpu", 0, 2, 0)),
         {"retrain/home": datetime.now(UTC) + timedelta(hours=5, minutes=10), "watch/home": None},
     )
     monkeypatch.setattr(runs, "overview", lambda *_: found)

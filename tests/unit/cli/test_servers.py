@@ -28,7 +28,7 @@ def test_a_look_is_started_once_for_each_reason(
 
     def start(api: str, deployment: str, tags: list[str]) -> None:
         if refuses:
-            raise servers.Busy("busy")
+            raise servers.ServerBusy("busy")
         started.append(" ".join(tags))
 
     monkeypatch.setattr(watching, "reasons", lambda *_: dict(reasons))
@@ -90,7 +90,7 @@ def test_dead_runs_are_marked_by_a_process_that_is_not_started_in_vain(
 
 
 def test_a_worker_waits_for_a_server_that_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[object] = [servers.Busy("busy"), servers.Busy("busy"), {"name": "gpu"}]
+    answers: list[object] = [servers.ServerBusy("busy"), servers.ServerBusy("busy"), {"name": "gpu"}]
 
     def ask(api: str, path: str) -> object:
         found = answers.pop(0)
@@ -105,8 +105,8 @@ def test_a_worker_waits_for_a_server_that_is_busy(monkeypatch: pytest.MonkeyPatc
     answers[:] = [None]
     with pytest.raises(QuickstudyError, match="there is no pool gpu"):
         servers.check_pool("http://127.0.0.1:1/api", "gpu")
-    answers[:] = [servers.Busy("busy")] * servers.PATIENCE
-    with pytest.raises(servers.Busy):
+    answers[:] = [servers.ServerBusy("busy")] * servers.PATIENCE
+    with pytest.raises(servers.ServerBusy):
         servers.check_pool("http://127.0.0.1:1/api", "gpu")
     assert answers == []
 

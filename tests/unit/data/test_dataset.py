@@ -12,9 +12,10 @@ import pytest
 
 from quickstudy.config import Settings, load_settings
 from quickstudy.data.contents import digests_of
-from quickstudy.data.dataset import PLACES, Dataset, by_code, read_dataset, write_dataset
+from quickstudy.data.dataset import PLACES, Dataset, DatasetInfo, by_code, make_table, read_dataset, write_dataset
 from quickstudy.encoders.features import features
 from quickstudy.encoders.image_conv4 import Conv4
+from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
 from quickstudy.tasks.splits import meta_split
 
@@ -68,6 +69,14 @@ def test_an_opened_dataset_is_the_one_in_memory(written, modality: str) -> None:
         values, codes = opened.codes(name)
         assert values == sorted(set(values)) and [values[code] for code in codes] == whole.column(name)
     assert np.array_equal(opened.digests, whole.digests)
+
+
+def test_targets_that_are_lists_are_opened_as_they_are(tmp_path: Path) -> None:
+    tags = [["old", "red"], [], ["red"]]
+    table = make_table("text", ["one", "two", "three"], tags, ["a", "a", "b"], kind="tag")
+    folder = write_dataset(tmp_path, DatasetInfo(name="toys", modality="text", kind="tag"), table)
+    assert open_dataset(folder).table.column("labels").to_pylist() == tags
+    assert open_dataset(folder).column("group") == ["a", "a", "b"]
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 35, 36, 300])
@@ -161,3 +170,15 @@ def test_examples_added_to_one_dataset_make_no_other_be_read(
     assert check() == ["grows", "stays"] and check() == []
     written(modality, "grows", 11)
     assert check() == ["grows"]
+
+
+def test_a_column_of_other_targets_is_told(tmp_path: Path) -> None:
+    table = make_table("text", ["x"], ["a"], ["g"])
+    folder = write_dataset(tmp_path, DatasetInfo(name="mixed", modality="text"), table)
+    about = folder / "dataset.yaml"
+    about.write_text(about.read_text().replace("kind: classify", "kind: tag"))
+    with pytest.raises(QuickstudyError, match=r"parquet: lacks the column 'labels'\. Import the dataset again"):
+        read_dataset(folder)
+    pq.write_table(table.rename_columns(["text", "labels", "group"]), folder / "examples.parquet")
+    with pytest.raises(QuickstudyError, match="'labels' holds string, which are no targets of kind tag"):
+        read_dataset(folder)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -637,7 +639,8 @@ def test_parquet_of_texts_and_damaged_parquet(tmp_path):
     pq.write_table(pa.table({"sentence": ["a", "b", None], "label": [1.5, 2.5, 3.5]}), source)
     assert refusal(source).startswith(f"{source}, row 3: the text is missing.")
     pq.write_table(pa.table({"sentence": ["a", "b"], "label": [[1], [2]]}), source)
-    assert refusal(source).startswith(f"{source}, row 1: the label is '[1]', not a single name.")
+    what = refusal(source, kind="classify")
+    assert what.startswith(f"{source}, row 1: the label is '[1]', not a single name.")
     source.write_bytes(source.read_bytes()[:-20])
     line = refusal(source)
     assert line.startswith(f"{source}: not complete Parquet (")
@@ -673,16 +676,16 @@ def test_a_large_source_makes_several_arrays(write, png, monkeypatch):
 
 def test_queries(write, png, pack):
     flat = read_queries(write({"2.png": png(2), "1.png": png(1)}))
-    assert (flat.modality, flat.paths, flat.labels) == ("image", ["1.png", "2.png"], None)
+    assert (flat.modality, flat.paths, flat.targets) == ("image", ["1.png", "2.png"], None)
     assert flat.contents == [png(1), png(2)]
     labelled = read_queries(pack({"b/1.png": png(1), "a/1.png": png(2)}))
-    assert labelled.labels == ["a", "b"]
+    assert labelled.targets == ["a", "b"]
     one = read_queries(write({"1.png": png(1)}, "other") / "1.png")
     assert one.contents == [png(1)]
     lines = read_queries(write({"t.txt": "first\n\nsecond\n"}, "texts") / "t.txt")
-    assert (lines.contents, lines.labels) == (["first", "second"], None)
+    assert (lines.contents, lines.targets) == (["first", "second"], None)
     table = read_queries(write({"t.csv": "text,label\na,x\nb,\n"}, "table") / "t.csv")
-    assert (table.contents, table.labels) == (["a", "b"], None)
+    assert (table.contents, table.targets) == (["a", "b"], None)
     with pytest.raises(QuickstudyError, match="the text is empty"):
         read_queries(write({"u.csv": 'text\na\n""\n'}, "table") / "u.csv")
 
@@ -692,6 +695,14 @@ def test_one_file_is_no_dataset(write, png):
     assert (
         refusal(source) == f"{source}: a single file is no dataset. Name the folder that holds a folder for each class"
     )
+
+
+def test_reading_needs_no_torch():
+    code = "import sys; import quickstudy.ingest.importers.source; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "pyarrow" in loaded
+    assert not loaded & {"torch", "pandas", "sklearn", "mlflow"}
 
 
 def test_progress_is_told(write, png):

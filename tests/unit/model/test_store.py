@@ -1,5 +1,6 @@
 """A saved model: what comes back is what went in, and what is damaged is told in one line."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model, save_model, weights_digest
+from quickstudy.model.store import load_model, part_of, parts_of, save_model, weights_digest
 
 
 @pytest.fixture
@@ -29,28 +30,80 @@ def folder(model: MetaModel, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_round_trip(model: MetaModel, folder: Path) -> None:
+@pytest.fixture
+def part(folder: Path) -> Path:
+    return folder / "classify"
+
+
+def test_round_trip(model: MetaModel, folder: Path, part: Path) -> None:
     torch.manual_seed(4)  # what is loaded owes nothing to the random weights it begins with
-    loaded = load_model(folder)
+    loaded = load_model(folder, "classify")
+    assert loaded.kind == "classify"
     assert loaded.modalities == ("audio", "image") and not loaded.training
     assert (loaded.inputs, loaded.shape) == (model.inputs, model.shape)
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
     images = torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8)
     assert torch.equal(model.eval().encode("image", images), loaded.encode("image", images))
-    assert json.loads((folder / "lineage.json").read_text(encoding="utf-8"))["trained_on"]["glyphs"] == ["ελληνικά"]
+    assert json.loads((part / "lineage.json").read_text(encoding="utf-8"))["trained_on"]["glyphs"] == ["ελληνικά"]
 
 
-def test_the_bytes_are_the_same_each_time(model: MetaModel, folder: Path, tmp_path: Path) -> None:
-    save_model(load_model(folder), tmp_path / "again", json.loads((folder / "lineage.json").read_text("utf-8")))
-    for path in sorted(folder.iterdir()):
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "lineage.json", "model.safetensors"]
-    digest = weights_digest(folder)
+def test_the_bytes_are_the_same_each_time(model: MetaModel, folder: Path, part: Path, tmp_path: Path) -> None:
+    lineage = json.loads((part / "lineage.json").read_text("utf-8"))
+    save_model(load_model(folder, "classify"), tmp_path / "again", lineage)
+    for path in sorted(part.iterdir()):
+        assert path.read_bytes() == (tmp_path / "again/classify" / path.name).read_bytes()
+    assert sorted(path.name for path in part.iterdir()) == ["config.yaml", "lineage.json", "model.safetensors"]
+    digest = weights_digest(folder, "classify")
     with torch.no_grad():
         model.learner.alpha += 1e-6
     save_model(model, folder, {})
-    assert weights_digest(folder) != digest
+    assert weights_digest(folder, "classify") != digest
+
+
+# Kinds
+
+
+def test_each_kind_has_a_part_of_its_own(model: MetaModel, folder: Path, part: Path) -> None:
+    ours = weights_digest(folder, "classify")
+    save_model(MetaModel(model.inputs, model.shape, {"audio"}, "sort"), folder, {})
+    assert parts_of(folder) == {"classify": part, "sort": folder / "sort"}
+    one, other = load_model(folder, "classify"), load_model(folder, "sort")
+    assert (one.kind, one.modalities) == ("classify", ("audio", "image"))
+    assert (other.kind, other.modalities) == ("sort", ("audio",))
+    assert weights_digest(folder, "classify") == ours != weights_digest(folder, "sort")
+
+
+def test_a_part_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
+    said = r"the model has no part for regress \(it has classify\)\. Import a dataset of kind regress"
+    for asked in (part_of, load_model, weights_digest):
+        with pytest.raises(QuickstudyError, match=said) as caught:
+            asked(folder, "regress")
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def former(folder: Path, part: Path) -> Path:
+    """The same model as it was saved before there were kinds: the files in the folder itself, no kind in them."""
+    config = yaml.safe_load((part / "config.yaml").read_text())
+    assert config.pop("kind") == "classify"
+    (part / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for path in part.iterdir():
+        path.rename(folder / path.name)
+    part.rmdir()
+    return folder
+
+
+def test_a_model_of_before_there_were_kinds_is_read_as_classify(model: MetaModel, former: Path) -> None:
+    assert parts_of(former) == {"classify": former} and part_of(former, "classify") == former
+    loaded = load_model(former, "classify")
+    assert (loaded.kind, loaded.modalities) == ("classify", ("audio", "image"))
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    weights = (former / "model.safetensors").read_bytes()
+    assert weights_digest(former, "classify") == hashlib.sha256(weights).hexdigest()
+    with pytest.raises(QuickstudyError, match=r"no part for tag \(it has classify\)"):
+        load_model(former, "tag")
 
 
 def in_config(**changes) -> Callable[[Path], object]:
@@ -111,11 +164,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_one_line(folder: Path, name: str) -> None:
+def test_damage_is_one_line(folder: Path, part: Path, name: str) -> None:
     damage, said = DAMAGES[name]
-    damage(folder)
+    damage(part)
     with pytest.raises(QuickstudyError, match=said) as caught:
-        load_model(folder)
+        load_model(folder, "classify")
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and "quickstudy run" in str(caught.value)
 
 
@@ -123,4 +176,4 @@ def test_there_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "nowhere", tmp_path, tmp_path / "file"):
         with pytest.raises(QuickstudyError):
-            load_model(path)
+            load_model(path, "classify")

@@ -21,7 +21,9 @@ def suite(dataset, name: str | None = None) -> Suite:
 
 
 def same(a: FrozenEpisodes, b: FrozenEpisodes) -> bool:
-    about = [(x.suite, x.dataset, x.modality, x.novelty, x.count, x.episodes.way, x.episodes.shot) for x in (a, b)]
+    about = [
+        (x.kind, x.suite, x.dataset, x.modality, x.novelty, x.count, x.episodes.way, x.episodes.shot) for x in (a, b)
+    ]
     return about[0] == about[1] and all(
         torch.equal(getattr(a.episodes, part), getattr(b.episodes, part)) for part in ("support", "query")
     )
@@ -62,7 +64,7 @@ def test_round_trip(toys, tmp_path: Path) -> None:
         *freeze(Suite("a@new-voice", "domain", suite(toys(name="a")).pool), SETTINGS, 0),
     ]
     write_episodes(tmp_path / "episodes.parquet", blocks)
-    back = read_episodes(tmp_path / "episodes.parquet")
+    back = read_episodes(tmp_path / "episodes.parquet", "classify")
     assert len(back) == len(blocks) == 4 and all(map(same, blocks, back))
     assert pq.read_metadata(tmp_path / "episodes.parquet").num_rows == 280
 

@@ -7,15 +7,20 @@ GROUP/CLASS/file              classes in groups; the class is then called GROUP/
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
-from quickstudy.data.dataset import Modality
+from quickstudy.data.dataset import Modality, Reading
 from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.ingest.importers.several import split
+from quickstudy.kinds.names import tidy
+from quickstudy.kinds.targets import PLAIN, targets_of
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "text": frozenset({".txt"})}
 # Folders by these names hold a publisher's split of the examples of every class, and are no groups.
@@ -26,9 +31,13 @@ SPLIT_FOLDERS = frozenset({"train", "training", "valid", "validation", "val", "d
 class Named:
     """What a path says."""
 
-    label: str
+    label: Any
+    """Of the target, as a cell of a table would; None where nothing."""
     group: str | None
     domain: str | None
+
+
+Naming = Callable[[str], Named]
 
 
 def media_paths(files: Files, modality: Modality) -> list[str]:
@@ -40,13 +49,20 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
     """Read the files of a folder or .zip, each one an example.
 
     Raises:
-        QuickstudyError: for the layout. What is wrong with single files is in ``Rows.bad``.
+        QuickstudyError: for the layout, or a kind whose targets no path can say. What is wrong with single files is in
+            ``Rows.bad``.
     """
-    rows = Rows(modality)
+    rows = Rows(modality, wanted.kind or PLAIN)
+    targets, separator = targets_of(rows.kind), wanted.reading.separator
+    if wanted.labelled and targets.folders is None:
+        what = f"the names of files and folders cannot say targets of kind {rows.kind}"
+        raise QuickstudyError(what, where=files.source, fix="Import a table")
     naming = _by_pattern(wanted, rows) if wanted.reading.pattern is not None else _by_levels(files, paths, wanted, rows)
     for done, path in enumerate(paths):
         try:
             named = naming(path)
+            label = split(named.label, separator)
+            target = None if label is None else targets.read(label, "name of its folder or class")
             content = files.read(path)
             text = _text(content) if modality == "text" else None
             rows.check_content(content if text is None else text)
@@ -55,11 +71,11 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
                 raise  # about the whole source, not about this file
             rows.refuse(files.place(path), error)
         else:
-            rows.add(content if text is None else text, named.label, path, path)
+            rows.add(content if text is None else text, target, path, path)
             if named.group is not None:
-                rows.groups.append(named.group)
+                rows.groups.append(tidy(named.group))
             if named.domain is not None:
-                rows.domains.append(named.domain)
+                rows.domains.append(tidy(named.domain))
         wanted.progress(done + 1, len(paths))
     return rows
 
@@ -83,32 +99,13 @@ def common_top(paths: list[str]) -> int:
     return top
 
 
-def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
+def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows) -> Naming:
     depths = {path.count("/"): path for path in reversed(paths)}
-    if not wanted.labelled and (0 in depths or len(depths) > 1):
-        return lambda path: Named("", None, None)
-    fix = "Arrange them as CLASS/file or GROUP/CLASS/file, or say how the names are made by --pattern"
-    if 0 in depths:
-        raise QuickstudyError("the file is in no class folder", where=files.place(depths[0]), fix=fix)
-    if len(depths) > 1:
-        one, other = (depths[depth] for depth in sorted(depths)[:2])
-        raise QuickstudyError(f"{one} and {other} are not equally deep in folders", where=files.source, fix=fix)
-    if wanted.reading.levels is not None:
-        skip, depth = _skipped(files, paths, min(depths), wanted.reading.levels), wanted.reading.levels
-    else:
-        skip, depth = _top(paths, min(depths), wanted)
-    domain = _level(wanted.reading.domain, depth, "--domain")
-    left = [level for level in range(depth) if level != domain]
-    if not left:
-        raise QuickstudyError("no folder level is left for the class", where=f"--domain {wanted.reading.domain}")
-    group = left[0] if wanted.reading.group is None and len(left) > 1 else None
-    if wanted.reading.group is not None and not _names_no_level(wanted.reading.group):
-        group = _level(wanted.reading.group, depth, "--group")
-        if group == domain:
-            raise QuickstudyError("group and domain are the same folder level", where=f"--group {group}")
-    # GROUP/CLASS: equal names in two alphabets are two classes. Were the group inside the class (CLASS/GROUP/file)
-    # the class would be the same in all of them.
-    label = [level for level in left if level != group or level == left[0]]
+    spell = targets_of(rows.kind).folders
+    if spell is None or (not wanted.labelled and (0 in depths or len(depths) > 1)):
+        return lambda path: Named(None, None, None)
+    skip, depth = _depth(files, paths, depths, wanted)
+    label, group, domain = _roles(wanted.reading, depth)
     rows.group_word, rows.group_rule = "folder", None if group is None else str(group)
     rows.domain_word, rows.domain_rule = (None, None) if domain is None else ("folder", str(domain))
     rows.levels = depth
@@ -116,12 +113,47 @@ def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows):
     def name(path: str) -> Named:
         parts = path.split("/")[skip:]
         return Named(
-            "/".join(parts[level] for level in label),
+            spell([parts[level] for level in label]),
             None if group is None else parts[group],
             None if domain is None else parts[domain],
         )
 
     return name
+
+
+def _depth(files: Files, paths: list[str], depths: dict[int, str], wanted: Wanted) -> tuple[int, int]:
+    """How many leading folders say nothing, and how many are left.
+
+    Args:
+        files: of the source.
+        paths: of the examples.
+        depths: how many folders are above them, with an example of each.
+        wanted: of the source.
+    """
+    fix = "Arrange them as CLASS/file or GROUP/CLASS/file, or say how the names are made by --pattern"
+    if 0 in depths:
+        raise QuickstudyError("the file is in no class folder", where=files.place(depths[0]), fix=fix)
+    if len(depths) > 1:
+        one, other = (depths[depth] for depth in sorted(depths)[:2])
+        raise QuickstudyError(f"{one} and {other} are not equally deep in folders", where=files.source, fix=fix)
+    levels = wanted.reading.levels
+    return _top(paths, min(depths), wanted) if levels is None else (_skipped(files, paths, min(depths), levels), levels)
+
+
+def _roles(reading: Reading, depth: int) -> tuple[list[int], int | None, int | None]:
+    """Which of the folder levels say the class, the group and the domain."""
+    domain = _level(reading.domain, depth, "--domain")
+    left = [level for level in range(depth) if level != domain]
+    if not left:
+        raise QuickstudyError("no folder level is left for the class", where=f"--domain {reading.domain}")
+    group = left[0] if reading.group is None and len(left) > 1 else None
+    if reading.group is not None and not _names_no_level(reading.group):
+        group = _level(reading.group, depth, "--group")
+        if group == domain:
+            raise QuickstudyError("group and domain are the same folder level", where=f"--group {group}")
+    # GROUP/CLASS: equal names in two alphabets are two classes. Were the group inside the class (CLASS/GROUP/file)
+    # the class would be the same in all of them.
+    return [level for level in left if level != group or level == left[0]], group, domain
 
 
 def _top(paths: list[str], deep: int, wanted: Wanted) -> tuple[int, int]:
@@ -202,7 +234,7 @@ def compile_pattern(pattern: str) -> tuple[re.Pattern[str], int]:
     return re.compile(expression + re.escape(bare[at:]) + r"\Z"), bare.count("/") + 1
 
 
-def _by_pattern(wanted: Wanted, rows: Rows):
+def _by_pattern(wanted: Wanted, rows: Rows) -> Naming:
     assert wanted.reading.pattern is not None
     expression, depth = compile_pattern(wanted.reading.pattern)
     fields = set(expression.groupindex)

@@ -25,6 +25,8 @@ class Table:
     """Columns that hold numbers which stand for names."""
     media: list[str]
     """Columns of binary cells."""
+    samples: dict[str, Any]
+    """Of columns that hold more than texts, what shows what they hold: a cell, or [] of lists."""
 
 
 def decoded_lines(handle: BinaryIO, place: str) -> Iterator[str]:
@@ -98,7 +100,7 @@ def _delimited(reader: Any, place: str, clean: Callable[[str], str] = lambda fie
             else:
                 yield f"line {begin}", dict(zip(columns, map(clean, row), strict=True))
 
-    return Table(columns, records(), {}, [])
+    return Table(columns, records(), {}, [], {})
 
 
 class _Broken(dict):
@@ -130,7 +132,7 @@ def _read_jsonl(handle: BinaryIO, place: str) -> Table:
         yield first
         yield from rows
 
-    return Table(list(first[1]), all_rows(), {}, [])
+    return Table(list(first[1]), all_rows(), {}, [], first[1])
 
 
 def _record(value: Any) -> dict[str, Any]:
@@ -168,13 +170,14 @@ def _read_json(handle: BinaryIO, place: str) -> Table:
         records = [_record(item) for item in value]
         if isinstance(records[0], _Broken):
             raise QuickstudyError(records[0].what, where=f"{place}, row 1", fix=shapes)
-        return Table(list(records[0]), ((f"row {i}", record) for i, record in enumerate(records, 1)), {}, [])
+        rows = ((f"row {i}", record) for i, record in enumerate(records, 1))
+        return Table(list(records[0]), rows, {}, [], records[0])
     if not isinstance(value, dict) or not value or not all(isinstance(part, list) for part in value.values()):
         raise QuickstudyError("JSON of no known shape", where=place, fix=shapes)
     items = [(key, number, item) for key, part in value.items() for number, item in enumerate(part, 1)]
     rows = ((f"{key} row {number}", _keyed(key, item)) for key, number, item in items)
     columns = ["text", "label", "split"] if items and isinstance(items[0][2], list) else ["text", "label"]
-    return Table(columns, rows, {}, [])
+    return Table(columns, rows, {}, [], _keyed(items[0][0], items[0][2]) if items else {})
 
 
 def _keyed(key: str, item: Any) -> dict[str, Any]:
@@ -207,7 +210,8 @@ def read_parquet(handle: BinaryIO, place: str) -> Table:
             what = f"damaged after row {number} ({' '.join(str(error).split())[:100]})"
             raise QuickstudyError(what, where=place, fix="Download it again") from None
 
-    return Table(schema.names, records(), _class_names(schema), media)
+    lists = [field.name for field in schema if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)]
+    return Table(schema.names, records(), _class_names(schema), media, {name: [] for name in lists})
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -220,13 +224,21 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """The names behind numbers, from the note that Hugging Face's datasets leaves in the schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            name: [str(item) for item in feature["names"]]
-            for name, feature in features.items()
-            if feature.get("_type") == "ClassLabel"
-        }
+        found = {name: _names_of(feature) for name, feature in features.items()}
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}
+    return {name: names for name, names in found.items() if names is not None}
+
+
+def _names_of(feature: Any) -> list[str] | None:
+    """Of a ClassLabel its names, and of lists of them: [ClassLabel], Sequence or List with a feature ClassLabel."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _names_of(feature[0])
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return _names_of(feature.get("feature"))
+    return [str(name) for name in feature["names"]] if feature.get("_type") == "ClassLabel" else None
 
 
 READERS: dict[str, Callable[[BinaryIO, str], Table]] = {

@@ -1,8 +1,6 @@
 """Which group each imported example is of."""
 
 import json
-import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +8,9 @@ from quickstudy.data.dataset import Split
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.names import tidy
+from quickstudy.kinds.targets import targets_of
 
 CLASSES_FOR_OWN_GROUPS = 10
 """From so many classes on, a dataset without groups has every class for a group of its own: there are enough to hold
@@ -48,7 +49,7 @@ def group_file(group: str | None) -> GroupFile | None:
 def groups_of(
     rows: Rows, keep: list[int], wanted: Wanted, mapping: GroupFile | None, name: str, split: Split | None
 ) -> tuple[list[str], str]:
-    """The group of every row, and what a group is, in a word.
+    """Return the group of every row, and what a group is, in a word.
 
     Args:
         rows: of a source.
@@ -59,39 +60,58 @@ def groups_of(
         split: the side of the meta-split that all of it is on, if it is pinned.
 
     Raises:
-        QuickstudyError: a class is in no group of the file.
+        QuickstudyError: a class is in no group of the file, or each is to be its own where an example may be of
+            several.
     """
-    labels = rows.labels
-    classes = sorted({labels[i] for i in keep})
+    targets = targets_of(rows.kind)
+    classes = list(targets.count([rows.targets[i] for i in keep]))
+    said = wanted.reading.group
+    if rows.groups and mapping is None:
+        _tell_crossing(rows, keep, classes, targets, wanted)
+        return rows.groups, rows.group_word
     if mapping is not None:
-        if lost := [label for label in classes if label not in mapping.group_of]:
-            what = f"{len(lost)} classes are in no group: {', '.join(map(repr, lost[:3]))}{', …' if lost[3:] else ''}"
-            fix = "Add them, or leave them out by --exclude-label"
-            raise QuickstudyError(what, where=mapping.path, fix=fix)
-        return [mapping.group_of.get(label, "") for label in labels], mapping.path.stem.removesuffix("s")
-    if rows.groups:
-        groups = list(map(tidy, rows.groups))
-        several = Counter(label for label, _ in {(labels[i], groups[i]) for i in keep})
-        if crossing := [label for label in classes if several[label] > 1]:
-            wanted.note(
-                f"{len(crossing)} of {len(classes)} classes occur in several groups, for example {crossing[0]!r}: "
-                "they may be both learned and tested. If a group is a speaker or a camera, name it by --domain"
-            )
-        return groups, rows.group_word
-    own = wanted.reading.group != "none" if wanted.reading.group is not None else len(classes) >= CLASSES_FOR_OWN_GROUPS
-    if wanted.reading.group is None and split is None:
+        _refuse_lost(mapping, classes)
+        return _by_class(rows, keep, targets, mapping.group_of, said), mapping.path.stem.removesuffix("s")
+    own = said != "none" if said is not None else bool(targets.own_group) and len(classes) >= CLASSES_FOR_OWN_GROUPS
+    groups = _by_class(rows, keep, targets, None, said) if own else [name] * len(rows.targets)
+    if said is None and split is None:
         wanted.note(
-            f"no groups given: each of the {len(classes)} classes is its own"
+            f"no groups given: each of the {len(classes)} {targets.WORD} is its own"
             if own
-            else f"no groups given: the {len(classes)} classes are one, and stay on one side of the meta-split"
+            else f"no groups given: the {len(classes)} {targets.WORD} are one, and stay on one side of the meta-split"
         )
-    return (labels, "class") if own else ([name] * len(labels), "dataset")
+    return groups, "class" if own else "dataset"
 
 
-def tidy_all(names: list[str]) -> list[str]:
-    cleaned = {name: tidy(name) for name in set(names)}
-    return [cleaned[name] for name in names]
+def _by_class(
+    rows: Rows, keep: list[int], targets: Targets, group_of: dict[str, str] | None, said: str | None
+) -> list[str]:
+    """The group of each row by its class, which is its own where there is no mapping. "" of those that do not count."""
+    if targets.own_group is None:
+        what = f"an example of kind {rows.kind} may have several {targets.WORD}, so that they cannot say its group"
+        raise QuickstudyError(what, where=f"--group {said}", fix="Name a column or a folder level, or say none")
+    groups = [""] * len(rows.targets)
+    for i in keep:
+        own = targets.own_group(rows.targets[i])
+        groups[i] = own if group_of is None else group_of[own]
+    return groups
 
 
-def tidy(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip())
+def _refuse_lost(mapping: GroupFile, classes: list[str]) -> None:
+    if lost := [label for label in classes if label not in mapping.group_of]:
+        what = f"{len(lost)} classes are in no group: {', '.join(map(repr, lost[:3]))}{', …' if lost[3:] else ''}"
+        fix = "Add them, or leave them out by --exclude-label"
+        raise QuickstudyError(what, where=mapping.path, fix=fix)
+
+
+def _tell_crossing(rows: Rows, keep: list[int], classes: list[str], targets: Targets, wanted: Wanted) -> None:
+    there = {(targets.key(rows.targets[i]), rows.groups[i]): rows.targets[i] for i in keep}
+    of_class: dict[str, set[str]] = {}
+    for (_, group), target in there.items():
+        for label in targets.count([target]):
+            of_class.setdefault(label, set()).add(group)
+    if crossing := [label for label in classes if len(of_class[label]) > 1]:
+        wanted.note(
+            f"{len(crossing)} of {len(classes)} {targets.WORD} occur in several groups, for example {crossing[0]!r}: "
+            "they may be both learned and tested. If a group is a speaker or a camera, name it by --domain"
+        )

@@ -1,40 +1,59 @@
 """From the rows of a source to the table of a dataset: what is kept of them, and in which order."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from quickstudy.data.dataset import Reading, make_table
-from quickstudy.ingest.importers.groups import tidy
 from quickstudy.ingest.importers.options import Note
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.targets import targets_of
 
 _CELLS = 32 << 20  # bytes of examples to an Arrow array: what is in one is dropped here, and its offsets end at 2 GB
 
 
 def kept(rows: Rows, reading: Reading, note: Note) -> list[int]:
-    """The rows that are kept, by class, then by path or row, whatever order the file system gives."""
-    keep = [i for i, label in enumerate(rows.labels) if label not in reading.exclude]
-    keep.sort(key=lambda i: (rows.labels[i], rows.order[i]))
+    """Return the rows that are kept, by target, then by path or row, whatever order the file system gives.
+
+    Their targets are from here on without the names that are left out, and those of an example that stands several
+    times are joined, where that can be.
+    """
+    targets = targets_of(rows.kind)
+    if reading.exclude:
+        rows.targets = [targets.without(target, reading.exclude) for target in rows.targets]
+    keep = _in_order(rows, targets, [i for i, target in enumerate(rows.targets) if target is not None])
     # In this order, and not in that of reading, so that of equal ones the same is kept everywhere.
-    return _without_duplicates(rows, keep, note) if reading.drop_duplicates else keep
+    return _without_duplicates(rows, targets, keep, note) if reading.drop_duplicates else keep
 
 
-def _without_duplicates(rows: Rows, keep: list[int], note: Note) -> list[int]:
-    labels_of: dict[bytes | str, set[str]] = {}
+def _in_order(rows: Rows, targets: Targets, keep: list[int]) -> list[int]:
+    return sorted(keep, key=lambda i: (targets.key(rows.targets[i]), rows.order[i]))
+
+
+def _without_duplicates(rows: Rows, targets: Targets, keep: list[int], note: Note) -> list[int]:
+    targets_of_content: dict[bytes | str, dict[Any, Any]] = {}
     for i in keep:
-        labels_of.setdefault(rows.contents[i], set()).add(rows.labels[i])
-    contested = {content for content, labels in labels_of.items() if len(labels) > 1}
+        target = rows.targets[i]
+        targets_of_content.setdefault(rows.contents[i], {})[targets.key(target)] = target
+    several = {content: found for content, found in targets_of_content.items() if len(found) > 1}
+    joined = {content: targets.joined(list(found.values())) for content, found in several.items()}
+    contested = {content for content, target in joined.items() if target is None}
     single, seen = [], set(contested)
     for i in keep:
         if rows.contents[i] not in seen:
             seen.add(rows.contents[i])
+            rows.targets[i] = joined.get(rows.contents[i], rows.targets[i])
             single.append(i)
     if left_out := len(keep) - len(single):
         note(f"left out {left_out} duplicates, {len(contested)} of them under two labels")
-    return single
+    if together := len(joined) - len(contested):
+        note(f"joined the {targets.WORD} of {together} examples that stand several times")
+    return _in_order(rows, targets, single)
 
 
 def as_table(rows: Rows, groups: list[str], keep: list[int]) -> pa.Table:
-    """The rows that are kept as the table of a dataset; ``rows`` holds their examples no longer.
+    """Return the rows that are kept as the table of a dataset; ``rows`` holds their examples no longer.
 
     Args:
         rows: of a source.
@@ -57,8 +76,9 @@ def _part(rows: Rows, groups: list[str], part: list[int]) -> pa.Table:
     return make_table(
         rows.modality,
         [rows.contents[i] for i in part],
-        [rows.labels[i] for i in part],
+        [rows.targets[i] for i in part],
         [groups[i] for i in part],
-        [tidy(rows.domains[i]) for i in part] if rows.domains else None,
+        [rows.domains[i] for i in part] if rows.domains else None,
         [rows.paths[i] for i in part] if rows.paths else None,
+        kind=rows.kind,
     )

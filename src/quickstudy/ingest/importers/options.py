@@ -17,6 +17,8 @@ class ImportOptions(Reading):
     ``group`` may be given as the path of a .json file that maps each group to its classes, of which the name is kept.
     """
 
+    kind: str | None = None
+    """What a target is. None: told from the source where it can be, else classify."""
     modality: Modality | None = None
     """None: told from the files."""
     split: Split | None = None
@@ -42,8 +44,10 @@ class Wanted:
 
     reading: Reading
     """What was said; None in it: found out from the source."""
+    kind: str | None = None
+    """What a target is; None: told from the source."""
     labelled: bool = True
-    """Whether an example without a class is a mistake."""
+    """Whether an example without a target is a mistake."""
     progress: Progress = lambda done, total: None
     """Told (done, total); total 0 where it is not known."""
     note: Note = lambda line: None

@@ -8,7 +8,7 @@ from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files, open_source
 from quickstudy.ingest.importers.folders import SUFFIXES, media_paths, read_folder
-from quickstudy.ingest.importers.groups import GroupFile, tidy_all
+from quickstudy.ingest.importers.groups import GroupFile
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.ingest.importers.tables import media_column, read_lines, read_tables, table_paths
@@ -43,7 +43,6 @@ def read_rows(
     if not rows.contents and not rows.bad:
         raise QuickstudyError("no examples, only the names of the columns", where=source)
     _refuse_bad(rows, wanted)
-    rows.labels = tidy_all(rows.labels)
     return rows
 
 

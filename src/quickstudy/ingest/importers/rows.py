@@ -1,7 +1,7 @@
 """What every importer makes of a source: columns of equal length, before groups and order are settled."""
 
 from dataclasses import dataclass, field
-from sys import intern
+from typing import Any
 
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import verify
@@ -13,14 +13,17 @@ class Rows:
     """Columns of equal length. ``groups`` and ``domains`` stay empty where the source names none."""
 
     modality: Modality
+    kind: str
+    """What a target is; "" until it is told."""
     contents: list = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    targets: list[Any] = field(default_factory=list)
+    """None where one is missing and may be."""
     groups: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     """Where each image or recording came from: the file's path, or file and row."""
     order: list[str] | list[int] = field(default_factory=list)
-    """Sort key within a class: the path, or the number of the row."""
+    """Sort key among equal targets: the path, or the number of the row."""
     group_word: str = "group"
     domain_word: str | None = None
     group_rule: str | None = None
@@ -28,7 +31,12 @@ class Rows:
     domain_rule: str | None = None
     content_columns: set[str] = field(default_factory=set)
     """Of the tables that were read: what the column of examples is called; one name where all agree."""
-    label_columns: set[str] = field(default_factory=set)
+    target_columns: set[str] = field(default_factory=set)
+    """The same of their targets."""
+    flag_columns: tuple[str, ...] | None = None
+    """Of tables with a column for each tag: these."""
+    unsplit: str | None = None
+    """A text that was read as one name and seems to be several."""
     levels: int | None = None
     """Of folders: how many say something."""
     bad: list[QuickstudyError] = field(default_factory=list)
@@ -47,9 +55,10 @@ class Rows:
         else:
             verify(content, self.modality)
 
-    def add(self, content: bytes | str, label: str, path: str, order: str | int) -> None:
+    def add(self, content: bytes | str, target: Any, path: str, order: str | int) -> None:
+        """Append an example."""
         self.contents.append(content)
-        self.labels.append(intern(label))  # a million rows have a few hundred labels
+        self.targets.append(target)
         if self.modality != "text":
             self.paths.append(path)
         self.order.append(order)  # type: ignore[arg-type]

@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading
@@ -14,6 +16,7 @@ from quickstudy.ingest.importers.keeping import as_table, kept
 from quickstudy.ingest.importers.options import NOTHING_SAID, ImportOptions, Note, Progress, Wanted
 from quickstudy.ingest.importers.reading import read_rows
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.kinds.targets import kind_of, targets_of
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AS_BEFORE = Reading()
@@ -46,7 +49,7 @@ def import_source(
 ) -> tuple[DatasetInfo, pa.Table]:
     """Read a source as a dataset. Writes nothing.
 
-    Rows are ordered by class, then by path or row, whatever order the file system gives.
+    Rows are ordered by target, then by path or row, whatever order the file system gives.
 
     Args:
         source: a folder, a .zip or a table.
@@ -60,29 +63,53 @@ def import_source(
         QuickstudyError: for anything that is wrong with the source or the options.
     """
     check_name(name)
-    wanted = Wanted(options, progress=progress, note=note)
+    wanted = Wanted(options, _kind_said(options, options.kind), progress=progress, note=note)
     mapping = group_file(options.group)
     rows = read_rows(source, options.modality, wanted, mapping, only)
     _check_excluded(options.exclude, rows, source)
     keep = kept(rows, options, note)
-    _refuse_one_class(rows, keep, options, source)
+    _refuse_too_few(rows, keep, options, source)
     groups, word = groups_of(rows, keep, wanted, mapping, name, options.split)
     return _described(source, name, options, rows, word, mapping), as_table(rows, groups, keep)
 
 
+def _kind_said(reading: Reading, kind: str | None) -> str | None:
+    """The kind that the options say; None where the source is to tell it.
+
+    Raises:
+        QuickstudyError: they contradict one another, or this version does not know it.
+    """
+    for option, value in (("--separator", reading.separator), ("--label-columns", reading.label_columns)):
+        if value is None:
+            continue
+        if not value:
+            raise QuickstudyError("is empty", where=option, fix="Leave it out, or say what it is")
+        kind = kind or kind_of([["one", "two"]])
+        targets = targets_of(kind, "--kind")
+        if not targets.fits(["one", "two"]):
+            what = f"a target of kind {kind} is one {targets.ONE}, and cannot be several"
+            raise QuickstudyError(what, where=option, fix="Leave it out, or say another --kind")
+    if reading.label is not None and reading.label_columns is not None:
+        what = "targets are in one column, or in a column for each name"
+        raise QuickstudyError(what, where="--label-columns", fix="Leave it or --label out")
+    if kind is not None:
+        targets_of(kind, "--kind")
+    return kind
+
+
 def _check_excluded(exclude: Collection[str], rows: Rows, source: Path) -> None:
-    there = set(rows.labels)
+    targets = targets_of(rows.kind)
+    there = targets.count(rows.targets)
     for one in exclude:
         if one not in there:
-            raise QuickstudyError(f"no class {one!r} to leave out", where=source, fix="Check --exclude-label")
+            raise QuickstudyError(f"no {targets.ONE} {one!r} to leave out", where=source, fix="Check --exclude-label")
 
 
-def _refuse_one_class(rows: Rows, keep: list[int], options: ImportOptions, source: Path) -> None:
-    classes = {rows.labels[i] for i in keep}
-    if len(classes) >= 2:
+def _refuse_too_few(rows: Rows, keep: list[int], options: ImportOptions, source: Path) -> None:
+    wrong = targets_of(rows.kind).too_few([rows.targets[i] for i in keep])
+    if wrong is None:
         return
-    what = f"all {len(keep)} examples are of the one class {min(classes)!r}" if classes else "no examples are left"
-    fix = "A task needs two classes or more"
+    what, fix = wrong
     if rows.modality != "text" and options.pattern is None:
         fix += "; where file names hold the class, say how by --pattern '{class}_{}'"
     raise QuickstudyError(what, where=source, fix=fix)
@@ -94,6 +121,7 @@ def _described(
     return DatasetInfo(
         name=name,
         modality=rows.modality,
+        kind=rows.kind,
         licence=options.licence,
         source=options.source_note or source.name,
         group=word,
@@ -102,7 +130,8 @@ def _described(
         episode_scope=options.scope,
         reading=options.remembered(
             content=_one_of(rows.content_columns),
-            label=_one_of(rows.label_columns),
+            label=_one_of(rows.target_columns),
+            label_columns=rows.flag_columns,
             group=_rule(rows, word, mapping),
             domain=rows.domain_rule,
             levels=rows.levels,
@@ -145,21 +174,22 @@ def read_more(
         only, progress, note: as `import_source`.
 
     Returns:
-        the new rows, with the columns of the dataset, by class, then by path or row. [examples]
+        the new rows, with the columns of the dataset, by target, then by path or row. [examples]
 
     Raises:
         QuickstudyError: as `import_source`; or the source does not say group or domain where the dataset has them.
     """
     info = dataset.info
     reading = _as_before(info, differs)
-    wanted = Wanted(reading, progress=progress, note=note)
+    targets = targets_of(info.kind, info.name)
+    wanted = Wanted(reading, _kind_said(reading, info.kind), progress=progress, note=note)
     mapping = group_file(differs.group)
     rows = read_rows(source, info.modality, wanted, mapping, only)
     keep = kept(rows, reading, note)
     if not keep:
         raise QuickstudyError("no examples are left: all are of classes that the dataset leaves out", where=source)
     if reading.group is not None and reading.group.endswith(".json"):
-        mapping = _extended(mapping, dataset, {rows.labels[i] for i in keep}, source)
+        mapping = _extended(mapping, dataset, set(targets.count([rows.targets[i] for i in keep])), source)
     elif not rows.groups and reading.group not in ("class", "none"):
         fix = "Name what says it by --group"
         raise QuickstudyError(f"does not say the group ({info.group}) of its examples", where=source, fix=fix)
@@ -179,13 +209,19 @@ def _as_before(info: DatasetInfo, differs: Reading) -> Reading:
     if info.reading is None and info.group == "folder" and differs.group is None:
         fix = "Say by --group which folder level is the group"
         raise QuickstudyError("dataset.yaml does not say how it was read", where=info.name, fix=fix)
-    return reading.model_copy(update=differs.model_dump(exclude_defaults=True))
+    said = differs.model_dump(exclude_defaults=True)
+    if "label" in said or "label_columns" in said:  # the one in the place of the other
+        reading = reading.model_copy(update={"label": None, "label_columns": None})
+    return reading.model_copy(update=said)
 
 
 def _extended(mapping: GroupFile | None, dataset: Dataset, classes: set[str], source: Path) -> GroupFile:
     """The groups that a dataset has, and of new classes those that a file says."""
     group_of = {} if mapping is None else mapping.group_of
-    group_of |= dict(zip(dataset.column("label"), dataset.column("group"), strict=True))
+    targets = targets_of(dataset.info.kind)
+    if targets.own_group is not None:
+        classes_there = map(targets.own_group, targets.of(dataset, np.arange(len(dataset))))
+        group_of |= dict(zip(classes_there, dataset.column("group"), strict=True))
     if mapping is None and (new := sorted(classes - set(group_of))):
         what = f"{len(new)} new classes are in no group: {', '.join(map(repr, new[:3]))}{', …' if new[3:] else ''}"
         raise QuickstudyError(what, where=source, fix="Say their groups by --group FILE.json")
@@ -197,19 +233,20 @@ def _extended(mapping: GroupFile | None, dataset: Dataset, classes: set[str], so
 
 @dataclass(frozen=True)
 class Queries:
-    """Examples of which the class may be unknown."""
+    """Examples of which the target may be unknown."""
 
+    kind: str
     modality: Modality
     contents: list
     paths: list[str]
-    labels: list[str] | None
+    targets: list[Any] | None
     """Where the source names one for every example."""
 
 
 def read_queries(
     source: Path, options: ImportOptions = NOTHING_SAID, progress: Progress = lambda done, total: None
 ) -> Queries:
-    """Read what a model is to predict: a file, a folder or a table, with labels where the source has them.
+    """Read what a model is to predict: a file, a folder or a table, with targets where the source has them.
 
     Of a .txt file, every line is an example.
 
@@ -222,12 +259,14 @@ def read_queries(
         QuickstudyError: as `import_source`.
     """
     reading = options.model_copy(update={"group": "none", "domain": None})
-    rows = read_rows(source, options.modality, Wanted(reading, labelled=False, progress=progress))
+    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress)
+    rows = read_rows(source, options.modality, wanted)
     order = sorted(range(len(rows.contents)), key=lambda i: rows.order[i])
-    labels = [rows.labels[i] for i in order]
+    targets = [rows.targets[i] for i in order]
     return Queries(
+        kind=rows.kind,
         modality=rows.modality,
         contents=[rows.contents[i] for i in order],
         paths=[rows.paths[i] for i in order] if rows.paths else [f"text {i + 1}" for i in range(len(order))],
-        labels=labels if all(labels) else None,
+        targets=None if any(target is None for target in targets) else targets,
     )

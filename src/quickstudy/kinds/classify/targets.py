@@ -1,19 +1,83 @@
 """A target of classify: one class, a string."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from quickstudy.config import Episodes
 from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds import findings
+from quickstudy.kinds.findings import Finding, Seen
+from quickstudy.kinds.names import name_of
 
 ONE, WORD = "class", "classes"
 COLUMN, ARROW = TARGET_COLUMNS["classify"]
 HIT = "accuracy"
+
+# In other people's data
+
+USUAL: tuple[str, ...] = (
+    "label_text",
+    "label",
+    "intent",
+    "class",
+    "category",
+    "labels",
+    "target",
+    "topic",
+    "sentiment",
+)
+
+
+def folders(levels: Sequence[str]) -> str:
+    """Return the class of a file: equal names in two folders are two classes."""
+    return "/".join(levels)
+
+
+def own_group(target: str) -> str:
+    """Return the class itself."""
+    return target
+
+
+def read(cell: Any, field: str) -> str:
+    """Return the class that a cell names.
+
+    Raises:
+        QuickstudyError: it is missing, empty, or no single name.
+    """
+    return name_of(cell, field)
+
+
+def key(target: str) -> str:
+    """Return the class itself."""
+    return target
+
+
+def without(target: str, names: Collection[str]) -> str | None:
+    """Return the class, if it is none of these."""
+    return None if target in names else target
+
+
+def joined(targets: Sequence[str]) -> str | None:
+    """Return the class, if it is the same in all: one example has one."""
+    return targets[0] if len(set(targets)) == 1 else None
+
+
+def too_few(targets: Sequence[str]) -> tuple[str, str] | None:
+    """Say where there are fewer than two classes."""
+    classes = set(targets)
+    if len(classes) >= 2:
+        return None
+    what = f"all {len(targets)} examples are of the one class {min(classes)!r}" if classes else "no examples are left"
+    return what, "A task needs two classes or more"
+
+
+# From JSON
 
 
 def fits(value: Any) -> bool:
@@ -51,6 +115,24 @@ def is_column(type: pa.DataType) -> bool:
     return bool(pa.types.is_string(type) or pa.types.is_large_string(type))
 
 
+# In a dataset
+
+
+def names(dataset: Dataset) -> list[str]:
+    """Return the classes, sorted."""
+    return dataset.classes
+
+
+def array(dataset: Dataset) -> np.ndarray:
+    """Return int64 [n]: the number of each row's class."""
+    return dataset.class_index
+
+
+def codes(dataset: Dataset) -> np.ndarray:
+    """Return int64 [n]: the number of each row's class."""
+    return dataset.class_index
+
+
 def of(dataset: Dataset, rows: np.ndarray) -> list[Any]:
     """Return the classes of int [n] rows."""
     return dataset.column(COLUMN, rows)
@@ -64,3 +146,29 @@ def are_of(targets: Sequence[Any], names: Sequence[str]) -> bool:
 def shown(target: Any) -> str:
     """Return a class as it is."""
     return str(target)
+
+
+# What is wrong with a dataset about them
+
+
+def sizes(seen: Seen, episodes: Episodes) -> list[Finding]:
+    """Look for classes of too few examples, and too few classes."""
+    return findings.too_small(seen, episodes, seen.codes, names(seen.dataset), ONE, WORD)
+
+
+def repeated(seen: Seen, same: list[np.ndarray]) -> list[Finding]:
+    """Look for repetitions within a class, and for examples under two."""
+
+    def shown(rows: np.ndarray) -> str:
+        return findings.joined([repr(seen.dataset.classes[code]) for code in sorted(set(seen.codes[rows]))[:3]])
+
+    mend = f"Correct the labels, or: {findings.DROP.lower()}"
+    return [
+        *findings.repetitions(seen, same, "within a class"),
+        *findings.contested(seen, same, "two labels", shown, mend),
+    ]
+
+
+def nearly_repeated(seen: Seen, near: list[np.ndarray]) -> list[Finding]:
+    """Look for examples that nearly repeat another, of their class or of another one."""
+    return findings.near_repetitions(seen, near, "one of their own class", "one of another")

@@ -34,12 +34,8 @@ def labels(dataset: Dataset) -> Tensor:
 def pool(dataset: Dataset, chosen: np.ndarray) -> Pool:
     """Return rows to draw from: those where ``chosen`` (bool [n]) is true, or int64 [m] these, ascending."""
     rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-    row, code = np.nonzero(tags.array(dataset)[rows])  # row by row, in each its tags ascending
-    count = np.bincount(row, minlength=len(rows))
-    first = np.cumsum(count) - count
-    # Of its tags an example stands under the one that its number in the dataset falls on.
-    own = np.flatnonzero(count)
-    under = code[first[own] + rows[own] % count[own]]
+    under = tags.under(dataset)[rows]
+    rows, under = rows[under >= 0], under[under >= 0]
     order = np.argsort(under, kind="stable")
     present, counts = np.unique(under, return_counts=True)
     every = names(dataset)
@@ -47,7 +43,7 @@ def pool(dataset: Dataset, chosen: np.ndarray) -> Pool:
         kind=dataset.info.kind,
         dataset=dataset.name,
         modality=dataset.modality,
-        rows=torch.from_numpy(rows[own][order]),
+        rows=torch.from_numpy(rows[order]),
         starts=torch.from_numpy(np.cumsum(counts) - counts),
         counts=torch.from_numpy(counts),
         codes=torch.from_numpy(present),

@@ -14,7 +14,9 @@ from quickstudy.data.dataset import MODALITIES
 from quickstudy.encoders import encoder_class, make_encoder
 from quickstudy.encoders.features import features
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation.answers import Subject, evaluate, train_from_scratch
+from quickstudy.evaluation.answers import Subject, evaluate
+from quickstudy.evaluation.scratch import train_from_scratch
+from quickstudy.kinds.classify import head
 from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import load_model, save_model
@@ -63,17 +65,9 @@ def test_it_learns_what_can_be_learned(tiny: Settings, toys, modality, name) -> 
     torch.manual_seed(0)
     encoder = make_encoder(modality, chosen.inputs, chosen.model)
     rows, labels = arrays.unflatten(0, (3, 8)), torch.arange(3)
-    accuracy, _ = train_from_scratch(
-        encoder,
-        16,
-        rows[:, :6].flatten(0, 1),
-        labels.repeat_interleave(6),
-        rows[:, 6:].flatten(0, 1),
-        labels.repeat_interleave(2),
-        3,
-        40,
-    )
-    assert accuracy == 1.0
+    support, query = rows[:, :6].flatten(0, 1), rows[:, 6:].flatten(0, 1)
+    logits, _ = train_from_scratch(encoder, 16, head.loss, support, labels.repeat_interleave(6), query, 3, 40)
+    assert torch.equal(logits.argmax(-1), labels.repeat_interleave(2))
 
 
 @pytest.mark.parametrize(("modality", "name"), ALL)
@@ -83,7 +77,7 @@ def test_a_model_is_saved_and_loaded(tiny: Settings, toys, tmp_path: Path, modal
     model = MetaModel(chosen.inputs, chosen.model, {modality}).eval()
     save_model(model, tmp_path / "model", {})
     torch.manual_seed(2)
-    loaded = load_model(tmp_path / "model")
+    loaded = load_model(tmp_path / "model", "classify")
     assert getattr(loaded.shape.encoders, modality) == name
     arrays = torch.from_numpy(loaded.encoder(modality).prepare(toys(modality, classes=2, each=2).raw()))
     with torch.no_grad():
@@ -141,7 +135,7 @@ def test_the_baseline_sees_the_encoder_before_meta_training(tiny: Settings, toys
         seen[features.shape] = features
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.evaluation.answers.score_episodes", score)
+    monkeypatch.setattr("quickstudy.kinds.classify.score.score_episodes", score)
     only = Evaluate(baselines=True, scratch_episodes=1, scratch_steps=1, timed_episodes=1)
     with joblib.parallel_config("threading"):
         evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, only, seed=7)

@@ -262,7 +262,7 @@ def test_it_is_judged_beside_its_own_vectors(tiny: Settings, made, toys, monkeyp
         seen.append(features)
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.evaluation.answers.score_episodes", score)
+    monkeypatch.setattr("quickstudy.kinds.classify.score.score_episodes", score)
     with joblib.parallel_config("threading"):
         rows = evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, tiny.evaluate, seed=0)
     asked = np.unique(np.concatenate([e.flatten() for b in frozen for e in (b.episodes.support, b.episodes.query)]))
@@ -277,13 +277,13 @@ def test_a_model_is_saved_without_the_pretrained_weights_and_knows_them_again(
     chosen = named(tiny, "text", f"transformers:{folder}")
     model = MetaModel(chosen.inputs, chosen.model, {"text"}).eval()
     save_model(model, tmp_path / "model", {})
-    loaded = load_model(tmp_path / "model")
+    loaded = load_model(tmp_path / "model", "classify")
     arrays = torch.from_numpy(loaded.encoder("text").prepare(toys("text").raw()))
     with torch.no_grad():
         assert torch.equal(model.encode("text", arrays), loaded.encode("text", arrays))
     _replace(folder, made("bert", seed=1))
     with pytest.raises(QuickstudyError, match="the model was trained with those of") as caught:
-        load_model(tmp_path / "model")
+        load_model(tmp_path / "model", "classify")
     assert "\n" not in str(caught.value)
 
 

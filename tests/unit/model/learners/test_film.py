@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quickstudy.adaptation.state import TaskState, adapt, predict
+from quickstudy.adaptation.adapted import answers_of, learn
+from quickstudy.adaptation.state import TaskState
 from quickstudy.config import ImageInput, Settings
 from quickstudy.data.dataset import MODALITIES
 from quickstudy.encoders.blocks import Modulated
@@ -315,19 +316,19 @@ def test_a_task_is_learned_kept_and_asked(tiny: Settings, png, tmp_path: Path) -
     support, queries = [png(i) for i in range(6)], [png(i) for i in range(10, 16)]
     labels = ["x", "x", "y", "y", "z", "z"]
     order = [4, 0, 3, 1, 5, 2]
-    state = adapt(model, "image", [support[i] for i in order], [labels[i] for i in order], "digest")
+    state = learn(model, "image", [support[i] for i in order], [labels[i] for i in order], "digest")
     assert {name: tuple(value.shape) for name, value in state.learned.items()} == {
-        "prototypes": (3, 16),
-        "gamma": (2 + 4 + 8 + 16,),
-        "beta": (2 + 4 + 8 + 16,),
+        "prototypes": (1, 3, 16),
+        "gamma": (1, 2 + 4 + 8 + 16),
+        "beta": (1, 2 + 4 + 8 + 16),
     }
     (tmp_path / "task").write_bytes(state.to_bytes())
     back = TaskState.read(tmp_path / "task")
     assert back.to_bytes() == state.to_bytes()
-    chances = predict(model, back, queries)
-    assert np.array_equal(chances, predict(model, state, queries))
+    chances = answers_of(model, back, queries).probabilities
+    assert np.array_equal(chances, answers_of(model, state, queries).probabilities)
     for i, query in enumerate(queries):  # each by itself
-        assert np.abs(predict(model, back, [query])[0] - chances[i]).max() < 1e-6
+        assert np.abs(answers_of(model, back, [query]).probabilities[0] - chances[i]).max() < 1e-6
     prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
     with torch.no_grad():
         (logits,) = model([grouped("image", prepared[None, :6], prepared[None, 6:], 3)])
@@ -336,7 +337,7 @@ def test_a_task_is_learned_kept_and_asked(tiny: Settings, png, tmp_path: Path) -
 
 def test_twenty_classes_fit_into_64_kib(tiny: Settings, png) -> None:
     model = made(tiny, ("image",), dimension=384, width=64).eval()  # that of the repository's params.yaml
-    state = adapt(model, "image", [png(i) for i in range(20)], [f"class number {i}" for i in range(20)], "0" * 64)
+    state = learn(model, "image", [png(i) for i in range(20)], [f"class number {i}" for i in range(20)], "0" * 64)
     assert len(state.to_bytes()) <= 64 * 1024
 
 
@@ -380,6 +381,6 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tiny: Settings, to
     assert whole.learner.alpha.item() != 0
     ours, theirs = whole.state_dict(), resumed.state_dict()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert [(look.step, look.loss, look.accuracy) for look in result.curve] == [
-        (look.step, look.loss, look.accuracy) for look in expected.curve
+    assert [(look.step, look.loss, look.scores) for look in result.curve] == [
+        (look.step, look.loss, look.scores) for look in expected.curve
     ]

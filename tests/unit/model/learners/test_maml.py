@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from quickstudy.adaptation.state import TaskState, adapt, predict
+from quickstudy.adaptation.adapted import answers_of, learn
+from quickstudy.adaptation.state import TaskState
 from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
 from quickstudy.encoders import make_encoder
@@ -336,12 +337,14 @@ def whole(name: str, settings: Settings, modalities=("image", "text"), seed: int
 def test_a_task_goes_through_its_bytes(tiny: Settings, png, tmp_path: Path, name: str) -> None:
     model = whole(name, tiny).eval()
     support, queries = [png(i) for i in range(6)], [png(i) for i in range(10, 16)]
-    state = adapt(model, "image", support, ["x", "x", "y", "y", "z", "z"], "digest")
+    state = learn(model, "image", support, ["x", "x", "y", "y", "z", "z"], "digest")
     (tmp_path / "task").write_bytes(state.to_bytes())
     back = TaskState.read(tmp_path / "task")
-    chances = predict(model, back, queries)
-    assert np.array_equal(chances, predict(model, state, queries)) and back.to_bytes() == state.to_bytes()
-    assert np.abs(np.concatenate([predict(model, back, [query]) for query in queries]) - chances).max() < 1e-4
+    chances = answers_of(model, back, queries).probabilities
+    assert np.array_equal(chances, answers_of(model, state, queries).probabilities)
+    assert back.to_bytes() == state.to_bytes()
+    alone = np.concatenate([answers_of(model, back, [query]).probabilities for query in queries])
+    assert np.abs(alone - chances).max() < 1e-4
     prepared = torch.from_numpy(model.encoder("image").prepare([*support, *queries]))
     with torch.no_grad():
         (logits,) = copy.deepcopy(model)([grouped("image", prepared[None, :6], prepared[None, 6:], 3)])

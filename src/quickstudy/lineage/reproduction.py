@@ -1,9 +1,4 @@
-"""Build a registered model again from what was recorded of it, and say whether it is the same.
-
-A git worktree at the recorded commit, with the recorded patch where the working copy was dirty; the data that DVC knows
-under the recorded hash; the stages of its own dvc.yaml that lead to the model, run by its own code, with nothing taken
-from DVC's caches. The user's working copy is not touched. All of it lies in ``.cache/reproduce/RUN``.
-"""
+"""Whether a model that was built again from its record is the registered one: in its bits, else in its answers."""
 
 import json
 import shutil
@@ -17,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from quickstudy.config import Reproduce
 from quickstudy.errors import QuickstudyError
-from quickstudy.lineage.recipe import FOLDER, MODEL, Recipe, Source, home, needed, together, weights_in
+from quickstudy.lineage.recipe import FOLDER, MODEL, DataOrigin, Recipe, home, needed, together, weights_in
 from quickstudy.system.atomic import write_json
 from quickstudy.versions import lineage, stale
 
@@ -28,7 +23,7 @@ TIMES = ("training.json",)
 """Outputs that tell how long something took: never the same twice."""
 
 
-Answer = Literal["IDENTICAL", "EQUIVALENT", "DIFFERENT"]
+Sameness = Literal["IDENTICAL", "EQUIVALENT", "DIFFERENT"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Gap:
     half: float
 
     def within(self, bound: float) -> bool:
-        """Whether the whole interval lies within ± the bound."""
+        """Return whether the whole interval lies within ± the bound."""
         return abs(self.mean) + self.half < bound
 
     def __str__(self) -> str:
@@ -50,10 +45,10 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Reproduction:
     """Whether the rebuilt model is the registered one."""
 
-    answer: Answer
+    answer: Sameness
     why: str
     uri: str
     run_id: str
@@ -74,30 +69,21 @@ class Verdict:
     notes: tuple[str, ...]
     next: str
     folder: str
-    """where this verdict and what was built are kept"""
+    """where this and what was built are kept"""
     seconds: float
-
-
-# ---- what was recorded, and whether it is enough
-
-
-# ---- building
-
-
-# ---- the verdict
 
 
 def judge(
     root: Path,
     project: Path,
     recipe: Recipe,
-    source: Source,
+    data_from: DataOrigin,
     settings: Reproduce,
     failure: str | None = None,
     started: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Verdict:
-    """Compare what was built with what was registered, keep it and the verdict in `home`.
+) -> Reproduction:
+    """Compare what was built with what was registered, keep it in `home` with what came out, and return that.
 
     Equal weights are IDENTICAL. Else both models answer the same frozen episodes of the worktree: EQUIVALENT where the
     whole 95% interval of the paired difference of the score lies within ± ``settings.bound``, and for each dataset
@@ -112,15 +98,15 @@ def judge(
         progress: told (done, total) episodes.
     """
     recorded = weights_in(recipe.files)
-    found = {name: lineage.file_hash(project / MODEL / name) for name in recorded}
-    missing = [name for name, digest in found.items() if digest is None]
-    weights = None if missing else together({name: digest or "" for name, digest in found.items()})
+    built = {name: lineage.file_hash(project / MODEL / name) for name in recorded}
+    missing = [name for name, digest in built.items() if digest is None]
+    weights = None if missing else together({name: digest or "" for name, digest in built.items()})
     wanted = together(recorded)
     notes = list(recipe.notes)
     gap: Gap | None = None
     gaps: dict[str, Gap] = {}
     episodes = 0
-    answer: Answer = "DIFFERENT"
+    answer: Sameness = "DIFFERENT"
     where = [] if failure is None else [failure]
     kept = f"{FOLDER / recipe.record.run_id / MODEL}"
     if weights == wanted:
@@ -151,14 +137,14 @@ def judge(
             else f"See what it was made of: quickstudy lineage {recipe.uri}. What was built now: "
             f"{FOLDER / recipe.record.run_id / 'build'}"
         )
-    verdict = Verdict(
+    found = Reproduction(
         answer=answer,
         why=why,
         uri=recipe.uri,
         run_id=recipe.record.run_id,
         commit=recipe.commit,
         data=recipe.data,
-        data_from=source,
+        data_from=data_from,
         recorded_weights=wanted,
         rebuilt_weights=weights,
         gap=gap,
@@ -175,21 +161,21 @@ def judge(
     shutil.rmtree(place / "build", ignore_errors=True)
     if (project / "build").is_dir():
         (project / "build").rename(place / "build")
-    write_json(place / "verdict.json", asdict(verdict))
-    return verdict
+    write_json(place / "verdict.json", asdict(found))
+    return found
 
 
-def read_verdict(root: Path, run_id: str) -> Verdict:
-    """What `judge` kept."""
+def read_reproduction(root: Path, run_id: str) -> Reproduction:
+    """Return what `judge` kept of the rebuild of a run."""
     values = json.loads((root / FOLDER / run_id / "verdict.json").read_text(encoding="utf-8"))
     for name in ("where", "environment", "notes"):
         values[name] = tuple(values[name])
     values["gap"] = None if values["gap"] is None else Gap(**values["gap"])
     values["gaps"] = {name: Gap(**gap) for name, gap in values["gaps"].items()}
-    return Verdict(**values)
+    return Reproduction(**values)
 
 
-def _equivalent(gap: Gap, gaps: Mapping[str, Gap], settings: Reproduce) -> tuple[Answer, str]:
+def _equivalent(gap: Gap, gaps: Mapping[str, Gap], settings: Reproduce) -> tuple[Sameness, str]:
     far = {name: at for name, at in gaps.items() if not at.within(settings.dataset_bound)}
     overall = (
         f"{gap} of the score, {'within' if gap.within(settings.bound) else 'not within'} ± {100 * settings.bound:g}"
@@ -274,8 +260,8 @@ def _answers(
 
 
 def differences(recipe: Recipe, project: Path) -> list[str]:
-    """What of the rebuild is not as dvc.lock recorded it, in the order in which it was made: data, code, parameters,
-    features, outputs."""
+    """Return what of the rebuild is not as dvc.lock recorded it, in the order in which it was made: data, code,
+    parameters, features, outputs."""
     rebuilt, found = stale.locked(project / "dvc.lock"), []
     outputs: set[str] = set()
     for stage in needed(project):
@@ -317,7 +303,7 @@ def _pairs(stage: str, verb: str, then: Mapping[str, str], now: Mapping[str, str
 
 
 def elsewhere(recipe: Recipe, project: Path) -> list[str]:
-    """How this machine and the packages here differ from the recorded ones: what bits depend on first."""
+    """Return how this machine and the packages here differ from the recorded ones: what bits depend on first."""
     then = recipe.lineage
     train = (recipe.params or {}).get("train") or {}
     now: dict[str, Any] = dict(lineage.machine(train.get("threads", 0)))
