@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ import yaml
 from PIL import Image
 from scipy.stats import t as student
 
-from quickstudy.card import read_parts, write_card
+from quickstudy.card import read_absent, read_parts, write_card
 from quickstudy.card.figures import _apart, adaptation
 from quickstudy.card.page import html_page
 from quickstudy.card.separately import paired_with_scratch
@@ -28,21 +29,17 @@ from quickstudy.card.text import markdown
 from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation.answers import write_evaluation
+from quickstudy.evaluation.answers import nothing_to_judge, write_evaluation
+from quickstudy.evaluation.contenders import NOT_ANSWERED
 from quickstudy.evaluation.gate import Contender, Evidence, judge
 from quickstudy.kinds.classify.shown.failures import confusions, episodes_to_look_at
+from quickstudy.kinds.scores import SCORES
 from quickstudy.kinds.shown import SHOWN
-from quickstudy.report.evidence import (
-    EvidenceFolders,
-    KindEvidence,
-    Method,
-    evidence_folders,
-    read_evidence,
-    read_gate,
-)
+from quickstudy.kinds.targets import TARGETS
+from quickstudy.kinds.task import Episodes
+from quickstudy.report.evidence import KindEvidence, Method, evidence_folders, read_evidence, read_gate
 from quickstudy.report.words import Chapter
 from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
-from quickstudy.tasks.suites import Episodes
 from quickstudy.training import Look, write_curve
 
 EVERY = (("letters", "image", "classes"), ("words", "audio", "domain"), ("talk", "text", "dataset"))
@@ -64,12 +61,12 @@ def answers(
             for method, fraction in (FRACTIONS if fractions is None else fractions).items():
                 n = scratch if method == "scratch" else count
                 chance = min(fraction + 0.01 * shot, 1.0)
-                frame = pd.DataFrame({"accuracy": random.binomial(25, chance, n) / 25, "episode": np.arange(n)})
+                frame = pd.DataFrame({"score": random.binomial(25, chance, n) / 25, "episode": np.arange(n)})
                 frame["adapt_ms"] = {"quickstudy": 9.0, "scratch": 1300.0}.get(method, 0.4)
                 if method == "quickstudy":
-                    frame = frame.assign(nll=0.5, **told(frame["accuracy"]))
+                    frame = frame.assign(nll=0.5, **told(frame["score"]))
                 frame = frame.assign(suite=suite, dataset=suite.partition("/")[0], modality=modality, novelty=novelty)
-                parts.append(frame.assign(way=5, shot=shot, query=5, method=method))
+                parts.append(frame.assign(kind="classify", way=5, shot=shot, query=5, method=method))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -90,7 +87,9 @@ def frozen(frame: pd.DataFrame) -> list[FrozenEpisodes]:
         rows = rows.expand(len(part), -1, -1)
         about = part.iloc[0]
         episodes = Episodes(support=rows[..., :shot], query=rows[..., shot : shot + 5])
-        blocks.append(FrozenEpisodes(suite, about["dataset"], about["modality"], about["novelty"], episodes))
+        blocks.append(
+            FrozenEpisodes("classify", suite, about["dataset"], about["modality"], about["novelty"], episodes)
+        )
     return blocks
 
 
@@ -120,27 +119,31 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
             table = make_table(modality, [examples[modality](i) for i in range(5 * EACH)], labels, ["g"] * 5 * EACH)
             write_dataset(tmp_path / "data", info, table)
         counts = {"examples": 1200, "classes": 60, "groups_train": 7, "groups_validation": 1, "groups_test": 2}
-        (root / "tasks").mkdir(parents=True)
-        (root / "tasks/tasks.json").write_text(json.dumps({name: counts for name in names}))
-        (root / "tasks/splits.yaml").write_text(yaml.safe_dump({name: {"groups": {"a": "test"}} for name in names}))
+        (root / "tasks/classify").mkdir(parents=True)
+        (root / "tasks/classify/tasks.json").write_text(json.dumps({name: counts for name in names}))
+        (root / "tasks/classify/splits.yaml").write_text(
+            yaml.safe_dump({name: {"groups": {"a": "test"}} for name in names})
+        )
         finding = {"severity": "warning", "dataset": names[0], "kind": "near", "count": 6, "fix": "Look at some"}
-        (root / "tasks/checks.json").write_text(json.dumps([finding | {"what": "6 examples nearly repeat"}]))
-        write_episodes(root / "tasks/episodes.parquet", frozen(frame))
-        write_evaluation(root / "evaluate", frame)
-        (root / "meta_train").mkdir()
+        (root / "tasks/classify/checks.json").write_text(json.dumps([finding | {"what": "6 examples nearly repeat"}]))
+        write_episodes(root / "tasks/classify/episodes.parquet", frozen(frame))
+        write_evaluation(root / "evaluate/classify", frame)
+        (root / "meta_train/classify").mkdir(parents=True)
         looks = [Look(step, 2.0 / step, dict.fromkeys(modalities, 0.5)) for step in (1, 2)]  # type: ignore[arg-type]
-        write_curve(root / "meta_train/curve.csv", looks)
-        (root / "meta_train/metrics.json").write_text('{"loss": 1.0, "alpha": 0.25}')
-        (root / "meta_train/training.json").write_text('{"seconds": 61.0, "steps": 600, "parameters": 1234567}')
-        (root / "model").mkdir()
+        write_curve(root / "meta_train/classify/curve.csv", looks)
+        (root / "meta_train/classify/metrics.json").write_text('{"loss": 1.0, "alpha": 0.25}')
+        (root / "meta_train/classify/training.json").write_text(
+            '{"seconds": 61.0, "steps": 600, "parameters": 1234567}'
+        )
+        (root / "model/classify").mkdir(parents=True)
         settings = load_settings(Path(__file__).parents[2] / "params.yaml")
         shape = settings.model.model_dump(mode="json")
         shape["encoders"] = {"image": "conv4", "audio": "gru", "text": text_encoder}
         inputs = settings.inputs.model_dump(mode="json")
         config = {"modalities": sorted(modalities), "inputs": inputs, "model": shape}
-        (root / "model/config.yaml").write_text(yaml.safe_dump(config))
-        (root / "model/lineage.json").write_text('{"seed": 3}')
-        (root / "model/model.safetensors").write_bytes(b"weights")
+        (root / "model/classify/config.yaml").write_text(yaml.safe_dump(config))
+        (root / "model/classify/lineage.json").write_text('{"seed": 3}')
+        (root / "model/classify/model.safetensors").write_bytes(b"weights")
         return root
 
     return make
@@ -149,7 +152,7 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
 def card(build: Path, gate: Path | None = None) -> tuple[str, str]:
     """Its Markdown and its page, with pictures left blank: they take seconds to draw."""
     word = None if gate is None else read_gate(gate)
-    text = markdown(read_parts(build, build.parent / "data", word), word, build)
+    text = markdown(read_parts(build, build.parent / "data", word), read_absent(build), word, build)
     pictures = dict.fromkeys(re.findall(r"\]\((\w+\.png)\)", text), b"")
     return text, html_page(text, pictures, pictures)
 
@@ -196,7 +199,7 @@ def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[...
     root = build(answers())
     text, _ = card(root)
     shown = table_after(text, "### All methods")
-    table = pd.read_csv(root / "evaluate/table.csv")
+    table = pd.read_csv(root / "evaluate/classify/table.csv")
     columns = {
         "quickstudy": "Quickstudy",
         "logreg_encoder": "LogReg, encoder",
@@ -207,11 +210,9 @@ def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[...
     for row in table.itertuples():
         line = next(line for line in shown if (line["suite"], line["shots"]) == (row.suite, str(row.shot)))
         numbers = re.findall(r"[\d.]+", line[columns[row.method]])
-        assert [float(number) for number in numbers[:2]] == pytest.approx(
-            [100 * row.accuracy, 100 * row.ci95], abs=0.0501
-        )
+        assert [float(number) for number in numbers[:2]] == pytest.approx([100 * row.score, 100 * row.ci95], abs=0.0501)
         assert numbers[2:] == (["4"] if row.method == "scratch" else []) and line["episodes"] == "40"
-    means = table[table["method"] == "quickstudy"].groupby("shot")["accuracy"].mean()
+    means = table[table["method"] == "quickstudy"].groupby("shot")["score"].mean()
     tile = table_after(text, "# Quickstudy")[0]
     assert [float(tile[f"{n} a class"].rstrip(" %")) for n in ("1 example", "5 examples")] == pytest.approx(
         100 * means.to_numpy(), abs=0.0501
@@ -222,7 +223,7 @@ def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[...
 def test_of_each_suite_ours_stands_beside_the_best_baseline_on_the_same_episodes(build: Callable[..., Path]) -> None:
     frame = answers(fractions=FRACTIONS | {"scratch": 0.95})  # the best of all, but not on all episodes
     text, _ = card(build(frame))
-    means = frame.groupby(["suite", "shot", "method"])["accuracy"].mean() * 100
+    means = frame.groupby(["suite", "shot", "method"])["score"].mean() * 100
     for heading, suite in (("### New classes", "letters"), ("### New dataset", "talk")):
         line = next(line for line in table_after(text, heading) if line["suite"] == suite)
         ours, best = (means[suite, 5, method] for method in ("quickstudy", "logreg_encoder"))
@@ -234,9 +235,9 @@ def test_of_each_suite_ours_stands_beside_the_best_baseline_on_the_same_episodes
 def test_says_where_it_is_below_a_baseline_and_only_there(build: Callable[..., Path], theirs: float) -> None:
     frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
     worse = (frame["suite"] == "letters") & (frame["shot"] == 5) & (frame["method"] == "logreg_raw")
-    frame.loc[worse, "accuracy"] = np.where(np.arange(worse.sum()) % 2, theirs, theirs - 0.04)
+    frame.loc[worse, "score"] = np.where(np.arange(worse.sum()) % 2, theirs, theirs - 0.04)
     text, html = card(build(frame))
-    table = frame.groupby(["suite", "shot", "method"])["accuracy"].mean()
+    table = frame.groupby(["suite", "shot", "method"])["score"].mean()
     below = theirs == 1.0
     assert below == (table["letters", 5, "quickstudy"] < table["letters", 5, "logreg_raw"] - 0.01)
     marked = [line for line in table_after(text, "### All methods") if "▼" in line["Quickstudy"]]
@@ -341,7 +342,7 @@ def test_a_single_episode_has_no_interval(build: Callable[..., Path]) -> None:
 def test_scratch_is_compared_on_the_episodes_that_it_answered(build: Callable[..., Path]) -> None:
     frame = answers()
     first = (frame["method"] == "quickstudy") & (frame["episode"] < 4)
-    frame.loc[first, "accuracy"] = 0.25
+    frame.loc[first, "score"] = 0.25
     root = build(frame)
     both = paired_with_scratch(classify(root))
     assert (both["ours_score"] == 0.25).all() and (both["episodes"] == 4).all() and (both["shot"] == 5).all()
@@ -351,7 +352,7 @@ def test_scratch_is_compared_on_the_episodes_that_it_answered(build: Callable[..
 
 def test_a_missing_file_is_named_and_nothing_is_written(build: Callable[..., Path]) -> None:
     root = build(answers())
-    (root / "meta_train/training.json").unlink()
+    (root / "meta_train/classify/training.json").unlink()
     with pytest.raises(QuickstudyError, match=r"training\.json"):
         write_card(root, root / "card")
     assert not (root / "card").exists()
@@ -400,29 +401,27 @@ def test_an_example_of_no_class_may_be_called_unknown(build: Callable[..., Path]
 def two(build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two kinds of task, the second with another score, and each with evidence of its own."""
     root = build(answers())
-    shutil.copytree(root, root / "sorting")
+    for stage in ("tasks", "meta_train", "model"):
+        shutil.copytree(root / stage / "classify", root / stage / "sorting")
     frame = answers(fractions={"quickstudy": 0.7, "majority": 0.2}).drop(columns=["answers", "confidences"])
-    write_evaluation(root / "sorting/evaluate", frame)
-    (root / "sorting/model/model.safetensors").write_bytes(b"other weights")
+    monkeypatch.setitem(SCORES, "sorting", SimpleNamespace(NAME="order"))
+    monkeypatch.setitem(TARGETS, "sorting", SimpleNamespace(WORD="orders"))
+    write_evaluation(root / "evaluate/sorting", frame.assign(kind="sorting"))
+    (root / "model/sorting/model.safetensors").write_bytes(b"other weights")
     sorting = replace(
         SHOWN["classify"],
         title="Sorting",
         task="a sorting task",
         score="order",
+        unit="example",
         per="",
         methods={"majority": Method("majority", "the order of most", "raw")},
-        chance=lambda row: None,
+        chance=lambda evidence, row: None,
         chapters=lambda evidence: [Chapter("Out of order", ["<b>*none*</b>"])],
         figures=lambda evidence, narrow: {},
     )
     monkeypatch.setitem(SHOWN, "sorting", sorting)
     monkeypatch.setitem(SHOWN, "untrained", replace(sorting, title="Untrained"))
-
-    def folders(build: Path, kind: str) -> EvidenceFolders:
-        own = build if kind == "classify" else build / kind
-        return EvidenceFolders(own / "tasks", own / "meta_train", own / "evaluate", own / "model")
-
-    monkeypatch.setattr("quickstudy.card.evidence_folders", folders)
     return root
 
 
@@ -435,14 +434,31 @@ def test_each_kind_has_a_part_of_its_own(two: Path) -> None:
     assert "### Calibration" in first and "### Calibration" not in second and "### Out of order" in second
     assert r"\<b\>\*none\*\</b\>" in second  # what a kind says is escaped unless it is marked as Markdown
     table = table_after(second, "#### All methods")[0]
-    assert set(table) == {"suite", "shots", "Quickstudy", "majority", "episodes"}
+    assert set(table) == {"suite", "examples", "Quickstudy", "majority", "episodes"}
+    assert "5 examples" in table_after(second, "#### New classes")[0] and "5 shots" in table_after(first, "#### New")[0]
+    assert "orders" in table_after(second, "### What it learned from")[0]
     assert "Its order is" in second and "accuracy" not in second.split("### How to use it")[0].lower()
     assert "10 examples a class" not in second and "with 1 example:" in second and "guessing" not in second
     assert "weights of classify (SHA-256)" in text and sha256(b"other weights").hexdigest() in text
-    assert "sha256sum build/model/model.safetensors build/sorting/model/model.safetensors" in text
+    assert "sha256sum build/model/classify/model.safetensors build/model/sorting/model.safetensors" in text
     page = Page(html)
     assert len([tag for tag, attrs in page.elements if attrs.get("class") == "tiles"]) == 2
     assert "Untrained" not in text
+
+
+def test_a_kind_without_data_is_said_in_one_sentence(two: Path) -> None:
+    shutil.rmtree(two / "model/sorting")
+    (two / "model/sorting").mkdir()
+    (two / "model/sorting/none.json").write_text(json.dumps({"why": "no dataset of kind *sorting*"}))
+    nothing_to_judge(two / "evaluate/sorting")
+    text, _ = card(two)
+    said = [line for line in text.splitlines() if "sorting" in line]
+    assert said == [r"It was not trained to learn a sorting task: there is no dataset of kind \*sorting\*."]
+    assert "## Classification" not in text and "## Calibration" in text  # one kind needs no heading
+    shutil.copytree(two / "model/sorting", two / "model/classify", dirs_exist_ok=True)
+    with pytest.raises(QuickstudyError, match="there is no model"):
+        write_card(two, two / "card")
+    assert not (two / "card").exists()
 
 
 def test_each_kind_has_figures_of_its_own(two: Path) -> None:
@@ -495,7 +511,7 @@ def worse(frame: pd.DataFrame) -> pd.DataFrame:
     """A champion that is 4 points worse with letters, 0 or 8 by turns, and as good elsewhere."""
     champion = frame[frame["method"] == "quickstudy"].copy()
     letters = champion["suite"] == "letters"
-    champion.loc[letters, "accuracy"] -= 0.08 * (np.arange(letters.sum()) % 2)
+    champion.loc[letters, "score"] -= 0.08 * (np.arange(letters.sum()) % 2)
     return champion
 
 
@@ -513,11 +529,34 @@ def test_the_gates_word_and_the_champion(build: Callable[..., Path], tmp_path: P
     assert lines[0]["gain"] == f"{100 * gain['gain']:+.2f} points"
     beside = {line["suite"]: line for line in table_after(text, "### Beside the champion")}
     assert beside["letters"]["1 shot"] == "+4.0 ± 1.3 ▲" and beside["talk"]["5 shots"] == "+0.0 ± 0.0"
-    champion = worse(frame).groupby(["suite", "shot"])["accuracy"].mean()
+    champion = worse(frame).groupby(["suite", "shot"])["score"].mean()
     for line in table_after(text, "### All methods"):
         shown = float(line["champion, version 6"].split()[0])
         assert shown == pytest.approx(100 * champion[line["suite"], int(line["shots"])], abs=0.0501)
     assert "quickstudy reproduce models:/quickstudy/7" in text
+
+
+def test_a_champion_of_before_there_were_kinds(two: Path, tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    today, _ = card(two, folder)
+    old = worse(frame).drop(columns="kind").rename(columns={"score": "accuracy"})
+    old.to_parquet(folder / "champion.parquet")
+    text, _ = card(two, folder)
+    assert text == today and "### Beside the champion: Classification" in text
+
+
+def test_where_nobody_had_to_answer_the_gates_word_stands_alone(build: Callable[..., Path], tmp_path: Path) -> None:
+    frame = answers(fractions={"quickstudy": 0.9, "logreg_raw": 0.5})
+    folder = judged(tmp_path / "gate", frame, worse(frame))
+    NOT_ANSWERED.to_parquet(folder / "champion.parquet")
+    verdict = json.loads((folder / "verdict.json").read_text())
+    lost = verdict["rules"][0] | dict.fromkeys(("gain", "low", "high")) | {"name": "part sorting", "kind": "sorting"}
+    (folder / "verdict.json").write_text(json.dumps(verdict | {"rules": [lost]}))
+    text, _ = card(build(frame), folder)
+    assert "Beside the champion" not in text and "champion, version 6" not in text
+    (line,) = table_after(text, "## The gate's word")
+    assert (line["rule"], line["gain"], line["asked"]) == ("part sorting", "lost", "kept")
 
 
 def test_a_champion_that_answered_fewer_episodes_is_paired_on_those(build: Callable[..., Path], tmp_path: Path) -> None:
@@ -581,16 +620,16 @@ def test_confusions_are_counted_over_the_tasks_that_held_both(build: Callable[..
 
 def test_a_confusion_is_a_share_of_the_tasks_where_it_could_be(build: Callable[..., Path]) -> None:
     root = build(answers(suites=[SUITES[0]], shots=(1,), count=2, fractions={"quickstudy": 0.9}))
-    path = root / "tasks/episodes.parquet"
+    path = root / "tasks/classify/episodes.parquet"
     episodes = pd.read_parquet(path)
     # the second episode has class a alone of the first one's: the others are of one class, asked under five numbers
     episodes.at[1, "support"] = np.array([0, EACH, EACH, EACH, EACH])
     episodes.to_parquet(path)
-    answered = pd.read_parquet(root / "evaluate/episodes.parquet")
+    answered = pd.read_parquet(root / "evaluate/classify/episodes.parquet")
     wrong = (np.arange(25) // 5).astype(np.uint16)
     wrong[-1] = 0  # one query of the last class is taken for the first
     answered["answers"] = pd.Series([wrong, wrong], dtype=object)
-    answered.to_parquet(root / "evaluate/episodes.parquet")
+    answered.to_parquet(root / "evaluate/classify/episodes.parquet")
     (first, second) = confusions(classify(root), "letters")
     assert (first.true, first.given, first.times, first.asked) == ("hello class b", "hello class a", 1, 5 + 20)
     assert (second.true, second.given, second.times, second.asked) == ("hello class e", "hello class a", 1, 5)
@@ -600,7 +639,7 @@ def test_the_episodes_shown_are_the_typical_and_the_worst_of_the_weakest_suite(b
     frame = answers(suites=EVERY, shots=(1, 5), count=6, fractions={"quickstudy": 0.9})
     for suite, shot, accuracies in (("letters", 1, [1, 0.4, 0.8, 0.72, 0.4, 1]), ("words", 1, [1] * 6)):
         chosen = (frame["suite"] == suite) & (frame["shot"] == shot)
-        frame.loc[chosen, "accuracy"] = accuracies
+        frame.loc[chosen, "score"] = accuracies
         for name, values in told(pd.Series(accuracies)).items():
             frame[name] = frame[name].where(~chosen, pd.Series(values.to_list(), index=frame.index[chosen]))
     root = build(frame, modalities=("image", "audio", "text"))
@@ -634,14 +673,14 @@ def test_pictures_that_do_not_compress_stay_below_a_megabyte(build: Callable[...
 
 def test_what_training_each_task_separately_would_have_cost(build: Callable[..., Path]) -> None:
     root = build(answers(count=4))
-    (root / "meta_train/training.json").write_text('{"seconds": 129.1, "steps": 6, "parameters": 7}')
+    (root / "meta_train/classify/training.json").write_text('{"seconds": 129.1, "steps": 6, "parameters": 7}')
     text, _ = card(root)
     part = text[text.index("### Training each task separately") :]
     assert ("would have cost 2.2 min" in part and "all of them in 0.9 s" in part) or "900 ms" in part
     assert "Meta-training itself took 2.2 min: after 100 tasks it has paid for itself" in part  # 1,291 ms saved by each
-    frame = pd.read_parquet(root / "evaluate/episodes.parquet").query("shot == 5")
+    frame = pd.read_parquet(root / "evaluate/classify/episodes.parquet").query("shot == 5")
     for line in table_after(text, "### Training each task separately"):
-        pair = frame[frame["suite"] == line["suite"]].pivot(index="episode", columns="method", values="accuracy")
+        pair = frame[frame["suite"] == line["suite"]].pivot(index="episode", columns="method", values="score")
         gained = 100 * (pair["quickstudy"] - pair["scratch"])
         mean, half = re.findall(r"[\d.]+", line["points"])
         assert float(mean) == pytest.approx(abs(gained.mean()), abs=0.051)
@@ -672,7 +711,7 @@ def test_where_adapting_saves_no_time_it_is_said(build: Callable[..., Path]) -> 
 )
 def test_time_and_energy(build: Callable[..., Path], told: dict, said: str, unsaid: str) -> None:
     root = build(answers())
-    (root / "meta_train/training.json").write_text(
+    (root / "meta_train/classify/training.json").write_text(
         json.dumps({"seconds": 61.0, "cpu_seconds": 90.0, "steps": 6} | told)
     )
     text, _ = card(root)

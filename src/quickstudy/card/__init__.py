@@ -8,10 +8,11 @@ from pathlib import Path
 
 from quickstudy.card import figures
 from quickstudy.card.page import html_page
-from quickstudy.card.part import Part
+from quickstudy.card.part import Absent, Part
 from quickstudy.card.text import markdown
+from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.shown import SHOWN
-from quickstudy.report.evidence import GateWord, evidence_folders, read_evidence, read_gate
+from quickstudy.report.evidence import GateWord, evidence_folders, read_evidence, read_gate, without_part
 
 LARGEST = 1_000_000  # bytes of the page, with its figures
 # Of the figures, and whether phones are given narrow ones of their own: the first that the page stays below it with.
@@ -31,11 +32,12 @@ def write_card(build: Path, out: Path, data: Path | None = None, gate: Path | No
             card then also says what the gate said, and how the version compares with the champion.
 
     Raises:
-        QuickstudyError: a file of an earlier stage is missing, or the champion answered other episodes.
+        QuickstudyError: a file of an earlier stage is missing, there is no model, or the champion answered other
+            episodes.
     """
     word = None if gate is None else read_gate(gate)
     parts = read_parts(build, data if data is not None else build.parent / "data", word)
-    text = markdown(parts, word, build)
+    text = markdown(parts, read_absent(build), word, build)
     wide, page = _drawn(parts, text)
     out.mkdir(parents=True, exist_ok=True)
     for name, png in wide.items():
@@ -61,15 +63,25 @@ def _drawn(parts: Sequence[Part], text: str) -> tuple[Mapping[str, bytes], str]:
 
 
 def read_parts(build: Path, data: Path, word: GateWord | None) -> list[Part]:
-    """Read the evidence of every kind of task that a model was trained for.
+    """Read the evidence of every kind of task that the model has a part for.
 
     Args:
         data: the data root.
         word: what the gate said, where it was asked.
 
     Raises:
-        QuickstudyError: a file is missing.
+        QuickstudyError: a file is missing, or the model has no part at all.
     """
-    trained = [kind for kind in SHOWN if evidence_folders(build, kind).model.is_dir()]
-    kinds = trained or list(SHOWN)[:1]  # of nothing, to say what is missing
-    return [Part(SHOWN[kind], read_evidence(kind, evidence_folders(build, kind), data), word) for kind in kinds]
+    folders = {kind: evidence_folders(build, kind) for kind in SHOWN}
+    kinds = [kind for kind, one in folders.items() if one.model.is_dir() and without_part(one) is None]
+    if not kinds:
+        raise QuickstudyError(
+            "there is no model to write a card of", where=build / "model", fix="`quickstudy run` trains one"
+        )
+    return [Part(SHOWN[kind], read_evidence(kind, folders[kind], data), word) for kind in kinds]
+
+
+def read_absent(build: Path) -> list[Absent]:
+    """Read of which kinds of task the model has no part, and why."""
+    found = {kind: without_part(evidence_folders(build, kind)) for kind in SHOWN}
+    return [Absent(SHOWN[kind], why) for kind, why in found.items() if why is not None]

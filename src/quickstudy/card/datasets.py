@@ -1,6 +1,7 @@
 """What a kind's model learned from: its datasets, and what the checks of them found."""
 
 from quickstudy.card.part import Part
+from quickstudy.kinds.targets import targets_of
 from quickstudy.report.evidence import KindEvidence
 from quickstudy.report.words import Markdown, plain, rows, sentence
 
@@ -18,7 +19,9 @@ def table(part: Part) -> Markdown:
         numbers = [f"{count.get(what, 0):,}" for what in counted]
         groups = [count.get(f"groups_{side}", 0) for side, _ in SIDES]
         body.append([name, info.modality, *numbers, info.group, *groups, info.licence])
-    head = ["dataset", "modality", *counted, "a group is", *(f"{side}" for _, side in SIDES), "licence"]
+    called = {"classes": targets_of(evidence.kind).WORD}
+    head = ["dataset", "modality", *(called.get(what, what) for what in counted), "a group is"]
+    head += [*(side for _, side in SIDES), "licence"]
     return rows(head, body, align="ll" + "r" * len(counted) + "lrrrl")
 
 

@@ -14,7 +14,7 @@ from quickstudy.card.separately import paired_with_scratch
 from quickstudy.data.dataset import MODALITIES
 from quickstudy.report.evidence import QUICKSTUDY
 from quickstudy.report.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
-from quickstudy.report.words import duration, figure_file, shots
+from quickstudy.report.words import capital, duration, figure_file
 from quickstudy.stats.intervals import OURS
 
 ALTERNATIVES = {
@@ -68,9 +68,9 @@ def _score_panel(panel: Axes, part: Part, suite: str, places: dict[int, int]) ->
     panel.set_title(_short(suite))
     panel.set_title(about, loc="right", fontsize=8, fontweight="normal", color=MUTED)
     ends = []
-    if (chance := part.shown.chance(rows.iloc[0])) is not None:
+    if (chance := part.shown.chance(evidence, rows.iloc[0])) is not None:
         panel.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        ends.append((chance, "chance", MUTED))
+        ends.append((chance, part.shown.guess, MUTED))
     lines = [(family, evidence.best_of(suite, methods)) for family, methods in part.families().items()]
     for family, method in [*lines, (OURS, OURS)]:  # ours last, on top
         if method is None:
@@ -111,7 +111,7 @@ def _score_panel(panel: Axes, part: Part, suite: str, places: dict[int, int]) ->
     _label_ends(panel, last + 0.13, ends, gap=0.105)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.set_xticks(list(places.values()), [shots(shot) for shot in places])
+    panel.set_xticks(list(places.values()), [part.shots(shot) for shot in places])
     panel.grid(axis="x", visible=False)
 
 
@@ -126,7 +126,7 @@ def adaptation(part: Part, narrow: bool) -> Figure | None:
     panels = figure.subplots(2, 1) if narrow else figure.subplots(1, 2, sharey=True)
     y = np.arange(len(both))[::-1]
     shot = int(both["shot"].iloc[0])
-    titles = ("Time to learn a task", f"{part.shown.score.capitalize()} then, {shots(shot)}")
+    titles = ("Time to learn a task", f"{capital(part.shown.score)} then, {part.shots(shot)}")
     for panel, what, title in zip(panels, ("ms", "score"), titles, strict=True):
         panel.hlines(y, both[f"ours_{what}"], both[f"scratch_{what}"], color="#C9D0D7", linewidth=1.5)
         for who, family in (("scratch", "scratch"), ("ours", OURS)):

@@ -9,7 +9,7 @@ import pandas as pd
 from quickstudy.card.part import Part
 from quickstudy.errors import QuickstudyError
 from quickstudy.report.evidence import GateWord
-from quickstudy.report.words import Markdown, difference, marked, plain, rows, shots, signed
+from quickstudy.report.words import Markdown, difference, marked, plain, rows, signed
 from quickstudy.stats.intervals import OURS, mean_interval, paired_interval, times_of
 
 UNITS = {"points": (100, 2, " points"), "nats": (1, 3, " nats")}
@@ -72,7 +72,7 @@ def beside_champion(part: Part) -> Beside:
         for shot, these in both[both["suite"] == suite].groupby("shot"):
             cells[int(shot)] = marked(*_difference([these]))
         body.append([suite, *cells.values()])
-    head = ["suite", *(shots(shot) for shot in part.evidence.shots)]
+    head = ["suite", *map(part.shots, part.evidence.shots)]
     groups = [these for _, these in both.groupby(["suite", "shot"])]
     return Beside(difference(*_difference(groups)), rows(head, body, "l" + "r" * len(part.evidence.shots)))
 
@@ -82,7 +82,14 @@ def _difference(parts: list[pd.DataFrame]) -> tuple[float, float]:
     return paired_interval(ours, theirs)
 
 
+def _is_loss(rule: Mapping[str, Any]) -> bool:
+    """Whether it says that this version lacks a part that the champion has."""
+    return "kind" in rule and rule["name"] == f"part {rule['kind']}"
+
+
 def _gain(rule: Mapping[str, Any]) -> str:
+    if _is_loss(rule):
+        return "lost"
     if rule["gain"] is None:
         return "not measured"
     if rule["unit"] == "times":
@@ -101,6 +108,8 @@ def _span(rule: Mapping[str, Any]) -> str:
 
 
 def _limit(rule: Mapping[str, Any]) -> str:
+    if _is_loss(rule):
+        return "kept"
     if rule["unit"] == "times":
         return f"at most ×{times_of(rule['limit']):.2f}"
     scale, digits, _ = UNITS[rule["unit"]]

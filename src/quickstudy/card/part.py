@@ -9,8 +9,19 @@ from quickstudy.data.dataset import MODALITIES, Modality
 from quickstudy.encoders import Encoder, encoder_class
 from quickstudy.report.evidence import QUICKSTUDY, GateWord, KindEvidence, Method
 from quickstudy.report.shown import Shown
-from quickstudy.report.words import Markdown, duration, examples, listed
+from quickstudy.report.words import Markdown, counted, duration, listed
 from quickstudy.stats.intervals import OURS
+
+RAW = {"image": "pixels", "audio": "log-mel frames", "text": "TF-IDF of words and word pairs"}
+"""What the raw features of a modality are."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A kind that the model has no part for."""
+
+    shown: Shown
+    why: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,11 @@ class Part:
         return f"{'; '.join(facts)}." if facts else ""
 
     @property
+    def raw(self) -> Markdown:
+        """What the baselines are given that see raw features."""
+        return listed((RAW[name] for name in MODALITIES if name in self.evidence.modalities), "or")
+
+    @property
     def reads_pretrained(self) -> bool:
         """Whether texts are read by an encoder that began pretrained."""
         return "text" in self.encoders and self.encoders["text"].pretrained
@@ -104,7 +120,11 @@ class Part:
 
     def examples(self, shot: int) -> str:
         """Return "5 examples a class", as the kind counts them."""
-        return f"{examples(shot)} {self.shown.per}".strip()
+        return f"{counted(shot, 'example')} {self.shown.per}".strip()
+
+    def shots(self, number: int) -> str:
+        """Return "5 shots", as the kind calls them in short."""
+        return counted(number, self.shown.unit)
 
     def _known(self, method: str) -> Method:
         return self.shown.methods.get(method, Method(method, method, ""))

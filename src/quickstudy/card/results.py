@@ -9,7 +9,7 @@ import pandas as pd
 
 from quickstudy.card.gate import champion_summary
 from quickstudy.card.part import Part
-from quickstudy.report.words import Markdown, counts, duration, interval, listed, percent, plain, rows, shots
+from quickstudy.report.words import Markdown, counts, duration, interval, listed, percent, plain, rows
 from quickstudy.stats.intervals import OURS
 
 
@@ -93,7 +93,7 @@ def _compared(part: Part, suites: Sequence[str]) -> Markdown:
             cells[int(row.shot)] = cell
         body.append([suite, *cells.values(), ours["modality"].iloc[0], part.shown.size(ours).number])
     size = part.shown.size(evidence.own).what
-    head = ["suite", *(shots(shot) for shot in evidence.shots), "modality", size]
+    head = ["suite", *map(part.shots, evidence.shots), "modality", size]
     return rows(head, body, align="l" + "r" * len(evidence.shots) + "lr")
 
 
@@ -144,7 +144,7 @@ def all_methods(part: Part) -> Methods:
                 else:
                     cells.append("–")
         body.append([*cells, count])
-    head = ["suite", "shots", *(part.called(name) for name in part.methods), "episodes"]
+    head = ["suite", f"{part.shown.unit}s", *(part.called(name) for name in part.methods), "episodes"]
     if champion and part.gate is not None:
         head.insert(3, f"champion, {part.gate.name}")
     meanings = Markdown(
@@ -164,14 +164,15 @@ class Weakest(NamedTuple):
     examples: str
     score: str
     chance: str | None
-    """of guessing; None where nobody could"""
+    """of who knows nothing of the task; None where there is no such score"""
 
 
 def weakest(part: Part) -> Weakest:
     """Return the suite and number of shots with the lowest score."""
-    own = part.evidence.own
+    evidence = part.evidence
+    own = evidence.own
     row = own.loc[own["score"].idxmin()]
-    chance = part.shown.chance(row)
+    chance = part.shown.chance(evidence, row)
     return Weakest(
         row["suite"],
         part.examples(int(row["shot"])),

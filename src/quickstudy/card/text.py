@@ -7,9 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from quickstudy.card import costs, datasets, figures, gate, results
-from quickstudy.card.part import Part
+from quickstudy.card.part import Absent, Part
 from quickstudy.report.evidence import QUICKSTUDY, GateWord
-from quickstudy.report.words import Markdown, figure, listed, plain
+from quickstudy.report.words import Markdown, capital, figure, listed, plain
 
 PLURALS = {"image": "images", "audio": "recordings", "text": "texts"}
 
@@ -30,17 +30,19 @@ TEMPLATES = Environment(
 )
 
 
-def markdown(parts: Sequence[Part], word: GateWord | None, build: Path) -> str:
+def markdown(parts: Sequence[Part], absent: Sequence[Absent], word: GateWord | None, build: Path) -> str:
     """Return the whole card.
 
     Args:
         parts: one a kind of task.
+        absent: the kinds that the model has no part for.
         word: what the gate said, where it was asked.
         build: the folder that all was read from.
     """
     several = len(parts) > 1
     text = TEMPLATES.get_template("card.md.jinja").render(
         parts=parts,
+        absent=absent,
         several=several,
         h=Markdown("###" if several else "##"),  # of the headings in a kind's part
         tasks=[part.shown.task for part in parts],
@@ -56,6 +58,7 @@ def markdown(parts: Sequence[Part], word: GateWord | None, build: Path) -> str:
         weights_file=lambda part: f"build/{part.evidence.weights_file.relative_to(build).as_posix()}",
         listed=listed,
         code=_code,
+        capital=capital,
         QUICKSTUDY=QUICKSTUDY,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -68,7 +71,7 @@ def _reads(parts: Sequence[Part]) -> Markdown:
 
 def _link(part: Part, name: str) -> Markdown:
     told = figures.ALTERNATIVES[name].format(score=part.shown.score, per=f" {part.shown.per}" if part.shown.per else "")
-    return figure(part.evidence.kind, name, told[0].upper() + told[1:])
+    return figure(part.evidence.kind, name, capital(told))
 
 
 def _code(value: object) -> Markdown:

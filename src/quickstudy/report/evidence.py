@@ -12,12 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from quickstudy.data.dataset import Dataset, read_dataset
+from quickstudy.data.dataset import PLACES, Dataset, read_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.stats.intervals import OURS, beaten_by
-
-WRITTEN = "accuracy"
-"""The column of the evaluation's tables that holds the score. Here it is ``score``; a kind has a name for it."""
 
 QUICKSTUDY = "Quickstudy"
 """How reports call the method `OURS`."""
@@ -44,8 +41,8 @@ class EvidenceFolders(NamedTuple):
 
 
 def evidence_folders(build: Path, kind: str) -> EvidenceFolders:
-    """Return where ``build`` keeps the evidence of a kind."""
-    return EvidenceFolders(build / "tasks", build / "meta_train", build / "evaluate", build / "model")
+    """Return where ``build`` keeps the evidence of a kind: in ``build/STAGE/KIND``."""
+    return EvidenceFolders(*(build / stage / kind for stage in EvidenceFolders._fields))
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,8 @@ class GateWord:
     verdict: Mapping[str, Any]
     """verdict.json: `quickstudy.evaluation.gate.Verdict.record`"""
     champion: pd.DataFrame
-    """champion.parquet: the champion's rows on the same frozen episodes; empty where there was no champion"""
+    """champion.parquet: the champion's rows on the same frozen episodes; empty where there was no champion, or nobody
+    had to answer"""
     lineage: Mapping[str, Any]
     """lineage.json of this version's run, where it is there: git_commit, data_hash"""
 
@@ -71,8 +69,8 @@ class GateWord:
         return found[1] if found else None
 
     def answered(self, kind: str) -> pd.DataFrame:
-        """Return the champion's rows of a kind. A table without that column is of one kind alone."""
-        return self.champion[self.champion["kind"] == kind] if "kind" in self.champion else self.champion
+        """Return the champion's rows of a kind."""
+        return self.champion if self.champion.empty else self.champion[self.champion["kind"] == kind]
 
 
 @dataclass(frozen=True)
@@ -81,27 +79,29 @@ class KindEvidence:
 
     kind: str
     table: pd.DataFrame
-    """evaluate/table.csv: suite, modality, novelty, way, shot, method, episodes, score, ci95, adapt_ms"""
+    """evaluate/KIND/table.csv: kind, metric, suite, modality, novelty, way, shot, method, episodes, score, ci95,
+    adapt_ms"""
     episodes: pd.DataFrame
-    """evaluate/episodes.parquet: one row for each episode and method"""
+    """evaluate/KIND/episodes.parquet: one row for each episode and method"""
     curve: pd.DataFrame
-    """meta_train/curve.csv: step, loss, and the meta-validation score of each modality"""
+    """meta_train/KIND/curve.csv: step, loss, and the meta-validation score of each modality"""
     training: Mapping[str, Any]
-    """meta_train/metrics.json and training.json"""
+    """meta_train/KIND/metrics.json and training.json"""
     frozen: pd.DataFrame
-    """tasks/episodes.parquet: suite, dataset, shot, episode, and rows of its support and query"""
+    """tasks/KIND/episodes.parquet: suite, dataset, shot, episode, rows of its support and query, and what it asks about
+    where these do not say so"""
     counts: Mapping[str, Mapping[str, int]]
-    """tasks/tasks.json: of each dataset, examples, classes and groups by meta-split"""
+    """tasks/KIND/tasks.json: of each dataset, examples, classes (or what the kind has) and groups by meta-split"""
     splits: Mapping[str, Any]
-    """tasks/splits.yaml"""
+    """tasks/KIND/splits.yaml"""
     findings: list[Mapping[str, Any]]
-    """tasks/checks.json"""
+    """tasks/KIND/checks.json"""
     model: Mapping[str, Any]
-    """model/config.yaml"""
+    """model/KIND/config.yaml"""
     lineage: Mapping[str, Any]
-    """model/lineage.json"""
+    """model/KIND/lineage.json"""
     weights_file: Path
-    """model/model.safetensors"""
+    """model/KIND/model.safetensors"""
     weights: str
     """its sha256, hexadecimal"""
     datasets: Mapping[str, Dataset]
@@ -133,17 +133,18 @@ class KindEvidence:
     @cached_property
     def below(self) -> list[dict[str, Any]]:
         """Where the model lies below the interval of a baseline."""
-        return beaten_by(self.table.rename(columns={"score": WRITTEN}))
+        return beaten_by(self.table)
 
     @cached_property
     def answered(self) -> pd.DataFrame:
-        """Of ``episodes``, the model's rows with the support and the query of each. Empty where the evaluation did not
-        keep its answers."""
+        """Of ``episodes``, the model's rows with the support and the query of each, and what it asks about where these
+        do not say so. Empty where the evaluation did not keep its answers."""
         own = self.episodes[self.episodes["method"] == OURS]
         if "answers" not in own:
             return own.iloc[:0]
         keys = ["suite", "shot", "episode"]
-        return own[own["answers"].notna()].merge(self.frozen[[*keys, "support", "query"]], on=keys, suffixes=("_n", ""))
+        drawn = [*keys, *(name for name in ("support", "query", "asked") if name in self.frozen)]
+        return own[own["answers"].notna()].merge(self.frozen[drawn], on=keys, suffixes=("_n", ""))
 
     def rows(self, suite: str, method: str) -> pd.DataFrame:
         """Return those of the table, by shot."""
@@ -171,8 +172,8 @@ def read_evidence(kind: str, folders: EvidenceFolders, data: Path) -> KindEviden
         counts = json.loads((tasks / "tasks.json").read_text(encoding="utf-8"))
         return KindEvidence(
             kind=kind,
-            table=_scored(pd.read_csv(evaluate / "table.csv")),
-            episodes=_scored(pd.read_parquet(evaluate / "episodes.parquet")),
+            table=pd.read_csv(evaluate / "table.csv"),
+            episodes=pd.read_parquet(evaluate / "episodes.parquet"),
             curve=pd.read_csv(meta_train / "curve.csv"),
             training={
                 name: value
@@ -187,12 +188,18 @@ def read_evidence(kind: str, folders: EvidenceFolders, data: Path) -> KindEviden
             lineage=json.loads((model / "lineage.json").read_text(encoding="utf-8")),
             weights_file=weights,
             weights=sha256(weights.read_bytes()).hexdigest(),
-            datasets={name: read_dataset(data / name, columns=("label",)) for name in counts},
+            datasets={name: read_dataset(data / name, PLACES) for name in counts},
         )
     except FileNotFoundError as error:
         raise QuickstudyError(
             "the card needs a file that is missing", where=error.filename, fix="`quickstudy run` makes it"
         ) from None
+
+
+def without_part(folders: EvidenceFolders) -> str | None:
+    """Return why the model has no part for a kind; None where it has one, or nobody trained it for that kind."""
+    path = folders.model / "none.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["why"]) if path.exists() else None
 
 
 def read_gate(folder: Path) -> GateWord:
@@ -203,9 +210,9 @@ def read_gate(folder: Path) -> GateWord:
     lineage = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if verdict["champion"] is None:
         return GateWord(verdict, pd.DataFrame(), lineage)
-    champion = _scored(pd.read_parquet(folder / "champion.parquet"))
+    champion = pd.read_parquet(folder / "champion.parquet")
+    if champion.empty:
+        return GateWord(verdict, champion, lineage)
+    if "kind" not in champion:  # of before there were kinds
+        champion = champion.rename(columns={"accuracy": "score"}).assign(kind="classify")
     return GateWord(verdict, champion[champion["method"] == OURS], lineage)
-
-
-def _scored(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.rename(columns={WRITTEN: "score"})

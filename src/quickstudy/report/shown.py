@@ -35,6 +35,8 @@ class Shown:
     """what the model learns: "a classification task" """
     score: str
     """the name of its score"""
+    unit: str
+    """what examples are counted in where there is little room: "shot" """
     per: str
     """what examples are counted by, behind their number: "a class", or nothing"""
     methods: Mapping[str, Method]
@@ -46,8 +48,12 @@ class Shown:
     """what the card begins with: numbers, each after what it is"""
     size: Callable[[pd.DataFrame], Size]
     """rows of one suite or of several → how large their tasks are"""
-    chance: Callable[[pd.Series], float | None]
-    """a row → the score of guessing; None where nobody could guess"""
+    chance: Callable[[KindEvidence, pd.Series], float | None]
+    """a row → the score of who knows nothing of the task; None where there is none"""
+    guess: str
+    """what such a one does, in a figure: "chance" """
+    guessing: str
+    """the same before the score: "guessing gives" """
 
     good_for: str
     not_for: Callable[[KindEvidence], Sequence[str]]
@@ -57,8 +63,6 @@ class Shown:
     """evidence, whether for a narrow screen → figures by name"""
     limits: Sequence[str]
 
-    raw: str
-    """what *raw features* are"""
     learns: str
     """what the learner does: "reads …" """
     mixed: str

@@ -104,14 +104,14 @@ def counts(values: Iterable[int]) -> str:
     return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def examples(shot: int) -> str:
-    """Return "1 example" or "5 examples"."""
-    return "1 example" if shot == 1 else f"{shot} examples"
-
-
-def shots(number: int) -> str:
+def counted(number: int, one: str) -> str:
     """Return "1 shot" or "5 shots"."""
-    return "1 shot" if number == 1 else f"{number} shots"
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def capital(text: str) -> str:
+    """Return text with a capital at its beginning; the other letters stay, as in "Micro F1"."""
+    return text[:1].upper() + text[1:]
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[object]], align: str = "") -> Markdown:

@@ -6,7 +6,7 @@ from quickstudy.kinds.classify.shown.calibration import BINS, Calibration
 from quickstudy.kinds.classify.shown.episodes import shown_classes, shown_queries
 from quickstudy.kinds.classify.shown.failures import Confusion, ShownEpisode, confusions, episodes_to_look_at
 from quickstudy.report.evidence import KindEvidence
-from quickstudy.report.words import Chapter, Markdown, bullets, figure, listed, percent, plain, rows, shots
+from quickstudy.report.words import Chapter, Markdown, bullets, capital, counted, figure, listed, percent, plain, rows
 from quickstudy.stats.intervals import OURS
 
 ALTERNATIVE = "How often answers are right by the probability they were given with, for each modality"
@@ -69,8 +69,9 @@ def failures(evidence: KindEvidence) -> Chapter:
         ),
         bullets(items),
         Markdown(
-            f"The episodes below are of the weakest suite of each modality at {shots(evidence.shots[0])}: the one "
-            "whose error is nearest to the median of those with mistakes, and the worst one; of equals the first."
+            f"The episodes below are of the weakest suite of each modality at {counted(evidence.shots[0], 'shot')}: "
+            "the one whose error is nearest to the median of those with mistakes, and the worst one; of equals the "
+            "first."
         ),
     ]
     for episodes in episodes_to_look_at(evidence):
@@ -93,7 +94,7 @@ def _told(episodes: Sequence[ShownEpisode]) -> Markdown:
     first = episodes[0]
     numbers = listed(f"{episode.number} ({episode.why}, {episode.answered})" for episode in episodes)
     many = "s" if len(episodes) > 1 else ""
-    text = f"**{first.modality.capitalize()}**: {plain(first.suite)}, episode{many} {numbers}."
+    text = f"**{capital(first.modality)}**: {plain(first.suite)}, episode{many} {numbers}."
     left = [episode for episode in episodes if len(shown_classes(episode)) < len(episode.classes)]
     return Markdown(text + (" Of their classes, those with most mistakes." if left else ""))
 

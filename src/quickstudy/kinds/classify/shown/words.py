@@ -2,12 +2,13 @@
 
 import pandas as pd
 
+from quickstudy.kinds.classify import score
 from quickstudy.kinds.classify.shown import weak
 from quickstudy.kinds.classify.shown.calibration import calibrations
 from quickstudy.kinds.classify.shown.figures import figures
 from quickstudy.report.evidence import KindEvidence, Method
 from quickstudy.report.shown import Shown, Size
-from quickstudy.report.words import Chapter, Markdown, counts, examples, percent
+from quickstudy.report.words import Chapter, Markdown, counted, counts, percent
 
 METHODS = {
     "logreg_encoder": Method(
@@ -71,7 +72,7 @@ print(model.predict(pd.DataFrame([task]))["labels"][0])
 def headline(evidence: KindEvidence) -> list[tuple[str, str]]:
     """Return what the card begins with: a number of examples, and the mean accuracy with so many."""
     means = evidence.own.groupby("shot")["score"].mean()
-    return [(f"{examples(int(shot))} a class", f"{percent(mean)} %") for shot, mean in means.items()]
+    return [(f"{counted(int(shot), 'example')} a class", f"{percent(mean)} %") for shot, mean in means.items()]
 
 
 def size(rows: pd.DataFrame) -> Size:
@@ -80,7 +81,7 @@ def size(rows: pd.DataFrame) -> Size:
     return Size("classes", way, f"with {way} classes each", f"{way}-way")
 
 
-def chance(row: pd.Series) -> float:
+def chance(evidence: KindEvidence, row: pd.Series) -> float:
     """Return the accuracy of guessing, in tasks of a row of the evaluation's table."""
     return 1 / row["way"]
 
@@ -112,19 +113,21 @@ def chapters(evidence: KindEvidence) -> list[Chapter]:
 SHOWN = Shown(
     title="Classification",
     task="a classification task",
-    score="accuracy",
+    score=score.NAME,
+    unit="shot",
     per="a class",
     methods=METHODS,
     novelties=NOVELTIES,
     headline=headline,
     size=size,
     chance=chance,
+    guess="chance",
+    guessing="guessing gives",
     good_for=GOOD_FOR,
     not_for=not_for,
     chapters=chapters,
     figures=figures,
     limits=LIMITS,
-    raw="pixels, log-mel frames, or TF-IDF of words and word pairs",
     learns="reads a task's examples and corrects the classes' prototypes",
     mixed="modalities, ways and shots",
     validation="5-way 1-shot",
