@@ -104,7 +104,7 @@ def show(root: Path, stage: stale.Stage) -> None:
     rows = [
         {"name": name, "value": value}
         for folder in folders
-        for path in (folder / "metrics.json", folder / f"{folder.name}.json")
+        for path in (folder / "metrics.json", folder / f"{stage.name.partition('@')[0]}.json")
         if path.exists()
         for name, value in stale.flatten(json.loads(path.read_text(encoding="utf-8"))).items()
     ]

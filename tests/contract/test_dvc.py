@@ -61,7 +61,7 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
     listed = project / ".dvc/tmp/rwlock"
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
-            entry = {"pid": stranger.pid, "cmd": "dvc repro tasks"}
+            entry = {"pid": stranger.pid, "cmd": "dvc repro tasks@classify"}
             change(project, "seed: 0", "seed: 1")
             listed.write_text(json.dumps({"write": {str(project / "tasks"): entry}, "read": {str(project): [entry]}}))
             began = time.time()
@@ -77,10 +77,10 @@ def test_a_process_that_has_the_number_of_a_dead_dvc_is_not_waited_for(project: 
 def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
     assert stale.stale(project) == {
         "data": ("no version yet",),
-        "tasks": ("never ran", "data changed"),
-        "meta_train": ("never ran", "after tasks"),
-        "evaluate": ("never ran", "after meta_train"),
-        "card": ("never ran", "after evaluate"),
+        "tasks@classify": ("never ran", "data changed"),
+        "meta_train@classify": ("never ran", "after tasks@classify"),
+        "evaluate@classify": ("never ran", "after meta_train@classify"),
+        "card": ("never ran", "after evaluate@classify"),
     }
     version = dvc.add_data(project)
     assert version == dvc.data_hash(project) and version.endswith(".dir") and len(version) == 36
@@ -88,18 +88,21 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
     assert bring_up_to_date(project) == ["ran"] * 4
     assert stale.stale(project) == {}
     assert bring_up_to_date(project) == ["up to date"] * 4
-    assert set(dvc.lock_hashes(project)) > {"build/model", "build/tasks/tasks.json"}
+    assert set(dvc.lock_hashes(project)) > {"build/model/classify", "build/tasks/classify/tasks.json"}
     assert git.code_state(project).changed == ()  # what a run writes is ignored or does not count
 
     change(project, "count: 600", "count: 300")
-    assert stale.stale(project) == {"evaluate": ("episodes.count: 600 → 300",), "card": ("after evaluate",)}
+    assert stale.stale(project) == {
+        "evaluate@classify": ("episodes.count: 600 → 300",),
+        "card": ("after evaluate@classify",),
+    }
     assert git.code_state(project).changed == ("params.yaml",)
     assert "+  count: 300" in git.patch(project)
     change(project, "count: 300", "count: 600")
 
     (project / "data/three.txt").write_text("three\n")
     found = stale.stale(project)
-    assert found["data"] == ("data/ differs from data.dvc",) and found["tasks"] == ("data changed",)
+    assert found["data"] == ("data/ differs from data.dvc",) and found["tasks@classify"] == ("data changed",)
     assert dvc.data_hash(project) == version  # looking changed nothing
     newer = dvc.add_data(project)
     assert newer != version and "data" not in stale.stale(project)
@@ -109,23 +112,23 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
 
     (project / "data/three.txt").write_text("three\n")  # a run that is cut off after its first stage
     dvc.add_data(project)
-    assert dvc.repro(project, "tasks", print) == "ran"
+    assert dvc.repro(project, "tasks@classify", print) == "ran"
     assert stale.stale(project) == {
-        "meta_train": ("build/tasks/tasks.json changed",),
-        "evaluate": ("after meta_train",),
-        "card": ("after evaluate",),
+        "meta_train@classify": ("build/tasks/classify/tasks.json changed",),
+        "evaluate@classify": ("after meta_train@classify",),
+        "card": ("after evaluate@classify",),
     }
     (project / "data/three.txt").unlink()
     assert dvc.add_data(project) == version
-    assert dvc.repro(project, "tasks", print) == "restored"
+    assert dvc.repro(project, "tasks@classify", print) == "restored"
 
     shutil.rmtree(project / "build/card")
-    (project / "build/tasks/tasks.json").write_text("mine\n")
+    (project / "build/tasks/classify/tasks.json").write_text("mine\n")
     assert stale.stale(project) == {
-        "tasks": ("build/tasks/tasks.json was changed by hand",),
-        "meta_train": ("after tasks",),
-        "evaluate": ("after meta_train",),
-        "card": ("build/card is missing", "after evaluate"),
+        "tasks@classify": ("build/tasks/classify/tasks.json was changed by hand",),
+        "meta_train@classify": ("after tasks@classify",),
+        "evaluate@classify": ("after meta_train@classify",),
+        "card": ("build/card is missing", "after evaluate@classify"),
     }
     shutil.rmtree(project / "data")
     assert stale.stale(project)["data"] == ("data/ is missing",)
@@ -136,14 +139,14 @@ def test_from_nothing_to_up_to_date_and_stale_again(project: Path) -> None:
 def test_a_mistake_of_the_users_in_a_stage_is_one_line_and_leaves_the_former_outputs(project: Path) -> None:
     dvc.add_data(project)
     bring_up_to_date(project)
-    before = (project / "build/tasks/tasks.json").read_bytes()
+    before = (project / "build/tasks/classify/tasks.json").read_bytes()
     lock = (project / "dvc.lock").read_bytes()
     (project / "data/bad").touch()
     dvc.add_data(project)
     lines: list[str] = []
     with pytest.raises(QuickstudyError, match=r"^data/bad: one class only\. Add a second one$"):
-        dvc.repro(project, "tasks", lines.append)
-    assert (project / "build/tasks/tasks.json").read_bytes() == before
+        dvc.repro(project, "tasks@classify", lines.append)
+    assert (project / "build/tasks/classify/tasks.json").read_bytes() == before
     assert (project / "dvc.lock").read_bytes() == lock
 
 
@@ -151,8 +154,8 @@ def test_a_bug_in_a_stage_is_no_mistake_of_the_users(project: Path) -> None:
     (project / "data/bug").touch()
     dvc.add_data(project)
     lines: list[str] = []
-    with pytest.raises(command.StageFailed, match="stage tasks failed: AssertionError") as failure:
-        dvc.repro(project, "tasks", lines.append)
+    with pytest.raises(command.StageFailed, match="stage tasks@classify failed: AssertionError") as failure:
+        dvc.repro(project, "tasks@classify", lines.append)
     assert not failure.value.killed
     assert lines[0].startswith("Traceback") and not any("failed to reproduce" in line for line in lines)
 
@@ -169,9 +172,11 @@ def started(root: Path) -> int:
 def training(project: Path) -> Callable[[], "subprocess.Popen[str]"]:
     """Start a training that lasts a minute in another process."""
     dvc.add_data(project)
-    dvc.repro(project, "tasks", print)
+    dvc.repro(project, "tasks@classify", print)
     (project / "slow").touch()
-    code = "from pathlib import Path; from quickstudy.versions import dvc; dvc.repro(Path('.'), 'meta_train', print)"
+    code = (
+        "import pathlib; from quickstudy.versions import dvc; dvc.repro(pathlib.Path(), 'meta_train@classify', print)"
+    )
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -198,10 +203,10 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
     process = training()
     os.kill(started(project), 9)
     text, _ = process.communicate()
-    assert "StageFailed: stage meta_train failed: killed by signal 9" in text
+    assert "StageFailed: stage meta_train@classify failed: killed by signal 9" in text
     (project / "slow").unlink()
     lines: list[str] = []
-    assert dvc.repro(project, "meta_train", lines.append) == "ran"
+    assert dvc.repro(project, "meta_train@classify", lines.append) == "ran"
     told = [progress.read_event(line) for line in lines]
     assert told == [{"event": "progress", "what": "meta-train", "done": step, "total": 3} for step in (1, 2, 3)]
 
@@ -209,10 +214,10 @@ def test_a_killed_stage_may_be_tried_again_and_the_lock_does_not_stay(
 def test_a_stage_that_is_killed_is_told_apart(project: Path) -> None:
     dvc.add_data(project)
     stages = yaml.safe_load((project / "dvc.yaml").read_text())
-    stages["stages"]["tasks"]["cmd"] = "kill -9 $$"
+    stages["stages"]["tasks"]["do"]["cmd"] = "kill -9 $$"
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages))
     with pytest.raises(command.StageFailed) as failure:
-        dvc.repro(project, "tasks", print)
+        dvc.repro(project, "tasks@classify", print)
     assert failure.value.killed
 
 

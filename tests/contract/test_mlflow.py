@@ -21,6 +21,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.registry.ledger import Move
 
 REPOSITORY = Path(__file__).parents[2]
+WEIGHTS = "classify/model.safetensors"
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_is_seen_while_it_runs_and_its_run_becomes_that_of_the_version(ready: Path, quick: None) -> None:
     live = ready / ".cache/live.jsonl"
     live.parent.mkdir(exist_ok=True)
-    with registry.following(ready, live):
+    with registry.following(ready, live, "classify"):
         live.write_text('{"step": 1, "loss": 2.5, "validation_image": 0.5}\n{"step": 2, "lo')
         (run,) = wait_for(lambda: [run for run in live_runs(ready) if "live/loss" in run.data.metrics])
         assert run.info.status == "RUNNING" and run.data.metrics["live/loss"] == 2.5
@@ -106,7 +107,7 @@ def test_what_mlflow_did_not_take_is_sent_later_and_a_failed_training_is_told(
         return real(root)
 
     monkeypatch.setattr(registry.store, "client", unreachable)
-    with pytest.raises(KeyboardInterrupt), registry.following(ready, live):
+    with pytest.raises(KeyboardInterrupt), registry.following(ready, live, "classify"):
         live.write_text('{"step": 1, "loss": 2.5}\n')
         wait_for(lambda: len(down) == 3)
         raise KeyboardInterrupt
@@ -117,7 +118,7 @@ def test_what_mlflow_did_not_take_is_sent_later_and_a_failed_training_is_told(
 
 def test_without_a_training_there_is_no_live_run(ready: Path, quick: None) -> None:
     (ready / "live.jsonl").write_text('{"step": 1, "loss": 2.5}\n')  # of the training before
-    with registry.following(ready, ready / "live.jsonl"):
+    with registry.following(ready, ready / "live.jsonl", "classify"):
         time.sleep(0.3)
     assert live_runs(ready) == []
 
@@ -133,8 +134,8 @@ def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path
     run = client(ready).get_run(first.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["seed"] == "0" and run.data.params["episodes.shots"] == "[1, 5, 10]"
-    assert run.data.metrics["evaluate/words_domain.5-shot.accuracy"] == 0.95
-    assert [m.value for m in client(ready).get_metric_history(first.run_id, "train/image/loss")] == [1.0, 0.5]
+    assert run.data.metrics["evaluate/classify/words_domain.5-shot.score"] == 0.95
+    assert [m.value for m in client(ready).get_metric_history(first.run_id, "train/classify/image/loss")] == [1.0, 0.5]
     assert run.data.tags["git_dirty"] == "true" and len(run.data.tags["git_commit"]) == 40
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.digest == "a" * 32 + ".dir" and data.dataset.source_type == "dvc"
@@ -151,13 +152,82 @@ def test_a_model_becomes_one_version_with_all_that_is_known_about_it(ready: Path
 
     folder = registry.resolve("models:/quickstudy@champion", ready)
     assert folder == registry.resolve("models:/quickstudy/1", ready)
-    assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert (folder / WEIGHTS).read_bytes() == (ready / "build/model" / WEIGHTS).read_bytes()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    digests = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     del digests["digests.json"]
-    assert json.loads(version.tags["model_files"]) == digests and "lineage.json" in digests
+    assert json.loads(version.tags["model_files"]) == digests and {WEIGHTS, "lineage.json"} <= digests.keys()
     assert json.loads((folder / "digests.json").read_text()) == digests
     lineage = json.loads((folder / "lineage.json").read_text())
     assert lineage["data_hash"] == "a" * 32 + ".dir" and lineage["trained_on"] == {"toy": ["one"]}
+
+
+def without_kinds(root: Path) -> None:
+    """Put what the stages wrote where it lay before there were kinds."""
+    for folder in (root / "build").glob("*/classify"):
+        for path in folder.iterdir():
+            path.rename(folder.parent / path.name)
+        folder.rmdir()
+
+
+def test_a_version_of_before_there_were_kinds_is_the_same_one_and_stays_readable(ready: Path) -> None:
+    without_kinds(ready)
+    key = registry.model_key(ready)
+    digest = hashlib.sha256()
+    for part in (b"", *((ready / "build/model" / name).read_bytes() for name in ("model.safetensors", "config.yaml"))):
+        digest.update(hashlib.sha256(part).digest() if part else b"")
+    assert key == digest.hexdigest()[:32]  # as it has always been computed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("served.loader.WEIGHTS", "model.safetensors")
+        first = registry.register(ready)
+    assert registry.registered(ready) is not None and not registry.register(ready).logged
+    metrics = client(ready).get_run(first.run_id).data.metrics
+    assert metrics["evaluate/words_domain.5-shot.score"] == 0.95 and "train/image/loss" in metrics
+    folder = registry.resolve("models:/quickstudy@champion", ready)
+    assert folder.joinpath("model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
+    assert registry.resolve(str(ready / "build/model"), ready) == ready / "build/model"
+
+    # Built again in the same place: what was left of before beside it counts for nothing.
+    for stage in ("tasks", "evaluate"):
+        subprocess.run([sys.executable, "stage.py", stage], cwd=ready, check=True, capture_output=True)
+    train_again(ready)
+    assert (ready / "build/model/model.safetensors").exists() and registry.registered(ready) is None
+    second = registry.register(ready)
+    assert second.version == 2 and registry.model_key(ready) != key
+    found = client(ready).get_run(second.run_id).data.metrics
+    assert not [name for name in found if name.startswith(("evaluate/words", "train/image"))]
+    assert found["evaluate/classify/words_domain.5-shot.score"] == 0.95
+
+
+def test_the_key_is_of_all_parts_and_of_nothing_else(ready: Path) -> None:
+    alone = registry.model_key(ready)
+    for stage in ("tasks", "meta_train", "evaluate"):
+        subprocess.run([sys.executable, "stage.py", stage, "tag"], cwd=ready, check=True, capture_output=True)
+    both = registry.model_key(ready)
+    assert both != alone
+    (ready / "build/model/tag/reference.safetensors").write_bytes(b"beside the weights")
+    assert registry.model_key(ready) == both
+    first = registry.register(ready)
+    metrics = client(ready).get_run(first.run_id).data.metrics
+    assert {f"evaluate/{kind}/count" for kind in ("classify", "tag")} <= metrics.keys()
+    assert {f"train/{kind}/image/loss" for kind in ("classify", "tag")} <= metrics.keys()
+    (ready / "build/evaluate/tag/metrics.json").write_text("{}")  # another evaluation of one kind
+    judged = registry.register(ready)
+    assert (judged.version, judged.new, judged.logged) == (1, False, True)
+    (ready / "build/model/tag/model.safetensors").write_bytes(b"other")
+    assert registry.model_key(ready) not in (both, alone) and registry.register(ready).version == 2
+
+
+def test_the_run_of_a_training_is_found_by_the_weights_of_its_part(ready: Path, quick: None) -> None:
+    for stage in ("tasks", "meta_train"):
+        subprocess.run([sys.executable, "stage.py", stage, "tag"], cwd=ready, check=True, capture_output=True)
+    (ready / "build/model/tag/model.safetensors").write_bytes(b"of tag")
+    with registry.following(ready, ready / "live.jsonl", "tag"):
+        (ready / "live.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
+        wait_for(lambda: live_runs(ready))
+    (run,) = live_runs(ready)
+    assert run.data.tags["weights"] == hashlib.sha256(b"of tag").hexdigest()
+    assert registry.register(ready).run_id == run.info.run_id
 
 
 def test_the_model_loads_through_mlflow_without_the_package(ready: Path, tmp_path: Path) -> None:
@@ -195,14 +265,14 @@ def test_a_second_model_challenges_and_a_new_evaluation_is_a_run(ready: Path) ->
     moves = [line.moves for line in registry.read_ledger(ready).entries.values() if line.kind == "intent"]
     assert moves == [(Move("champion", None, 1),), (Move("challenger", None, 2),), (Move("challenger", 2, 3),)]
 
-    metrics = ready / "build/evaluate/metrics.json"
-    metrics.write_text(json.dumps({"digits": {"1-shot": {"accuracy": 0.7}}}))
+    metrics = ready / "build/evaluate/classify/metrics.json"
+    metrics.write_text(json.dumps({"digits": {"1-shot": {"score": 0.7}}}))
     assert registry.registered(ready) is None
     judged = registry.register(ready)
     assert (judged.version, judged.new, judged.logged) == (3, False, True)
     version = client(ready).get_model_version("quickstudy", "3")
     run = client(ready).get_run(version.tags["evaluation_run"])
-    assert run.info.run_id != third.run_id and run.data.metrics["evaluate/digits.1-shot.accuracy"] == 0.7
+    assert run.info.run_id != third.run_id and run.data.metrics["evaluate/classify/digits.1-shot.score"] == 0.7
     assert registry.registered(ready) == registry.register(ready)
 
     # An alias that somebody has moved stays where it is.
@@ -256,7 +326,7 @@ def test_a_moved_project_finds_its_models(ready: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved #2"
     ready.rename(moved)
     folder = registry.resolve("models:/quickstudy@champion", moved)
-    assert folder.is_relative_to(moved.resolve()) and (folder / "config.yaml").is_file()
+    assert folder.is_relative_to(moved.resolve()) and (folder / "classify/config.yaml").is_file()
     assert registry.register(moved).version == before.version
     run = client(moved).get_run(before.run_id)
     assert {item.path for item in client(moved).list_artifacts(before.run_id)} >= {"card", "evaluate"}
@@ -283,7 +353,7 @@ def test_a_store_of_the_users_is_used(ready: Path, tmp_path: Path, monkeypatch: 
     first = registry.register(ready)
     assert first.new and registry.registered(ready) == registry.register(ready)
     folder = registry.resolve("models:/quickstudy@champion", ready)
-    assert (folder / "model.safetensors").read_bytes() == (ready / "build/model/model.safetensors").read_bytes()
+    assert (folder / WEIGHTS).read_bytes() == (ready / "build/model" / WEIGHTS).read_bytes()
     assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/theirs/mlflow.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert registry.registered(ready) is None

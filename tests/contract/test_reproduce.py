@@ -36,7 +36,7 @@ def dvc(root: Path, *arguments: str) -> None:
 
 def train(root: Path) -> None:
     versions.add_data(root)
-    for stage in ("tasks", "meta_train"):
+    for stage in ("tasks@classify", "meta_train@classify"):
         versions.repro(root, stage, lambda line: None)
 
 
@@ -112,8 +112,8 @@ def test_a_version_is_built_again_bit_for_bit_and_nothing_else_changes(root: Pat
     assert working_copy(root) == before and git(root, "count-objects", "-v") == objects
     assert git(root, "worktree", "list").count("\n") == 1
     assert reproduction.read_reproduction(root, found.run_id) == found
-    kept = root / found.folder / "build/model/model.safetensors"
-    assert kept.read_bytes() == (root / "build/model/model.safetensors").read_bytes()
+    kept = root / found.folder / "build/model/classify/model.safetensors"
+    assert kept.read_bytes() == (root / "build/model/classify/model.safetensors").read_bytes()
     # By the same run and by its alias it is the same model.
     run = registry.version(root, "1").run_id
     for uri in (f"runs:/{run}", "champion", "models:/quickstudy@champion", "models:/quickstudy/1"):
@@ -234,32 +234,33 @@ def test_another_code_or_parameter_than_the_recorded_is_different_and_says_where
     text = (root / "stage.py").read_text()
     (root / "stage.py").write_text(text.replace('str(params["seed"])', 'str(params["seed"] + 1)'))
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("heads: 4 ", "heads: 8 "))
-    (root / "build/model/config.yaml").write_text("another: model\n")
+    (root / "build/model/classify/config.yaml").write_text("another: model\n")
     git(root, "commit", "--quiet", "--all", "--message=changed")
     assert register(root).version == 2
     found = rebuild(root, "2")
     assert found.answer == "DIFFERENT" and found.gap is None
     assert "the weights differ, and the two cannot be asked" in found.why
-    assert found.where[0].startswith("tasks: reads stage.py: ")
-    assert "meta_train: parameter model.heads: 4 → 8" in found.where
-    assert found.where[-1].startswith("meta_train: writes build/model: ")
+    assert found.where[0].startswith("tasks@classify: reads stage.py: ")
+    assert "meta_train@classify: parameter model.heads: 4 → 8" in found.where
+    assert found.where[-1].startswith("meta_train@classify: writes build/model/classify: ")
     assert not any("tasks.json" in line for line in found.where)  # that came out the same
 
     (root / "stage.py").write_text(text.replace('if stage == "meta_train":', 'if stage == "meta_train":\n    1 / 0'))
-    (root / "build/model/model.safetensors").write_bytes(b"other")
+    (root / "build/model/classify/model.safetensors").write_bytes(b"other")
     git(root, "commit", "--quiet", "--all", "--message=broken")
     assert register(root).version == 3
     found = rebuild(root, "3")
     assert (found.answer, found.rebuilt_weights) == ("DIFFERENT", None)
-    assert "stage meta_train failed: ZeroDivisionError" in found.why and found.where[0] == found.why
+    assert "stage meta_train@classify failed: ZeroDivisionError" in found.why and found.where[0] == found.why
 
 
 def test_damaged_files_do_not_hinder_and_are_given_back(root: Path) -> None:
     folder = registry.resolve("models:/quickstudy/1", root)
-    (folder / "model.safetensors").write_bytes(b"\0" * 32)
+    (folder / "classify/model.safetensors").write_bytes(b"\0" * 32)
     found = rebuild(root)
     assert (
-        found.answer == "IDENTICAL" and "model.safetensors was changed since the model was registered" in found.notes[0]
+        found.answer == "IDENTICAL"
+        and "classify/model.safetensors was changed since the model was registered" in found.notes[0]
     )
     assert "as they were registered" in found.next
 

@@ -18,7 +18,7 @@ def test_rebuild_a_version_and_look_at_its_lineage(
 ) -> None:
     root = with_flows
     dvc.add_data(root)
-    for stage in ("tasks", "meta_train"):
+    for stage in ("tasks@classify", "meta_train@classify"):
         dvc.repro(root, stage, lambda line: None)
     registry.register(root)
 
@@ -36,8 +36,8 @@ def test_rebuild_a_version_and_look_at_its_lineage(
         "record",
         "worktree",
         "data",
-        "tasks",
-        "meta_train",
+        "tasks@classify",
+        "meta_train@classify",
         "verdict",
     ]
     assert out.splitlines()[0].startswith("IDENTICAL  models:/quickstudy/1, built again from commit ")
@@ -46,12 +46,12 @@ def test_rebuild_a_version_and_look_at_its_lineage(
     # Other code than the model's: a new version, whose record does not lead to it.
     text = (root / "stage.py").read_text()
     (root / "stage.py").write_text(text.replace('str(params["seed"])', '"another"'))
-    (root / "build/model/config.yaml").write_text("dimension: 9\n")
+    (root / "build/model/classify/config.yaml").write_text("dimension: 9\n")
     registry.register(root)
     code, out, err = answer(root, "reproduce", "2", "--json")
     found = json.loads(out)
     assert code == 1 and found["answer"] == "DIFFERENT", err
-    assert found["where"][0].startswith("tasks: reads stage.py: ")
+    assert found["where"][0].startswith("tasks@classify: reads stage.py: ")
     code, out, _ = answer(root, "reproduce", "2")
     assert code == 1 and out.startswith("DIFFERENT") and "What differs from the record" in out
 

@@ -29,7 +29,7 @@ from quickstudy.versions.command import Busy, StageFailed
 
 pytestmark = pytest.mark.usefixtures("prefect", "no_starter", "served")
 
-STEPS = ["data", "tasks", "meta_train", "evaluate", "card", "register"]
+STEPS = ["data", "tasks@classify", "meta_train@classify", "evaluate@classify", "card", "register"]
 
 
 def last_run() -> tuple[Any, list[Any], list[Any]]:
@@ -59,16 +59,18 @@ def test_everything_runs_once_and_is_then_up_to_date(
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [event["step"] for event in events if event["event"] == "start"] == STEPS
     assert [event["outcome"] for event in events if event["event"] == "done"] == ["ran"] * 6
-    told = {"event": "progress", "what": "meta-train", "done": 2, "total": 3, "step": "meta_train"}
+    told = {"event": "progress", "what": "meta-train", "done": 2, "total": 3, "step": "meta_train@classify"}
     assert told in events
     run, tasks, artifacts = last_run()
     assert run.state.is_completed()
     assert [task.name for task in tasks] == STEPS
     assert [task.state.name for task in tasks] == ["Completed"] * 6
     shown = {artifact.key: artifact for artifact in artifacts}
-    assert set(shown) == {"data", "tasks", "meta-train", "evaluate", "card", "register", "run"}
-    assert shown["run"].description.endswith("ran tasks, meta_train, evaluate, card; new version 1 @champion")
-    assert "words@domain" in shown["evaluate"].data and shown["card"].data == "# Model card\n"
+    keys = {"tasks-classify", "meta-train-classify", "evaluate-classify"}
+    assert set(shown) == {"data", *keys, "card", "register", "run"}
+    ran = "ran tasks@classify, meta_train@classify, evaluate@classify, card"
+    assert shown["run"].description.endswith(f"{ran}; new version 1 @champion")
+    assert "words@domain" in shown["evaluate-classify"].data and shown["card"].data == "# Model card\n"
 
     second = retrain.retrain(str(project))
     assert (second.version, second.new, second.logged) == (1, False, False)
@@ -82,7 +84,7 @@ def test_a_mistake_of_the_users_ends_the_flow_with_its_line(
     monkeypatch.setenv("QUICKSTUDY_EVENTS", "1")
     monkeypatch.chdir(project)
     (project / "data/bad").touch()
-    assert retrain.main() == 2
+    assert retrain.main([]) == 2
     captured = capsys.readouterr()
     mistake = {"event": "error", "text": "data/bad: one class only. Add a second one"}
     assert mistake in [json.loads(line) for line in captured.out.splitlines()]
@@ -91,7 +93,7 @@ def test_a_mistake_of_the_users_ends_the_flow_with_its_line(
     assert run.state.is_failed()
     assert [(task.name, task.state.name, task.run_count) for task in tasks] == [
         ("data", "Completed", 1),
-        ("tasks", "Failed", 1),
+        ("tasks@classify", "Failed", 1),
     ]
     assert not (project / "mlruns").exists()
 
@@ -100,18 +102,20 @@ def test_a_stage_that_was_killed_gets_another_try_and_a_bug_does_not(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = yaml.safe_load((project / "dvc.yaml").read_text())
-    command = content["stages"]["tasks"]["cmd"]
-    content["stages"]["tasks"]["cmd"] = f"if [ ! -e tried ]; then touch tried; kill -9 $$; fi; {command}"
+    command = content["stages"]["tasks"]["do"]["cmd"]
+    content["stages"]["tasks"]["do"]["cmd"] = f"if [ ! -e tried ]; then touch tried; kill -9 $$; fi; {command}"
     (project / "dvc.yaml").write_text(yaml.safe_dump(content))
     retrain.retrain(str(project))
     _, tasks, _ = last_run()
-    assert {task.name: task.run_count for task in tasks} == {step: 2 if step == "tasks" else 1 for step in STEPS}
+    assert {task.name: task.run_count for task in tasks} == {
+        step: 2 if step == "tasks@classify" else 1 for step in STEPS
+    }
 
     (project / "data/bug").touch()
     with pytest.raises(StageFailed, match="AssertionError"):
         retrain.retrain(str(project))
     _, tasks, _ = last_run()
-    assert (tasks[-1].name, tasks[-1].run_count) == ("tasks", 1)
+    assert (tasks[-1].name, tasks[-1].run_count) == ("tasks@classify", 1)
 
 
 def test_two_flows_do_not_share_a_project(project: Path) -> None:

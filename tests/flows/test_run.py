@@ -61,13 +61,13 @@ def test_ctrl_c_leaves_nothing_behind_and_the_next_run_goes_on(with_flows: Path)
     assert code == 0, err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("✓")] == [
         "data",
-        "tasks",
-        "meta_train",
-        "evaluate",
+        "tasks@classify",
+        "meta_train@classify",
+        "evaluate@classify",
         "card",
         "register",
     ]
-    assert "✓ tasks         up to date" in err
+    assert "✓ tasks@classify        up to date" in err
     assert "71.0±1.0 (52.0)" in out and "95.0±1.0 (60.0)" in out
     assert "models:/quickstudy/1 @champion" in out and "quickstudy data import" in out
 
@@ -99,7 +99,7 @@ def test_mistakes_are_one_line_and_change_nothing(with_flows: Path) -> None:
     (with_flows / "data/bug").touch()
     code, _, err = answer(with_flows, "run")
     assert code == 1 and err.splitlines()[-1] == (
-        "quickstudy: stage tasks failed: AssertionError (all of it: .cache/run.log)"
+        "quickstudy: stage tasks@classify failed: AssertionError (all of it: .cache/run.log)"
     )
 
 

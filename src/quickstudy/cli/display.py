@@ -88,7 +88,7 @@ class Display:
         self.last[step] = event
         if event["outcome"] == "ran":
             self.seconds[step] = event["seconds"]
-        mark = Text("✓ ", style="green") + Text(f"{step:<12}")
+        mark = Text("✓ ", style="green") + Text(f"{step:<20}")
         mark += Text(f"{duration(event['seconds']):>12}" if event["outcome"] == "ran" else f"{event['outcome']:>12}")
         if event.get("note"):
             mark += Text(f"  {event['note']}", style="dim")

@@ -126,6 +126,8 @@ def lineage(
 
 
 def _checked(recipe: "Recipe", data_from: "DataOrigin", environment: list[str]) -> dict[str, object]:
+    from quickstudy.lineage.recipe import together, weights_in
+
     return {
         "uri": recipe.uri,
         "run_id": recipe.record.run_id,
@@ -134,7 +136,7 @@ def _checked(recipe: "Recipe", data_from: "DataOrigin", environment: list[str]) 
         "data": recipe.data,
         "data_from": data_from,
         "threads": recipe.threads,
-        "weights": recipe.files["model.safetensors"],
+        "weights": together(weights_in(recipe.files)),
         "environment": environment,
         "notes": list(recipe.notes),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from quickstudy import registry
 from quickstudy.registry.ledger import Ledger
-from quickstudy.registry.records import Recorded, artifact, recorded
+from quickstudy.registry.records import Recorded, counted, json_artifact, recorded
 from quickstudy.registry.store import FILES
 from quickstudy.versions import git
 
@@ -39,8 +39,8 @@ def chain(root: Path, uri: str) -> tuple[Link, ...]:
         QuickstudyError: there is no such model, or its run was deleted.
     """
     record = recorded(root, uri)
-    origin = _json(root, record, "lineage.json")
-    counts = _json(root, record, "tasks/tasks.json")
+    origin = json_artifact(root, record, "lineage.json")
+    counts = counted(root, record, origin)
     commit = origin.get("git_commit") or record.tags.get("git_commit") or ""
     links = [
         _data(origin, record, counts),
@@ -80,7 +80,11 @@ def _tasks(origin: Mapping[str, Any], counts: Mapping[str, Any]) -> Link:
     if "episodes.count" in parameters:
         shots = ", ".join(map(str, parameters.get("episodes.shots", [])))
         facts.append(("episodes", f"{parameters['episodes.count']} a suite and shot ({shots})"))
-    facts += [(Path(path).name, f"md5 {md5[:8]}") for path, md5 in outs.items() if not path.endswith("checks.json")]
+    facts += [
+        (path.removeprefix("build/tasks/"), f"md5 {md5[:8]}")
+        for path, md5 in outs.items()
+        if not path.endswith("checks.json")
+    ]
     title = f"{sum(sides.values()):,} groups on three sides" if any(sides.values()) else "meta-splits and episodes"
     return Link("tasks", title, tuple(facts), {"outputs": outs, "groups": sides})
 
@@ -189,12 +193,3 @@ def _promotions(version: int, ledger: Ledger) -> Link:
     facts += [("broken", f"the ledger does not hold: {found}") for found in ledger.broken]
     title = f"{len(values)} move{'s' if len(values) != 1 else ''} of an alias" if values else "no alias moved"
     return Link("promotions", title, tuple(facts), {"moves": values, "broken": [str(b) for b in ledger.broken]})
-
-
-def _json(root: Path, record: Recorded, name: str) -> dict[str, Any]:
-    path = artifact(root, record, name)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

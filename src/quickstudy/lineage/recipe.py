@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry.records import Recorded, artifact, recorded
+from quickstudy.registry.records import Recorded, artifact, counted, json_artifact, recorded
 from quickstudy.registry.store import FILES
 from quickstudy.starter import STARTER
 from quickstudy.system.digests import file_digests
@@ -105,7 +105,7 @@ def read(root: Path, uri: str) -> Recipe:
     record = recorded(root, uri)
     obstacles: list[str] = []
     notes: list[str] = []
-    origin = _json(artifact(root, record, "lineage.json"))
+    origin = json_artifact(root, record, "lineage.json")
     if not origin:
         raise impossible(record, ["lineage.json is not beside its run, or is damaged"])
     for name in ("git_commit", "data_hash"):
@@ -131,7 +131,7 @@ def read(root: Path, uri: str) -> Recipe:
         commit=commit,
         patch=patch,
         data=data,
-        datasets=tuple(_json(artifact(root, record, "tasks/tasks.json"))),
+        datasets=tuple(counted(root, record, origin)),
         params=None if kept is None else yaml.safe_load(kept.read_text(encoding="utf-8")),
         lock=lock,
         files=files,
@@ -290,11 +290,3 @@ def _data_origin(root: Path, project: Path, recipe: Recipe, obstacles: list[str]
     what = f"it is more than starter data ({', '.join(imported)})" if imported else "nobody knows what is in it"
     obstacles.append(f"data version {recipe.data[:8]} is not in DVC's cache here, {remote}; {what}")
     return None
-
-
-def _json(path: Path | None) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

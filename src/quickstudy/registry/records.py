@@ -1,12 +1,14 @@
 """What was recorded of the making of a model: its run, and the files beside it."""
 
 import hashlib
+import json
 import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import models, store
@@ -96,6 +98,28 @@ def artifact(root: Path, record: Recorded, name: str) -> Path | None:
         raise QuickstudyError(
             f"MLflow cannot give {name} ({str(error).splitlines()[0]})", where=f"runs:/{record.run_id}"
         ) from None
+
+
+def json_artifact(root: Path, record: Recorded, name: str) -> dict[str, Any]:
+    """Return what a JSON file beside a run holds; nothing where there is none, or none that can be read."""
+    path = artifact(root, record, name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def counted(root: Path, record: Recorded, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the stages tasks have counted in each dataset, of every kind: tasks/KIND/tasks.json, and of before
+    there were kinds tasks/tasks.json.
+
+    Args:
+        origin: lineage.json, whose ``stages`` name the outputs.
+    """
+    of_kinds = [path for path in origin.get("stages", {}) if re.fullmatch(r"build/tasks/[^/]+/tasks\.json", path)]
+    names = ["tasks/tasks.json", *(path.removeprefix("build/") for path in of_kinds)]
+    return {dataset: of for name in names for dataset, of in json_artifact(root, record, name).items()}
 
 
 def _run(root: Path, run_id: str, version: int | None, aliases: tuple[str, ...]) -> Recorded | None:

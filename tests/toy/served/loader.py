@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
+WEIGHTS = "classify/model.safetensors"
+
 
 class Toy:
     def __init__(self, path: Path):
-        self.digest = (path / "model.safetensors").read_bytes().hex()
+        self.digest = (path / WEIGHTS).read_bytes().hex()
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         labels = [[row.support[0]["label"]] * len(row.queries) for row in frame.itertuples()]

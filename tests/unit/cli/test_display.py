@@ -22,18 +22,21 @@ def test_one_line_for_each_step_and_for_what_a_stage_has_to_say() -> None:
             {"event": "summary", "step": "tasks", "text": "all checked"},
             {"event": "stopped", "step": "tasks", "text": "stopped; the next run goes on"},
             {"event": "done", "step": "tasks", "outcome": "ran", "seconds": 12.3},
+            {"event": "start", "step": "meta_train@classify"},
+            {"event": "done", "step": "meta_train@classify", "outcome": "restored", "seconds": 0.2},
         ):
             assert display.take(json.dumps(event) + "\n")
         assert not display.take("something that a library printed\n")
         assert not display.take("12\n")
         assert not display.take('{"event": "user logged in", "level": "info"}\n')  # JSON that is none of ours
     assert lines(console) == [
-        "✓ data          up to date  version 0123",
+        "✓ data                  up to date  version 0123",
         "    check words: 1,200 of 6,400",
         "    rows: 1,200",
         "    5 datasets, 3 findings recorded",
         "    all checked",
-        "✓ tasks               12 s",
+        "✓ tasks                       12 s",
+        "✓ meta_train@classify     restored",
     ]
     assert display.seconds == {"tasks": 12.3}  # what was skipped took no time worth telling
     assert display.last["data"]["note"] == "version 0123"
