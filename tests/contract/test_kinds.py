@@ -1,5 +1,6 @@
 """What every kind of task promises, asked of each kind in the tables."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,8 @@ def test_a_task_in_a_file_answers_as_the_one_at_hand(kind: str, model: MetaModel
     state = learn(model, "text", texts, SOME[kind], "digest", names=texts)
     (tmp_path / "task").write_bytes(state.to_bytes())
     again = type(state).read(tmp_path / "task")
-    assert again == state and again.support is not None and list(again.support.targets) == SOME[kind]
+    assert (again.kind, again.names, again.shots) == (kind, state.names, state.shots)
+    assert again.support is not None and list(again.support.targets) == SOME[kind]
     task = Task(kind, "text", tuple(SOME[kind]), encode(model, "text", texts), "digest")
     mine, theirs = (
         answers_of(model, again, asked),
@@ -302,7 +304,7 @@ def test_an_evaluation_names_kind_score_and_metrics(kind: str, model: MetaModel,
 def test_a_target_survives_the_body_of_a_request(kind: str) -> None:
     field = TARGETS[kind].COLUMN
     for target in SOME[kind]:
-        body = ExampleCreate.model_validate_json(ExampleCreate(**{"input": "x", field: target}).model_dump_json())
+        body = ExampleCreate.model_validate_json(json.dumps({"input": "x", field: target}))
         assert body.target(kind, "examples.0") == target
     with pytest.raises(QuickstudyError, match=rf"examples\.0\.{field}: field required"):
         ExampleCreate(input="x").target(kind, "examples.0")
