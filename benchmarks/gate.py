@@ -1,24 +1,26 @@
 """How often the gate errs, and what it finds: thousands of pairs of models whose true difference is known.
 
-    .venv/bin/python benchmarks/gate.py [--pairs 2000] [--seed 0]
+    .venv/bin/python benchmarks/gate.py [--pairs 2000] [--seed 0] [--only WORD]
     .venv/bin/python benchmarks/gate.py --measure A.parquet B.parquet [C.parquet …]
 
 A pair answers the episodes of the starter data (9 suites of 5 datasets, 3 numbers of shots, 600 episodes a cell) as two
 models of ours do: each question is answered by both, by one of them or by none, as often as MEASURED says. Its true
 difference varies by dataset, suite and cell as EFFECTS says. Both were measured on three trainings of ours of about
 equal worth (other code, other steps, one with other data added), whose evaluations `--measure` reads
-(build/evaluate/episodes.parquet); EFFECTS are no less than the largest of the three pairs'. A gain is added whether or
-not a cell has room for it. The verdict is the production code's, with the policy of params.yaml and all its rules where
-nothing else is said.
+(build/evaluate/classify/episodes.parquet); EFFECTS are no less than the largest of the three pairs'. A gain is added
+whether or not a cell has room for it. Of models of several kinds of task each kind answers such episodes, with its own
+luck and its own true difference. The verdict is the production code's, with the policy of params.yaml and all its rules
+where nothing else is said.
 
 Prints two tables, the gate's rates and those of other intervals for the same question, and writes both to
-benchmarks/results/gate.json.
+benchmarks/results/gate.json. With --only it judges the pairs with that word in their name, and writes them in the place
+of what is there of them.
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from quickstudy.config import Gate, load_settings
-from quickstudy.evaluation.gate import answer_of, decide
+from quickstudy.evaluation.rules import Gains, decide
 from quickstudy.stats.intervals import OURS, Cells, estimate
 
 # suite: for 1, 5 and 10 shots the accuracy, the share of the questions that one of the two models alone answers, and
@@ -64,7 +66,7 @@ EFFECTS = Effects(0.006, 0.0033, 0.005)
 NATS, NATS_EFFECT = 1.0, 0.03  # of likelihood that come with an accuracy of 1; by which equal models differ by dataset
 TIMED, NOISE = 5, 0.1  # episodes a cell, standard deviation of the logarithm of a time
 BASELINE = 0.05  # that scikit-learn lies below
-THESE, NON_INFERIOR = {"over": "episodes"}, {"accuracy": "non-inferior"}
+THESE, NON_INFERIOR = {"over": "episodes"}, {"score": "non-inferior"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Scenario:
     """the effects of one dataset are four times the others'"""
     policy: dict[str, Any] = field(default_factory=dict)
     looks: bool = False
+    kinds: int = 1
+    """of task; ``gain`` is of the first"""
+    others: float = 0.0
+    """true difference of the other kinds"""
     most: float | None = None
     """that may be promoted"""
     least: float | None = None
@@ -101,6 +107,12 @@ SCENARIOS = [
     Scenario("+3 points, −3 on one, over episodes", EFFECTS, gain=0.03, loss=-0.03, policy=THESE, most=0.05),
     Scenario("the same, 4 looks", EFFECTS, gain=0.03, loss=-0.03, policy=THESE, looks=True, most=0.05),
     Scenario("+3 points, −2 (its margin) on one, over episodes", NONE, gain=0.03, loss=-0.02, policy=THESE, most=0.05),
+    Scenario("two kinds, both equal", EFFECTS, kinds=2, most=0.05),
+    Scenario("two kinds, both equal, over episodes, 4 looks", NONE, policy=THESE, looks=True, kinds=2, most=0.05),
+    Scenario("two kinds, one 2 points better, one equal", EFFECTS, gain=0.02, kinds=2),
+    Scenario(
+        "two kinds, one 3 points better, one 1 (its margin) worse", EFFECTS, gain=0.03, others=-0.01, kinds=2, most=0.05
+    ),
 ]
 
 
@@ -141,6 +153,41 @@ def tree(cells: dict[tuple[str, str, int], np.ndarray]) -> Cells:
     return found
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Differences of pairs of models in one kind, by dataset, suite and shot."""
+
+    score: dict[tuple[str, str, int], np.ndarray]
+    """[pairs, episodes]"""
+    nats: dict[tuple[str, str, int], np.ndarray]
+    """[pairs, episodes]"""
+    times: dict[tuple[str, str, int], np.ndarray]
+    """[pairs, TIMED]"""
+
+
+def measured(scenario: Scenario, pairs: int, episodes: int, random: np.random.Generator) -> Measured:
+    """What pairs of models answer, and how long they take."""
+    differences = simulate(scenario, pairs, episodes, random)
+    shift = {dataset_of(suite): random.normal(0, NATS_EFFECT, (pairs, 1)) for suite in MEASURED}
+    nats = {
+        (dataset, suite, shot): shift[dataset] + random.normal(NATS * x, MEASURED[suite][(1, 5, 10).index(shot)][2])
+        for (dataset, suite, shot), x in differences.items()
+    }
+    return Measured(differences, nats, {key: random.normal(0, NOISE, (pairs, TIMED)) for key in differences})
+
+
+def gains_of(found: Measured, pair: int, n: int) -> Gains:
+    """What one pair has shown in n episodes a cell."""
+    score = {key: x[pair, :n] for key, x in found.score.items()}
+    cells = {
+        "score": tree(score),
+        "calibration": tree({key: x[pair, :n] for key, x in found.nats.items()}),
+        "latency": tree({key: x[pair] for key, x in found.times.items()}),
+        "baseline logreg_encoder": tree({key: x + BASELINE for key, x in score.items()}),
+    }
+    return Gains(cells=cells, memory=1.0)
+
+
 def rates(scenario: Scenario, policy: Gate, pairs: int, episodes: int, seed: int) -> dict[str, Any]:
     """How often each answer was given."""
     random = np.random.default_rng([seed, SCENARIOS.index(scenario)])
@@ -149,26 +196,16 @@ def rates(scenario: Scenario, policy: Gate, pairs: int, episodes: int, seed: int
     used: list[int] = []
     while len(answers) < pairs:
         block = min(200, pairs - len(answers))
-        differences = simulate(scenario, block, episodes, random)
-        shift = {dataset_of(suite): random.normal(0, NATS_EFFECT, (block, 1)) for suite in MEASURED}
-        nats = {
-            (dataset, suite, shot): shift[dataset] + random.normal(NATS * x, MEASURED[suite][(1, 5, 10).index(shot)][2])
-            for (dataset, suite, shot), x in differences.items()
-        }
-        times = {key: random.normal(0, NOISE, (block, TIMED)) for key in differences}
+        of_kinds = [measured(scenario, block, episodes, random)]
+        for _ in range(1, scenario.kinds):
+            of_kinds.append(measured(replace(scenario, gain=scenario.others), block, episodes, random))
         for i in range(block):
             looks: list[int] = []
             for look in range(1, LOOKS + 1) if scenario.looks else (LOOKS,):
                 n = episodes * look // LOOKS
                 looks.append(n)
-                accuracy = {key: x[i, :n] for key, x in differences.items()}
-                gained = {
-                    "accuracy": tree(accuracy),
-                    "calibration": tree({key: x[i, :n] for key, x in nats.items()}),
-                    "latency": tree({key: x[i] for key, x in times.items()}),
-                    "baseline logreg_encoder": tree({key: x + BASELINE for key, x in accuracy.items()}),
-                }
-                answer = answer_of(decide(gained, 1.0, policy, looks, episodes))
+                gains = {f"kind {k}": gains_of(found, i, n) for k, found in enumerate(of_kinds)}
+                answer = decide(gains, policy, looks, episodes).answer
                 if answer != "HOLD":
                     break
             answers.append(answer)
@@ -236,13 +273,13 @@ def measure(paths: list[Path]) -> None:
         cells = []
         for shot in (1, 5, 10):
             of_cell = [[one.xs((suite, shot), level=("suite", "shot")) for one in pair] for pair in pairs]
-            accuracy = np.mean([one["accuracy"].mean() for pair in of_cell for one in pair])
+            accuracy = np.mean([one["score"].mean() for pair in of_cell for one in pair])
             questions = of_cell[0][0]["way"].iloc[0] * of_cell[0][0]["query"].iloc[0]
-            disagree = questions * np.mean([(a["accuracy"] - b["accuracy"]).var() for a, b in of_cell])
+            disagree = questions * np.mean([(a["score"] - b["score"]).var() for a, b in of_cell])
             nats = np.mean([(a["nll"] - b["nll"]).std() for a, b in of_cell])
             cells.append(tuple(round(float(x), 3) for x in (accuracy, disagree, nats)))
         print(f'    "{suite}": {cells},')
-    for column in ("accuracy", "nll"):
+    for column in ("score", "nll"):
         for a, b in pairs:
             cell = (a[column] - b[column]).groupby(level=[0, 1, 2], sort=False).agg(["mean", "var", "size"])
             chance = cell["var"] / cell["size"]
@@ -262,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--measure", type=Path, nargs="+", metavar="PARQUET")
     arguments = parser.parse_args()
     if arguments.measure:
@@ -272,6 +310,8 @@ def main() -> None:
     print(f"{'scenario':52} {'PROMOTE %':>22} {'HOLD %':>7} {'REJECT %':>9} {'episodes':>9}")
     results = []
     for scenario in SCENARIOS:
+        if arguments.only not in scenario.name:
+            continue
         result = rates(scenario, settings.gate, arguments.pairs, settings.episodes.count, arguments.seed)
         results.append(result)
         promoted = result["PROMOTE"]
@@ -281,30 +321,42 @@ def main() -> None:
             f"{result['episodes']:9.0f}  {result['asked']}",
             flush=True,
         )
-    print("\nEqual models found better, % (2.5 asked for), by the number of datasets; in brackets one varies 4-fold")
-    numbers = (2, 3, 5, 10, 20)
-    random = np.random.default_rng(arguments.seed)
-    by_number = {(k, u): rivals(2 * arguments.pairs, k, u, random) for k in numbers for u in (False, True)}
-    for method in by_number[2, False]:
-        row = "  ".join(
-            f"{k}: {100 * by_number[k, False][method]:4.1f} ({100 * by_number[k, True][method]:4.1f})" for k in numbers
-        )
-        print(f"{method:45} {row}")
-    written = {
+    path = Path(__file__).parent / "results/gate.json"
+    written: dict[str, Any] = {
         "seed": arguments.seed,
         "pairs": arguments.pairs,
         "episodes a cell": settings.episodes.count,
         "policy": settings.gate.model_dump(),
         "scenarios": results,
-        "intervals over datasets, pairs": 2 * arguments.pairs,
+    }
+    if arguments.only:
+        before = json.loads(path.read_text())
+        by_name = {one["scenario"]: one for one in (*before["scenarios"], *results)}
+        written = {**before, **written, "scenarios": list(by_name.values())}
+    else:
+        written |= _rivals(arguments.pairs, arguments.seed)
+    path.write_text(json.dumps(written, indent=1) + "\n")
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+def _rivals(pairs: int, seed: int) -> dict[str, Any]:
+    """Other intervals for the same question."""
+    print("\nEqual models found better, % (2.5 asked for), by the number of datasets; in brackets one varies 4-fold")
+    numbers = (2, 3, 5, 10, 20)
+    random = np.random.default_rng(seed)
+    by_number = {(k, u): rivals(2 * pairs, k, u, random) for k in numbers for u in (False, True)}
+    for method in by_number[2, False]:
+        row = "  ".join(
+            f"{k}: {100 * by_number[k, False][method]:4.1f} ({100 * by_number[k, True][method]:4.1f})" for k in numbers
+        )
+        print(f"{method:45} {row}")
+    return {
+        "intervals over datasets, pairs": 2 * pairs,
         "intervals over datasets": [
             {"datasets": k, "one varies 4 times as much": u, "found better": rates_}
             for (k, u), rates_ in by_number.items()
         ],
     }
-    folder = Path(__file__).parent / "results"
-    (folder / "gate.json").write_text(json.dumps(written, indent=1) + "\n")
-    print(f"{time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

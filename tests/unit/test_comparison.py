@@ -120,7 +120,7 @@ COUNT = 30
 
 
 def made_up(means: dict[str, float], seeds: int = 1) -> pd.DataFrame:
-    """Answers of cells by their mean accuracy; all share the luck of an episode, as they do when they answer it."""
+    """Answers of cells by their mean score; all share the luck of an episode, as they do when they answer it."""
     random = np.random.default_rng(5)
     parts = []
     for modality, suite, shot in STRATA:
@@ -128,7 +128,7 @@ def made_up(means: dict[str, float], seeds: int = 1) -> pd.DataFrame:
         for place, (cell, mean) in enumerate(means.items()):
             for seed in range(seeds):
                 frame = pd.DataFrame({"episode": np.arange(COUNT)})
-                frame["accuracy"] = mean + 0.02 * shot + luck + random.normal(0, 0.01, COUNT)
+                frame["score"] = mean + 0.02 * shot + luck + random.normal(0, 0.01, COUNT)
                 frame["adapt_ms"] = np.where(frame["episode"] < 3, 10.0 * (place + 1) + frame["episode"], np.nan)
                 frame = frame.assign(cell=cell, seed=seed, modality=modality, suite=suite, shot=shot)
                 parts.append(frame if modality == "image" else frame.assign(adapt_ms=2 * frame["adapt_ms"]))
@@ -150,25 +150,23 @@ def test_the_table_says_what_the_episodes_say() -> None:
         strata = {
             key: own[(own["modality"] == key[0]) & (own["suite"] == key[1]) & (own["shot"] == key[2])] for key in STRATA
         }
-        means[name] = {key: part["accuracy"].mean() for key, part in strata.items()}
+        means[name] = {key: part["score"].mean() for key, part in strata.items()}
         images = [mean for key, mean in means[name].items() if key[0] == "image"]
-        assert row["accuracy_image"] == pytest.approx(sum(images) / 3)
-        assert row["accuracy_audio"] == pytest.approx(means[name]["audio", "sounds", 1])
-        assert row["accuracy"] == pytest.approx((row["accuracy_image"] + row["accuracy_audio"]) / 2)
+        assert row["score_image"] == pytest.approx(sum(images) / 3)
+        assert row["score_audio"] == pytest.approx(means[name]["audio", "sounds", 1])
+        assert row["score"] == pytest.approx((row["score_image"] + row["score_audio"]) / 2)
         assert (row["trainings"], row["episodes"], row["train_seconds"], row["parameters"]) == (1, 120, 40, 1000)
         assert math.isnan(row["peak_mib"]) and row["failure"] == ""
-    assert best["difference"] == 0 and other["difference"] == pytest.approx(other["accuracy"] - best["accuracy"])
+    assert best["difference"] == 0 and other["difference"] == pytest.approx(other["score"] - best["score"])
     assert other["adapt_ms_image"] == 11 and other["adapt_ms_audio"] == 22 and other["adapt_ms"] == 16.5
-    assert (
-        failed["failure"] == "no such luck" and math.isnan(failed["accuracy"]) and failed["change"] == "model.width=8"
-    )
+    assert failed["failure"] == "no such luck" and math.isnan(failed["score"]) and failed["change"] == "model.width=8"
 
 
 def test_differences_are_paired_by_the_episode() -> None:
     episodes = made_up({"protonet": 0.6, "adapt": 0.604})
     episodes = episodes[episodes["suite"] == "sounds"]
     row = tabulate(CELLS[:2], episodes.sample(frac=1, random_state=1), COSTS, {}).set_index("cell").loc["protonet"]
-    wide = episodes.pivot(index="episode", columns="cell", values="accuracy")
+    wide = episodes.pivot(index="episode", columns="cell", values="score")
     low, high = ttest_rel(wide["protonet"], wide["adapt"]).confidence_interval(0.95)
     assert row["difference"] - row["difference_ci95"] == pytest.approx(low, abs=1e-12)
     assert row["difference"] + row["difference_ci95"] == pytest.approx(high, abs=1e-12)
@@ -178,7 +176,7 @@ def test_differences_are_paired_by_the_episode() -> None:
 def test_the_luck_of_trainings_widens_the_interval() -> None:
     episodes = made_up({"protonet": 0.6, "adapt": 0.62}, seeds=3)
     lucky = episodes.copy()
-    lucky["accuracy"] += 0.05 * (lucky["seed"] - 1) * np.where(lucky["cell"] == "adapt", 1, -1)
+    lucky["score"] += 0.05 * (lucky["seed"] - 1) * np.where(lucky["cell"] == "adapt", 1, -1)
     calm, wild = (tabulate(CELLS[:2], frame, COSTS, {}).set_index("cell") for frame in (episodes, lucky))
     assert calm.loc["protonet", "trainings"] == 3
     assert wild.loc["protonet", "difference"] == pytest.approx(calm.loc["protonet", "difference"])
@@ -196,15 +194,15 @@ def test_cells_that_answered_other_episodes_are_not_compared() -> None:
 
 
 def ranked(*rows: tuple[str, float, float, float, float], failed: str = "") -> pd.DataFrame:
-    """Cells by name, accuracy, difference to the best, its half interval and milliseconds."""
-    columns = ["cell", "accuracy", "difference", "difference_ci95", "adapt_ms"]
+    """Cells by name, score, difference to the best, its half interval and milliseconds."""
+    columns = ["cell", "score", "difference", "difference_ci95", "adapt_ms"]
     table = pd.DataFrame(rows, columns=columns).assign(
         failure="", ci95=0.01, train_seconds=60.0, parameters=1000, peak_mib=500.0, trainings=1, episodes=120
     )
     table["learner"] = table["cell"].str.partition(" with ")[0]
     table["change"] = table["cell"].str.partition(" with ")[2]
     if failed:
-        table = pd.concat([table, pd.DataFrame([{"cell": failed, "failure": "why not", "accuracy": math.nan}])])
+        table = pd.concat([table, pd.DataFrame([{"cell": failed, "failure": "why not", "score": math.nan}])])
     return table
 
 
@@ -233,34 +231,41 @@ def test_the_fastest_that_is_not_worse_is_recommended(rows: list[Any], found: tu
 def test_the_sentence_says_how_to_set_it(tiny: Settings) -> None:
     wide = CELLS[2].name
     table = ranked(("protonet", 0.9, 0, 0, 50), (wide, 0.89, -0.01, 0.02, 20), ("adapt", 0.5, -0.4, 0.02, 1))
-    base = tiny.model_copy(update={"model": tiny.model.model_copy(update={"learner": "protonet"})})
-    said = sentence(table, recommend(table), CELLS, base)
+    base = tiny.model_copy(
+        update={"model": tiny.model.model_copy(update={"learner": "protonet"}), "kinds": {"classify": {}}}
+    )
+    said = sentence(table, recommend(table), CELLS, base, "classify")
     assert said == (
         "protonet is best (90.0 ± 1.0%), adapt with model.width=8 is not significantly worse, and the fastest of these "
         "is adapt with model.width=8 (20 ms a task): set model.learner: adapt and model.width: 8 in params.yaml."
     )
     alone = ranked(("adapt", 0.9, 0, 0, 50), ("protonet", 0.5, -0.4, 0.02, 1))
-    assert sentence(alone, recommend(alone), CELLS, tiny) == (
+    assert sentence(alone, recommend(alone), CELLS, base.model_copy(update={"model": tiny.model}), "classify") == (
         "adapt is best (90.0 ± 1.0%) and all the others are significantly worse: params.yaml has it so already."
     )
     single = ranked(("adapt", 0.9, 0, 0, 50), failed="protonet")
-    assert sentence(single, recommend(single), CELLS, base) == (
+    assert sentence(single, recommend(single), CELLS, base, "classify") == (
         "adapt reaches 90.0 ± 1.0%; there is nothing to compare it with."
+    )
+    several = base.model_copy(update={"kinds": {"classify": {}, "tag": {}}})  # what is best for one may not be for all
+    assert sentence(table, recommend(table), CELLS, several, "tag").endswith(
+        ": set model.learner: adapt and model.width: 8 under kinds.tag in params.yaml."
     )
 
 
 def test_the_page_has_a_row_a_cell_and_tells_what_failed() -> None:
     episodes = made_up({"protonet": 0.6, "adapt": 0.7})
     table = tabulate(CELLS, episodes, COSTS, {CELLS[2].name: "params.yaml: *no*"})
-    page = markdown(table, episodes, "adapt is best.", "test", 6)
+    page = markdown(table, episodes, "adapt is best.", "micro F1", "test", 6)
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and rows[2].startswith("| 1 | adapt |") and rows[3].startswith("| 2 | protonet |")
     assert {row.count("|") for row in rows} == {len(headings(table)) + 1}
-    accuracy = table.set_index("cell").loc["protonet", "accuracy"]
+    accuracy = table.set_index("cell").loc["protonet", "score"]
     assert f"| {100 * accuracy:.1f} ± " in rows[3] and "−" in rows[3] and "16 ms" in rows[3] and "40.0 s" in rows[3]
     assert "adapt with model.width=8 failed: params.yaml: \\*no\\*" in page and "can no longer be judged" in page
     assert "meta-test with 1, 5 shots: sounds, pictures, letters" in page
-    assert "can no longer" not in markdown(table, episodes, "", "validation", 6)
+    assert "![Micro F1 against the time to adapt](compare.png)" in page and "\n\nMicro F1 in percent ± half" in page
+    assert "can no longer" not in markdown(table, episodes, "", "accuracy", "validation", 6)
     assert all(len(texts(row)) == len(headings(table)) for _, row in table[table["failure"] == ""].iterrows())
 
 
@@ -272,13 +277,13 @@ def test_the_cells_adapt_in_turn_to_the_first_tasks_of_each_block(toys, tiny: Se
     sounds = toys("audio", classes=4, each=6, name="sounds", meta_split="validation")
     models = {name: MetaModel(tiny.inputs, tiny.model, ["image", "audio"]).eval() for name in ("one", "two")}
     asked = []
-    real = quickstudy.comparison.timing.adapt
+    real = quickstudy.comparison.timing.learn
 
     def spy(model, modality, examples, labels, digest):
         asked.append((next(name for name in models if models[name] is model), modality, examples, labels))
         return real(model, modality, examples, labels, digest)
 
-    monkeypatch.setattr(quickstudy.comparison.timing, "adapt", spy)
+    monkeypatch.setattr(quickstudy.comparison.timing, "learn", spy)
     frozen = freeze_all([pictures, sounds], tiny, "validation")
     told: list[tuple[int, int]] = []
     times = time_adaptation(models, {"pictures": pictures, "sounds": sounds}, frozen, 2, lambda *at: told.append(at))
@@ -306,7 +311,8 @@ def test_labels_cover_neither_one_another_nor_a_marker(crowd: int) -> None:
     table = ranked(*rows, failed="z")
     table["train_seconds"], table["ci95"] = random.uniform(20, 900, len(table)), 0.004
     with style.context(["default", STYLE]):
-        figure, labels = tradeoff(table, recommend(table), "meta-validation")
+        figure, labels = tradeoff(table, recommend(table), "micro F1", "meta-validation")
+    assert "Micro F1 on meta-validation tasks against the time to adapt" in [text.get_text() for text in figure.texts]
     names = [f"learner {i}" + ", image=resnet12" * (i % 2) for i in range(crowd)]
     said = [label.get_text() for label in labels]
     if crowd <= 14:
@@ -320,12 +326,12 @@ def test_labels_cover_neither_one_another_nor_a_marker(crowd: int) -> None:
     for i, box in enumerate(boxes):
         assert not box.count_overlaps(boxes[:i])
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-    for _, ms, accuracy in table[["cell", "adapt_ms", "accuracy"]].dropna().itertuples(index=False):
+    for _, ms, accuracy in table[["cell", "adapt_ms", "score"]].dropna().itertuples(index=False):
         x, y = panel.transData.transform((ms, accuracy))
         assert not any(box.contains(x, y) for box in boxes)
 
 
 def test_the_same_table_gives_the_same_picture() -> None:
     table = ranked(("a", 0.90, 0.0, 0.0, 50), ("b", 0.89, -0.01, 0.012, 20))
-    first, second = (png(table, recommend(table), "meta-validation") for _ in range(2))
+    first, second = (png(table, recommend(table), "accuracy", "meta-validation") for _ in range(2))
     assert first == second and first.startswith(b"\x89PNG")

@@ -221,7 +221,8 @@ def test_what_is_written(frame: pd.DataFrame, tmp_path: Path) -> None:
     ours = read[read["method"] == OURS].iloc[0]
     assert (ours["answers"].dtype, ours["confidences"].dtype) == (np.uint16, np.float32)  # small on disk
     table = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert ",".join(table.columns) == "kind,suite,modality,novelty,way,shot,method,episodes,score,ci95,adapt_ms"
+    assert ",".join(table.columns) == "kind,metric,suite,modality,novelty,way,shot,method,episodes,score,ci95,adapt_ms"
+    assert set(table["metric"]) == {"accuracy"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     ours = table[table["method"] == OURS]
     for row in ours.itertuples():

@@ -398,6 +398,23 @@ def test_a_kind_of_fewer_episodes_looks_as_often_as_it_has_more(policy: Gate) ->
     assert named(verdict.rules, "tag: micro F1").low == named(twice.rules, "micro F1").low
 
 
+def test_times_that_differ_beyond_all_bounds_are_told_all_the_same(policy: Gate) -> None:
+    """Of two episodes that were timed, on a machine that others use too, the interval may have no end."""
+
+    def one_cell(episodes: pd.DataFrame) -> pd.DataFrame:
+        return episodes[(episodes["suite"] == "letters") & (episodes["shot"] == 1)].copy()
+
+    made = evidence(0.03)
+    rows = one_cell(made.challenger.episodes)
+    rows.loc[rows["episode"] > 1, "adapt_ms"] = np.nan
+    rows.loc[rows["episode"] == 1, "adapt_ms"] *= 1e200
+    champion = replace(made.champion, episodes=one_cell(made.champion.episodes))
+    made = with_challenger(replace(made, champion=champion, baselines=one_cell(made.baselines)), episodes=rows)
+    verdict = judge(made, policy.model_copy(update={"over": "episodes"}))
+    rule = named(verdict.rules, "latency")
+    assert rule.state == "open" and rule.low < -1000 and "to inf" in rule.cells()[2] and "to inf" in verdict.sentence
+
+
 # What would settle a HOLD
 
 

@@ -14,7 +14,7 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.drift.reference import FILE, Known, content_digests, read_reference, remember, units_of, write_reference
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import save_model, weights_digest
+from quickstudy.model.store import part_digest, save_model
 
 
 @pytest.fixture
@@ -25,8 +25,9 @@ def model(tiny: Settings) -> MetaModel:
 
 @pytest.fixture
 def folder(model: MetaModel, tmp_path: Path) -> Path:
+    """Of the model's part for a kind."""
     save_model(model, tmp_path / "model", {})
-    return tmp_path / "model"
+    return tmp_path / "model/classify"
 
 
 def known(model: MetaModel, dataset: Dataset, rows: np.ndarray, examples: int = 1000) -> Known:
@@ -99,12 +100,12 @@ def test_a_class_that_is_a_group_under_another_word_is_one_unit(model: MetaModel
 
 def test_the_bytes_are_the_same_each_time_and_the_weights_stay(model: MetaModel, folder: Path, toys) -> None:
     dataset = toys("image", groups=2, group="script", domains=3)
-    before = weights_digest(folder), sorted(path.name for path in folder.iterdir())
+    before = part_digest(folder), sorted(path.name for path in folder.iterdir())
     write_reference(folder, [known(model, dataset, np.arange(len(dataset)))])
     first = (folder / FILE).read_bytes()
     write_reference(folder, [known(model, dataset, np.arange(len(dataset)))])
     assert (folder / FILE).read_bytes() == first
-    assert (weights_digest(folder), sorted(path.name for path in folder.iterdir() if path.name != FILE)) == before
+    assert (part_digest(folder), sorted(path.name for path in folder.iterdir() if path.name != FILE)) == before
 
 
 def test_damage_is_one_line(model: MetaModel, folder: Path, toys, tiny: Settings) -> None:
@@ -139,5 +140,5 @@ def test_damage_is_one_line(model: MetaModel, folder: Path, toys, tiny: Settings
     save_file(tensors, path)
     assert "is damaged" in refused()
     path.write_bytes(whole)
-    save_model(MetaModel(tiny.inputs, tiny.model, {"image"}), folder, {})
+    save_model(MetaModel(tiny.inputs, tiny.model, {"image"}), folder.parent, {})
     assert "another model's weights" in refused()

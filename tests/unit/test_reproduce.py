@@ -39,8 +39,8 @@ def project(toys, model: MetaModel, tmp_path: Path) -> Path:
         pool = pool_of(dataset, np.ones(len(dataset), dtype=bool))
         suite = Suite(dataset.name, "classes", pool)
         blocks += freeze(suite, Episodes(count=60, shots=(1, 3), query=3, way=4, ways={}), 3)
-    (tmp_path / "build/tasks").mkdir(parents=True)
-    write_episodes(tmp_path / "build/tasks/episodes.parquet", blocks)
+    (tmp_path / "build/tasks/classify").mkdir(parents=True)
+    write_episodes(tmp_path / "build/tasks/classify/episodes.parquet", blocks)
     save_model(model, tmp_path / "build/model", {})
     return tmp_path
 
@@ -80,17 +80,32 @@ def test_a_broken_model_is_different_and_the_gap_is_that_of_paired_episodes(
     from quickstudy.tasks.frozen import read_episodes
 
     dataset = read_dataset(project / "data/pictures")
-    blocks = [b for b in read_episodes(project / "build/tasks/episodes.parquet") if b.dataset == "pictures"]
+    frozen = read_episodes(project / "build/tasks/classify/episodes.parquet", "classify")
+    blocks = [block for block in frozen if block.dataset == "pictures"]
     alone = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=0)
     found = []
     for folder in (project / "build/model", registered):
-        loaded = load_model(folder)
+        loaded = load_model(folder, "classify")
         subject = Subject(dataset, loaded.encoder("image").prepare(dataset.raw()))
-        found.append(evaluate(loaded, {"pictures": subject}, blocks, alone, 0)["accuracy"].to_numpy().reshape(2, 60))
+        found.append(evaluate(loaded, {"pictures": subject}, blocks, alone, 0)["score"].to_numpy().reshape(2, 60))
     difference = found[0] - found[1]
     halves = [mean_interval(shot)[1] for shot in difference]
     assert gaps["pictures"].mean == pytest.approx(difference.mean())
     assert gaps["pictures"].half == pytest.approx(np.hypot(*halves) / 2, rel=0.05)
+
+
+def test_what_was_built_before_there_were_kinds_is_compared_as_classify(
+    project: Path, model: MetaModel, tmp_path: Path
+) -> None:
+    """The worktree of such a commit has the episodes and the model in the folders themselves."""
+    registered = changed(model, tmp_path / "registered", by=1e-6)
+    expected = compare(registered, project, 10)
+    for name in ("tasks", "model"):
+        folder = project / "build" / name
+        for path in (folder / "classify").iterdir():
+            path.rename(folder / path.name)
+        (folder / "classify").rmdir()
+    assert compare(registered, project, 10) == expected
 
 
 def test_models_that_know_other_modalities_cannot_be_compared(project: Path, tiny: Settings, tmp_path: Path) -> None:
@@ -104,7 +119,7 @@ def test_models_that_know_other_modalities_cannot_be_compared(project: Path, tin
     [
         (Gap(0.005, 0.010), Gap(0.01, 0.03), "EQUIVALENT", "within ± 2"),
         (Gap(0.005, 0.016), Gap(0.01, 0.03), "DIFFERENT", "with more episodes"),  # not significant is not equivalent
-        (Gap(-0.03, 0.001), Gap(-0.03, 0.001), "DIFFERENT", "-3.00 ± 0.10 points of accuracy, not within ± 2"),
+        (Gap(-0.03, 0.001), Gap(-0.03, 0.001), "DIFFERENT", "-3.00 ± 0.10 points of the score, not within ± 2"),
         (Gap(0.001, 0.001), Gap(-0.06, 0.001), "DIFFERENT", "words -6.00 ± 0.10 points, not within ± 5"),
         (Gap(0.0, float("nan")), Gap(0.0, 0.0), "DIFFERENT", "with more episodes"),  # one episode says nothing
     ],

@@ -58,7 +58,7 @@ def test_beaten_is_below_the_lower_end_of_a_baselines_interval() -> None:
         ("b", 5, "scratch", 0.9, math.nan),  # of a single episode: no claim
         ("b", 5, OURS, 0.1, 0.1),
     ]
-    table = pd.DataFrame(rows, columns=["suite", "shot", "method", "accuracy", "ci95"])
+    table = pd.DataFrame(rows, columns=["suite", "shot", "method", "score", "ci95"])
     assert beaten_by(table) == [
         {"suite": "a", "shot": 1, "method": "scratch", "ours": 0.80, "theirs": 0.90, "ci95": 0.05}
     ]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.versions import dvc, stale
 
@@ -37,8 +38,13 @@ def test_a_broken_dvc_yaml_is_told(tmp_path: Path, content: str, message: str) -
         stale.stages(tmp_path)
 
 
-def test_the_real_pipeline_is_the_four_stages_in_order() -> None:
-    assert [stage.name for stage in stale.stages(REPOSITORY)] == ["tasks", "meta_train", "evaluate", "card"]
+def test_the_real_pipeline_is_the_four_stages_in_order_for_each_kind() -> None:
+    names = [stage.name for stage in stale.stages(REPOSITORY)]
+    kinds = load_settings(REPOSITORY / "params.yaml").kinds
+    assert "classify" in kinds and names[-1] == "card" and len(names) == 3 * len(kinds) + 1
+    for kind in kinds:
+        own = [name for name in names if name.endswith(f"@{kind}")]
+        assert own == [f"tasks@{kind}", f"meta_train@{kind}", f"evaluate@{kind}"]
 
 
 def test_the_data_version_is_read_from_data_dvc(tmp_path: Path) -> None:

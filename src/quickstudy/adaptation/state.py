@@ -78,15 +78,15 @@ class TaskState:
                 meta = json.loads(file.metadata()["task"])
                 learned = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             support = None
-            vectors = [learned.pop(_VECTORS)] if "support" in meta else []
+            vectors: Any = learned.pop(_VECTORS) if "support" in meta else None
             if "kind" not in meta:  # written before there were kinds
                 meta |= {"kind": "classify", "names": meta["classes"]}
                 learned = {name: tensor[None] for name, tensor in learned.items()}
                 if "support" in meta:
                     meta["support"]["targets"] = meta["support"]["labels"]
-            for examples in vectors:
+            if "support" in meta:
                 kept = meta["support"]
-                support = Support(tuple(kept["targets"]), tuple(kept["names"]), examples, kept["false_alarm"])
+                support = Support(tuple(kept["targets"]), tuple(kept["names"]), vectors, kept["false_alarm"])
             return TaskState(
                 meta["kind"],
                 meta["modality"],

@@ -1,6 +1,5 @@
 """The gate's word on this version, and what it answered beside the champion, in tables."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from quickstudy.card.part import Part
 from quickstudy.errors import QuickstudyError
 from quickstudy.report.evidence import GateWord
 from quickstudy.report.words import Markdown, difference, marked, plain, rows, signed
-from quickstudy.stats.intervals import OURS, mean_interval, paired_interval
+from quickstudy.stats.intervals import OURS, mean_interval, paired_interval, times_of
 
 UNITS = {"points": (100, 2, " points"), "nats": (1, 3, " nats")}
 
@@ -94,7 +93,7 @@ def _gain(rule: Mapping[str, Any]) -> str:
     if rule["gain"] is None:
         return "not measured"
     if rule["unit"] == "times":
-        return f"×{math.exp(-rule['gain']):.2f}"
+        return f"×{times_of(rule['gain']):.2f}"
     scale, digits, unit = UNITS[rule["unit"]]
     return signed(scale * rule["gain"], digits) + unit
 
@@ -103,7 +102,7 @@ def _span(rule: Mapping[str, Any]) -> str:
     if rule["low"] is None or rule["low"] == rule["high"]:
         return "–"
     if rule["unit"] == "times":
-        return f"×{math.exp(-rule['high']):.2f} to {math.exp(-rule['low']):.2f}"
+        return f"×{times_of(rule['high']):.2f} to {times_of(rule['low']):.2f}"
     scale, digits, _ = UNITS[rule["unit"]]
     return f"{signed(scale * rule['low'], digits)} to {signed(scale * rule['high'], digits)}"
 
@@ -112,6 +111,6 @@ def _limit(rule: Mapping[str, Any]) -> str:
     if _is_loss(rule):
         return "kept"
     if rule["unit"] == "times":
-        return f"at most ×{math.exp(-rule['limit']):.2f}"
+        return f"at most ×{times_of(rule['limit']):.2f}"
     scale, digits, _ = UNITS[rule["unit"]]
     return f"above {signed(scale * rule['limit'], digits)}" if rule["limit"] else "above 0"

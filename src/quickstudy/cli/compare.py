@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="Of task, on whose datasets.")] = "classify",
     learner: Annotated[
         list[str] | None, typer.Option("--learner", metavar="NAME", help="Only this one; may be repeated. Else all.")
     ] = None,
@@ -62,17 +63,22 @@ def compare(
     """
     from quickstudy.comparison.grid import freeze_all, grid
     from quickstudy.config import changed, load_settings
+    from quickstudy.kinds.targets import targets_of
     from quickstudy.pipeline.compare import compare_all, threads_of, time_all
     from quickstudy.pipeline.inputs import read_datasets
     from quickstudy.system.progress import showing_progress
 
-    base = load_settings()
+    targets_of(kind)
+    base = load_settings().of(kind)
     if out.exists() and not out.is_dir():  # told before the training, not after it
         raise QuickstudyError("is no folder", where=out, fix="Name another --out")
     if steps is not None:
         base = changed(base, "train.steps", steps, "--steps")
     cells = grid(base, learner or [], change or [])
-    datasets = read_datasets("classify")
+    datasets = read_datasets(kind)
+    if not datasets:
+        fix = f"Import one: quickstudy data import SOURCE --kind {kind} --name NAME"
+        raise QuickstudyError(f"there is no dataset of kind {kind}", where="data", fix=fix)
     frozen = freeze_all(datasets.values(), base, split.value)
     runs: dict[str, list[Run]] = {}
     failures: dict[str, str] = {}
@@ -93,7 +99,7 @@ def compare(
     with showing_progress() as progress, threads_of(base.train.threads):
         folders = {name: own[0].folder for name, own in runs.items()}
         times = time_all(folders, datasets, frozen, max(1, base.evaluate.timed_episodes), progress)
-    _tell(cells, runs, times, failures, base, split.value, out)
+    _tell(cells, runs, times, failures, base, kind, split.value, out)
 
 
 def _tell(
@@ -102,6 +108,7 @@ def _tell(
     times: "pd.DataFrame",
     failures: Mapping[str, str],
     base: "Settings",
+    kind: str,
     split: str,
     out: Path,
 ) -> None:
@@ -110,9 +117,10 @@ def _tell(
     from rich.console import Console
     from rich.text import Text
 
-    from quickstudy.comparison.page import PICTURE, markdown, sentence
+    from quickstudy.comparison.page import PICTURE, capital, markdown, sentence
     from quickstudy.comparison.picture import png
     from quickstudy.comparison.table import recommend, tabulate
+    from quickstudy.kinds.scores import SCORES
 
     episodes = pd.concat([run.answers for own in runs.values() for run in own], ignore_index=True)
     episodes = episodes.merge(times.assign(seed=base.seed), how="left", on=["cell", "seed", "suite", "shot", "episode"])
@@ -120,17 +128,18 @@ def _tell(
     episodes = episodes[[*front, *(name for name in episodes.columns if name not in front)]]
     table = tabulate(cells, episodes, {name: [run.cost for run in own] for name, own in runs.items()}, failures)
     found = recommend(table)
-    said = sentence(table, found, cells, base)
+    score = SCORES[kind].NAME
+    said = sentence(table, found, cells, base, kind)
     with draft(out / "episodes.parquet") as part:
         episodes.to_parquet(part, index=False, compression="zstd")
     with draft(out / "table.csv") as part:
         table.to_csv(part, index=False, float_format="%.6g")
-    write_bytes(out / PICTURE, png(table, found, f"meta-{split}"))
+    write_bytes(out / PICTURE, png(table, found, score, f"meta-{split}"))
     with draft(out / "compare.md") as part:
-        part.write_text(markdown(table, episodes, said, split, base.train.steps), encoding="utf-8")
+        part.write_text(markdown(table, episodes, said, score, split, base.train.steps), encoding="utf-8")
 
     console = Console()
-    console.print(_shown(table, found.chosen, f"Accuracy on meta-{split} tasks in % ± 95% interval", console))
+    console.print(_shown(table, found.chosen, f"{capital(score)} on meta-{split} tasks in % ± 95% interval", console))
     for name, why in failures.items():
         console.print(Text(f"{name} failed: {why}"), soft_wrap=True)
     console.print(Text(said), soft_wrap=True)

@@ -13,12 +13,11 @@ OURS = "quickstudy"
 def score_tables(folder: Path) -> list[Table]:
     """Return a table for each kind of task that was judged: of build/evaluate/KIND/table.csv."""
     found = []
-    for path in [folder / "table.csv", *sorted(folder.glob("*/table.csv"))]:
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-            if rows:
-                found.append(_table(rows))
+    for path in sorted(folder.glob("*/table.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if rows:
+            found.append(_table(rows))
     return found
 
 

@@ -151,7 +151,7 @@ def predict(
     result = _about(state, task, model)
     if labels is not None:
         score, half = SCORES[state.kind].agreement(answers, labels)
-        result |= {"score": score, "ci95": half if len(labels) > 1 else None}
+        result |= _scored(result["metric"], score) | {"ci95": half if len(labels) > 1 else None}
         spread = f" ± {half:.3f}" if len(labels) > 1 else ""
         metric = result["metric"]
         console.print(f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples")
@@ -196,9 +196,9 @@ def _predict_table(
     print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
     result = _about(state, task, model) | {"rows": done.rows, "unreadable": done.unreadable, "unknown": done.unknown}
     if done.labelled:
-        result["score"], half = share_interval(done.hits, done.labelled)
-        result |= {"metric": done.metric, "ci95": half if done.labelled > 1 else None}
-        metric = f"{done.metric[0].upper()}{done.metric[1:]} {result['score']:.3f}"
+        score, half = share_interval(done.hits, done.labelled)
+        result |= {"metric": done.metric, **_scored(done.metric, score), "ci95": half if done.labelled > 1 else None}
+        metric = f"{done.metric[0].upper()}{done.metric[1:]} {score:.3f}"
         print(f"{metric} on the {done.labelled:,} rows with a label that the task knows")
     if json is not None:
         _write_result(json, result)
@@ -239,9 +239,14 @@ def _about(state: "TaskState", task: str, model: str) -> dict[str, Any]:
         "shot": min(state.shots),
         "episodes": 1,
         "adapt_ms": state.adapt_ms,
-        "score": None,
+        **_scored(SCORES[state.kind].NAME, None),
         "ci95": None,
     }
+
+
+def _scored(metric: str, score: float | None) -> dict[str, float | None]:
+    """A score in a result, also by its own name, where that is a word: accuracy."""
+    return {"score": score, **({metric: score} if metric.isidentifier() else {})}
 
 
 def evaluate(
@@ -351,8 +356,7 @@ def evaluate(
                 "kind": row.kind,
                 "metric": metric,
                 "suite": row.suite,
-                "score": row.score,
-                **({metric: row.score} if metric.isidentifier() else {}),
+                **_scored(metric, row.score),
                 "ci95": row.ci95,
                 "way": row.way,
                 "shot": row.shot,

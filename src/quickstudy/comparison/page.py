@@ -13,13 +13,14 @@ from quickstudy.report.words import duration, interval, plain
 PICTURE = "compare.png"
 
 
-def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], base: Settings) -> str:
-    """Which cell is best, which are not significantly worse, the fastest of these, and how to set it in params.yaml."""
+def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], base: Settings, kind: str) -> str:
+    """Say which cell is best, which are not significantly worse, the fastest of these, and how to set that in
+    params.yaml, for this kind of task alone where there are others."""
     rows = table.set_index("cell")
     best = rows.loc[found.best]
     if (table["failure"] == "").sum() == 1:
-        return f"{found.best} reaches {interval(best['accuracy'], best['ci95'])}%; there is nothing to compare it with."
-    said = f"{found.best} is best ({interval(best['accuracy'], best['ci95'])}%)"
+        return f"{found.best} reaches {interval(best['score'], best['ci95'])}%; there is nothing to compare it with."
+    said = f"{found.best} is best ({interval(best['score'], best['ci95'])}%)"
     if found.equals:
         *most, last = found.equals
         others = f"{', '.join(most)} and {last} are" if most else f"{last} is"
@@ -32,17 +33,24 @@ def sentence(table: pd.DataFrame, found: Recommendation, cells: Sequence[Cell], 
     lines = [f"{LEARNER}: {chosen.learner}"] if chosen.learner != base.model.learner else []
     if chosen.change is not None:
         lines.append(": ".join(chosen.change.text.split("=", 1)))
-    return f"{said}: " + (f"set {' and '.join(lines)} in params.yaml." if lines else "params.yaml has it so already.")
+    where = f"under kinds.{kind} in params.yaml" if len(base.kinds) > 1 else "in params.yaml"
+    return f"{said}: " + (f"set {' and '.join(lines)} {where}." if lines else "params.yaml has it so already.")
+
+
+def capital(score: str) -> str:
+    """Return a score's name as a heading begins with it."""
+    return score[:1].upper() + score[1:]
 
 
 def headings(table: pd.DataFrame) -> list[str]:
-    """Of the table for people, what matters most first."""
+    """Return the heads of the table for people, what matters most first."""
     modalities = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
     return ["", "cell", "all", "to the best", "adapts in", *modalities, "trained in", "parameters", "memory"]
 
 
 def texts(row: pd.Series) -> list[str]:
-    """What stands under the `headings` for a cell that did not fail; its number is what the picture says in a crowd."""
+    """Return what stands under the `headings` for a cell that did not fail; its number is what the picture says
+    in a crowd."""
     names = [str(name) for name in row.index if str(name).startswith("score")]
     overall, *each = [interval(row[name], row[name.replace("score", "ci95")]) for name in names]
     difference, half = row["difference"], row["difference_ci95"]
@@ -64,12 +72,13 @@ def _signed(difference: float, half: float) -> str:
     return f"{'+' if difference > 0 else '−'}{interval(abs(difference), half)}"
 
 
-def markdown(table: pd.DataFrame, episodes: pd.DataFrame, said: str, split: str, steps: int) -> str:
-    """The page.
+def markdown(table: pd.DataFrame, episodes: pd.DataFrame, said: str, score: str, split: str, steps: int) -> str:
+    """Return the page.
 
     Args:
         episodes: columns suite and shot: what there is.
         said: the recommending `sentence`.
+        score: what the kind of task calls it.
         steps: of each training, if no change says otherwise.
     """
     ran = table[table["failure"] == ""]
@@ -85,12 +94,12 @@ def markdown(table: pd.DataFrame, episodes: pd.DataFrame, said: str, split: str,
     parts = [
         "# Comparison of learners and encoders",
         plain(said),
-        f"![Accuracy against the time to adapt]({PICTURE})",
+        f"![{capital(score)} against the time to adapt]({PICTURE})",
         "\n".join(lines),
-        f"Accuracy in percent ± half of its 95% interval, {chance}. To the best: the mean difference on the same "
-        "episodes. Each modality counts alike, and within it each suite and number of shots. The time to adapt goes "
-        "from the files of a support set to what was learned from it, all cells in turn on the same tasks: the median "
-        "of each modality, and their mean. The time of training depends on what else the machine did.",
+        f"{capital(score)} in percent ± half of its 95% interval, {chance}. To the best: the mean difference on "
+        "the same episodes. Each modality counts alike, and within it each suite and number of shots. The time to "
+        "adapt goes from the files of a support set to what was learned from it, all cells in turn on the same tasks: "
+        "the median of each modality, and their mean. The time of training depends on what else the machine did.",
         f"Each cell was trained for {steps} steps and answered the same {int(ran['episodes'].iloc[0]):,} frozen "
         f"episodes of meta-{split} with {shots} shots: {suites}.",
     ]

@@ -1,4 +1,4 @@
-"""The picture of a comparison: accuracy against the time to adapt, in the style of the card's figures."""
+"""The picture of a comparison: the score against the time to adapt, in the style of the card's figures."""
 
 import io
 import itertools
@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox, IdentityTransform
 
+from quickstudy.comparison.page import capital
 from quickstudy.comparison.table import Recommendation
 from quickstudy.report.style import BLUE, GREEN, HALO, MUTED, STYLE, WIDE
 from quickstudy.report.words import duration
@@ -27,20 +28,21 @@ DPI = 144
 ANGLES = tuple(math.pi * turn for turn in (0, 1, 0.5, -0.5, 0.25, -0.25, 0.75, -0.75))  # the right side first
 
 
-def png(table: pd.DataFrame, found: Recommendation, episodes: str) -> bytes:
-    """The picture's bytes; see `tradeoff`."""
+def png(table: pd.DataFrame, found: Recommendation, score: str, episodes: str) -> bytes:
+    """Return the picture's bytes; see `tradeoff`."""
     with style.context(["default", STYLE]):
-        figure, _ = tradeoff(table, found, episodes)
+        figure, _ = tradeoff(table, found, score, episodes)
         buffer = io.BytesIO()
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def tradeoff(table: pd.DataFrame, found: Recommendation, episodes: str) -> tuple[Figure, list[Text]]:
-    """Accuracy with its interval against the time to adapt; the area of a marker is the time of training.
+def tradeoff(table: pd.DataFrame, found: Recommendation, score: str, episodes: str) -> tuple[Figure, list[Text]]:
+    """Draw the score with its interval against the time to adapt; the area of a marker is the time of training.
 
     Args:
         table: of `tabulate`; failed cells and such without a time are left out.
+        score: what the kind of task calls it.
         episodes: what was answered, for the axis: "meta-validation".
 
     Returns:
@@ -70,7 +72,7 @@ def tradeoff(table: pd.DataFrame, found: Recommendation, episodes: str) -> tuple
     panel.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
     panel.set_xlabel("time to adapt to a task, from its files")
-    _headings(figure, rows, top, height, episodes)
+    _headings(figure, rows, top, height, f"{capital(score)} on {episodes} tasks")
     figure.draw_without_rendering()
     labels = _label(panel, canvas, rows, areas, tones, found)
     return figure, labels
@@ -80,12 +82,12 @@ def _tone(name: str, found: Recommendation) -> str:
     return BLUE if name == found.chosen else GREEN if name in (found.best, *found.equals) else MUTED
 
 
-def _headings(figure: Figure, rows: pd.DataFrame, top: float, height: float, episodes: str) -> None:
+def _headings(figure: Figure, rows: pd.DataFrame, top: float, height: float, shown: str) -> None:
     """Above the panel: what is shown, what the colours mean, and what the areas do."""
     figure.text(
         0.075,
         1 - 0.22 / height,
-        f"Accuracy on {episodes} tasks against the time to adapt",
+        f"{shown} against the time to adapt",
         fontweight="bold",
         fontsize=10,
         va="center",

@@ -102,7 +102,7 @@ def tabulate(
 def recommend(table: pd.DataFrame) -> Recommendation:
     """Of a table with at least one row that did not fail: the best, its equals and the fastest of them.
 
-    Where two are equally fast, or times are missing, the more accurate one is chosen.
+    Where two are equally fast, or times are missing, the one with the higher score is chosen.
     """
     rows = table[table["failure"] == ""].sort_values("score", ascending=False, kind="stable")
     able = rows[rows["difference"] + rows["difference_ci95"] >= 0]
@@ -112,7 +112,7 @@ def recommend(table: pd.DataFrame) -> Recommendation:
 
 
 def _strata(episodes: pd.DataFrame) -> dict[tuple[str, str, int], np.ndarray]:
-    """Accuracies [S, n] of a cell by modality, suite and shots: a row a training, a column an episode."""
+    """Scores [S, n] of a cell by modality, suite and shots: a row a training, a column an episode."""
     found = {}
     for key, part in episodes.groupby(KEYS, sort=True):
         wide = part.pivot(index="seed", columns="episode", values="score").sort_index().sort_index(axis=1)

@@ -122,7 +122,8 @@ def evaluate(
     order = ["kind", "suite", "dataset", "modality", "novelty", "way", "shot", "query", "episode", "method"]
     order += ["score", "adapt_ms"]
     frame = frame[[*order, *(name for name in frame.columns if name not in order)]]
-    lists = frame.select_dtypes(object).columns  # None where there is none, as Parquet gives them back
+    # Where a method has no list there is None, as Parquet will give it back.
+    lists = frame.columns[frame.dtypes.map(pd.api.types.is_object_dtype)]
     frame[lists] = frame[lists].where(frame[lists].notna(), None)
     return frame
 

@@ -18,7 +18,7 @@ import pandas as pd
 from quickstudy.config import Gate
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.rules import Answer, Decision, Gains, Part, Rule, decide, signed
-from quickstudy.stats.intervals import OURS, Cells
+from quickstudy.stats.intervals import OURS, Cells, times_of
 
 KEYS = ["dataset", "suite", "shot", "episode"]
 
@@ -388,8 +388,8 @@ def _clause(rule: Rule, champion: str | None, score: str) -> str:
         return f"{score if overall else what} was not measured, or too rarely"
     if rule.unit == "times":
         subject = {"latency": "time to adapt", "memory": "memory"}[what]
-        span = f", {math.exp(-rule.high):.2f} to {math.exp(-rule.low):.2f}" if rule.low < rule.high else ""
-        times, most = math.exp(-rule.gain), math.exp(-rule.limit)
+        span = f", {times_of(rule.high):.2f} to {times_of(rule.low):.2f}" if rule.low < rule.high else ""
+        times, most = times_of(rule.gain), times_of(rule.limit)
         return f"it takes {times:.2f} times {champion}'s {subject} (at most {most:.2f}{span})"
     if rule.unit == "nats":
         may = f"may rise by {-rule.limit:.3f}"

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quickstudy.config import Gate
-from quickstudy.stats.intervals import Cells, Estimate, estimate, student_quantile
+from quickstudy.stats.intervals import Cells, Estimate, estimate, student_quantile, times_of
 from quickstudy.stats.sequential import look_levels
 
 Answer = Literal["PROMOTE", "HOLD", "REJECT"]
@@ -87,7 +87,7 @@ class Rule:
         if self.is_loss:
             return self.name, "lost", "", "kept"
         if self.unit == "times":
-            asked = f"at most ×{math.exp(-self.limit):.2f}"
+            asked = f"at most ×{times_of(self.limit):.2f}"
         else:
             scale, digits = (100, 2) if self.unit == "points" else (1, 3)
             asked = f"above {scale * self.limit:+.{digits}f}" if self.limit else "above 0"
@@ -96,8 +96,8 @@ class Rule:
         if self.unit == "times":
             return (
                 self.name,
-                f"×{math.exp(-self.gain):.2f}",
-                f"{math.exp(-self.high):.2f} to {math.exp(-self.low):.2f}",
+                f"×{times_of(self.gain):.2f}",
+                f"{times_of(self.high):.2f} to {times_of(self.low):.2f}",
                 asked,
             )
         gain, low, high = (signed(scale * x, digits) for x in (self.gain, self.low, self.high))

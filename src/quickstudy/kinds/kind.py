@@ -61,6 +61,12 @@ class Targets(Protocol):
 
     # From JSON
 
+    BODY: Any
+    """The type of a target in the body of a request, as pydantic has it."""
+
+    def from_text(self, text: str, where: str) -> Any:
+        """Return the target that a field of a form says; raise QuickstudyError where it says none."""
+
     def fits(self, value: Any) -> bool:
         """Return whether a value of Python's can be a target of this kind."""
 

@@ -3,7 +3,9 @@
 import math
 import unicodedata
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from quickstudy.errors import QuickstudyError
 
@@ -36,3 +38,30 @@ def check_there(cell: Any, field: str) -> None:
     """Raise QuickstudyError where a cell of a table holds nothing; ``field`` is what it is the cell of."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         raise QuickstudyError(f"the {field} is missing")
+
+
+def _is_a_name(value: str) -> str:
+    # Control characters would break the lines of logs; a NUL no database of text can hold.
+    if not value.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ValueError("is empty or holds control characters")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_a_name)]
+"""A name in the body of a request: of a task, a class, a tag."""
+
+
+def checked_name(text: str, where: str) -> str:
+    """Return a name of a form's field.
+
+    Raises:
+        QuickstudyError: it is none.
+    """
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise QuickstudyError(message[:1].lower() + message[1:300], where=where) from None
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)

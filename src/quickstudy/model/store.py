@@ -44,10 +44,12 @@ def save_model(model: MetaModel, folder: Path, lineage: Mapping[str, Any]) -> No
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """Return the folder of each part of a saved model, by kind; none where there is no model."""
-    if (folder / WEIGHTS).is_file():
-        return {"classify": folder}
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
+    """Return the folder of each part of a saved model, by kind; none where there is no model.
+
+    Files of before there were kinds that were left beside parts count no more.
+    """
+    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
+    return {"classify": folder} if not found and (folder / WEIGHTS).exists() else found
 
 
 def part_of(folder: Path, kind: str) -> Path:

@@ -6,7 +6,6 @@ import math
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from quickstudy.comparison.timing import time_adaptation
 from quickstudy.config import Evaluate, Settings
 from quickstudy.data.dataset import Dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import answers as evaluation
 from quickstudy.evaluation.answers import Subject, evaluate
 from quickstudy.model.store import load_model, save_model
 from quickstudy.pipeline.arrays import read_arrays
+from quickstudy.pipeline.judging import judging_code
 from quickstudy.pipeline.meta_train import Training, prepare_training
 from quickstudy.system.atomic import draft, write_json
 from quickstudy.tasks.frozen import FrozenEpisodes
@@ -143,18 +142,13 @@ def _judge(
 def _judgement_key(blocks: Sequence[FrozenEpisodes], data: str) -> str:
     """Names a judgement by what it depends on besides the model: episodes, data and code."""
     digest = blake2b(data.encode(), digest_size=12)
-    digest.update(_judging_code())
+    digest.update(judging_code(blocks[0].kind).encode())
     for block in blocks:
         episodes = block.episodes
         digest.update(repr((block.suite, episodes.support.shape, episodes.query.shape)).encode())
-        digest.update(episodes.support.numpy().tobytes() + episodes.query.numpy().tobytes())
+        for rows in (episodes.support, episodes.query, episodes.asked):
+            digest.update(rows.numpy().tobytes() if rows is not None else b"")
     return digest.hexdigest()
-
-
-@cache
-def _judging_code() -> bytes:
-    """Read once: what is edited later does not run in this process."""
-    return Path(evaluation.__file__).read_bytes()
 
 
 def time_all(

@@ -7,7 +7,7 @@ from quickstudy.evaluation.answers import Subject, beaten_by, nothing_to_judge, 
 from quickstudy.model.store import load_model, parts_of
 from quickstudy.pipeline.arrays import read_arrays, set_threads
 from quickstudy.pipeline.inputs import read_datasets
-from quickstudy.pipeline.paths import EVALUATE, MODEL, TASKS
+from quickstudy.pipeline.paths import EVALUATE, MODEL, NO_PART, TASKS, folder_of
 from quickstudy.system.progress import showing_progress
 from quickstudy.tasks.frozen import read_episodes
 
@@ -16,13 +16,12 @@ def evaluate(kind: str) -> None:
     """Judge the model's part for a kind on its frozen episodes, beside the baselines.
 
     Raises:
-        QuickstudyError: there are no episodes of what the model has learned.
+        QuickstudyError: there is no model, or there are no episodes of what it has learned.
     """
     settings = load_settings().of(kind)
     set_threads(settings)
-    folder = EVALUATE / kind
-    if not parts_of(MODEL).get(kind):
-        nothing_to_judge(folder)
+    if kind not in parts_of(MODEL) and (MODEL / kind / NO_PART).exists():
+        nothing_to_judge(folder_of(EVALUATE, kind))
         print(f"{kind}: nothing to judge, the model has no such part")
         return
     model = load_model(MODEL, kind)
@@ -48,6 +47,6 @@ def evaluate(kind: str) -> None:
             settings.seed,
             lambda done, total: progress("evaluate", done, total),
         )
-    write_evaluation(folder, frame)
+    write_evaluation(folder_of(EVALUATE, kind), frame)
     below = beaten_by(summarise(frame))
     print(f"{kind}: {len(frame):,} episodes judged; below a baseline's interval at {len(below)} places")

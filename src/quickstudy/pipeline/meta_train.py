@@ -23,7 +23,7 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.pipeline.arrays import read_arrays, set_threads
 from quickstudy.pipeline.inputs import open_datasets
-from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, TASKS
+from quickstudy.pipeline.paths import CACHE, LIVE, META_TRAIN, MODEL, NO_PART, TASKS, folder_of
 from quickstudy.system.atomic import write_json
 from quickstudy.system.processes import stream
 from quickstudy.system.progress import asking, read_event, say, showing_progress
@@ -81,10 +81,9 @@ def meta_train(kind: str) -> None:
         )
     if engine.rank:
         return
+    part, folder = folder_of(MODEL, kind), folder_of(META_TRAIN, kind)
     save_model(model, MODEL, training.lineage)
-    write_reference(MODEL / kind, remembered(model, datasets, training.sources["train"], settings.drift.examples))
-    folder = META_TRAIN / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    write_reference(part, remembered(model, datasets, training.sources["train"], settings.drift.examples))
     write_curve(folder / "curve.csv", result.curve)
     last = next(look for look in reversed(result.curve) if look.step <= result.step)
     metrics = {"loss": round(last.loss, 5), "alpha": round(model.learner.alpha.detach().mean().item(), 5)}
@@ -110,14 +109,11 @@ def meta_train(kind: str) -> None:
 def _nothing(kind: str) -> None:
     """Say in the stage's outputs that there is no part for a kind."""
     why = f"no dataset of kind {kind}"
-    for folder, files in (
-        (MODEL, {"none.json": {"why": why}}),
-        (META_TRAIN, {"metrics.json": {}, "training.json": {}}),
-    ):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_json(folder / kind / name, content)
-    (META_TRAIN / kind / "curve.csv").write_text("step,loss\n", encoding="utf-8")
+    write_json(folder_of(MODEL, kind) / NO_PART, {"why": why})
+    folder = folder_of(META_TRAIN, kind)
+    for name in ("metrics.json", "training.json"):
+        write_json(folder / name, {})
+    (folder / "curve.csv").write_text("step,loss\n", encoding="utf-8")
     print(f"{kind}: nothing to learn, there is {why}")
 
 

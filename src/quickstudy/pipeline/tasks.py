@@ -13,7 +13,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
 from quickstudy.kinds.episodes import EPISODES
 from quickstudy.pipeline.inputs import open_datasets
-from quickstudy.pipeline.paths import CACHE, DATA, TASKS
+from quickstudy.pipeline.paths import CACHE, DATA, TASKS, folder_of
 from quickstudy.system.atomic import write_json
 from quickstudy.system.progress import showing_progress
 from quickstudy.tasks.frozen import freeze, write_episodes
@@ -63,8 +63,7 @@ def tasks(kind: str) -> None:
             where="data",
             fix="Import one with --split test, or lower episodes.shots in params.yaml",
         )
-    folder = TASKS / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(TASKS, kind)
     (folder / "splits.yaml").write_text(yaml.safe_dump(splits, allow_unicode=True), encoding="utf-8")
     write_manifest(folder / MANIFEST, DATA, kind)
     write_episodes(folder / "episodes.parquet", frozen)

@@ -171,13 +171,11 @@ def _evaluation_key(root: Path) -> str:
 
 
 def _of_stage(root: Path, stage: str, name: str) -> list[tuple[str, Path]]:
-    """A stage's file of this name, of each kind: (``STAGE`` or ``STAGE/KIND``, path), those that there are."""
+    """A stage's file of this name, of each kind: (``STAGE/KIND``, path); of before there were kinds (``STAGE``, path),
+    unless it was only left beside them."""
     folder = root / "build" / stage
-    found = [
-        (stage, folder / name),
-        *((f"{stage}/{path.parent.name}", path) for path in sorted(folder.glob(f"*/{name}"))),
-    ]
-    return [(prefix, path) for prefix, path in found if path.exists()]
+    found = [(f"{stage}/{path.parent.name}", path) for path in sorted(folder.glob(f"*/{name}"))]
+    return found or [(stage, path) for path in folder.glob(name)]
 
 
 def _version_with(client: Any, key: str) -> Any:

@@ -193,5 +193,6 @@ def repair_moved(root: Path) -> None:
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """Return the weights of a model: of each part, ``KIND/model.safetensors``, or of the model as a whole."""
-    return sorted([*folder.glob("model.safetensors"), *folder.glob("*/model.safetensors")])
+    """Return the weights of a model: of each part, ``KIND/model.safetensors``; of one of before there were kinds,
+    ``model.safetensors``."""
+    return sorted(folder.glob("*/model.safetensors")) or sorted(folder.glob("model.safetensors"))

@@ -37,6 +37,15 @@ def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[flo
     return share, float(half)
 
 
+def times_of(gain: float) -> float:
+    """Return how many times as much something takes that gains so much, a logarithm; ∞ where no float is so large, as
+    the end of an interval from two values may be."""
+    try:
+        return math.exp(-gain)
+    except OverflowError:
+        return math.inf
+
+
 def beaten_by(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Where the model lies below the interval of a baseline: suite, shot, method, ours, theirs, ci95.
 

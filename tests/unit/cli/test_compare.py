@@ -6,18 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from rich.console import Console
 
-import quickstudy.evaluation.answers
 import quickstudy.model.metamodel
+import quickstudy.pipeline.compare
 from quickstudy.cli.compare import _shown
-from quickstudy.data.dataset import Dataset, write_dataset
+from quickstudy.data.dataset import Dataset, DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
-from quickstudy.model.store import load_model, weights_digest
+from quickstudy.model.store import load_model, part_digest, weights_digest
+from quickstudy.pipeline.judging import judging_files
 from quickstudy.tasks.frozen import FrozenEpisodes
 from quickstudy.training import loop
 
@@ -64,13 +66,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[FrozenEpisodes]]]:
     """What `evaluate` was asked: the learner and the episodes."""
     calls: list[tuple[str, list[FrozenEpisodes]]] = []
-    real = quickstudy.evaluation.answers.evaluate
+    real = quickstudy.pipeline.compare.evaluate
 
     def spy(model, subjects, frozen, *rest):
         calls.append((model.shape.learner, list(frozen)))
         return real(model, subjects, frozen, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", spy)
     return calls
 
 
@@ -108,15 +110,15 @@ def test_all_cells_answer_the_same_meta_validation_episodes(run: Run, datasets, 
     episodes = pd.read_parquet("build/compare/episodes.parquet")
     assert episodes.groupby("cell").size().to_dict() == dict.fromkeys(cells, 2 * 2 * 6)
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
-    by_suite = episodes.groupby(["cell", "modality", "shot"])["accuracy"].mean()
+    by_suite = episodes.groupby(["cell", "modality", "shot"])["score"].mean()
     assert set(table.index) == set(cells)
     assert episodes.groupby("cell")["adapt_ms"].count().to_dict() == dict.fromkeys(cells, 2 * 2 * 1)
     for cell in cells:
-        assert table.loc[cell, "accuracy"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
+        assert table.loc[cell, "score"] == pytest.approx(by_suite[cell].mean(), abs=1e-5)
         assert table.loc[cell, "train_seconds"] > 0 and table.loc[cell, "adapt_ms"] > 0
     wide, narrow = table.loc["adapt with model.width=8", "parameters"], table.loc["adapt", "parameters"]
     assert wide > narrow > table.loc["protonet", "parameters"]
-    assert (table["difference"] < 1e-12).all() and table["accuracy"].is_monotonic_decreasing
+    assert (table["difference"] < 1e-12).all() and table["score"].is_monotonic_decreasing
     assert " is best (" in out.splitlines()[-2] and "params.yaml" in out.splitlines()[-2]
 
 
@@ -140,8 +142,8 @@ def test_what_is_finished_is_neither_trained_nor_judged_again(run: Run, steps: l
 
 def models() -> dict[str, str]:
     """The learner of every trained cell and what its weights are."""
-    folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
-    return {load_model(folder).shape.learner: weights_digest(folder) for folder in folders}
+    folders = [path.parents[1] for path in Path(".cache/compare").rglob("model.safetensors")]
+    return {load_model(folder, "classify").shape.learner: weights_digest(folder, "classify") for folder in folders}
 
 
 def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch, tmp_path) -> None:
@@ -163,24 +165,24 @@ def test_a_training_that_was_stopped_goes_on(run: Run, steps: list[int], judged,
 
 
 def test_judging_that_was_stopped_goes_on(run: Run, steps: list[int], judged, monkeypatch) -> None:
-    spy = quickstudy.evaluation.answers.evaluate
+    spy = quickstudy.pipeline.compare.evaluate
 
     def stop(model, subjects, *rest):
         if "sounds" in subjects:
             raise KeyboardInterrupt
         return spy(model, subjects, *rest)
 
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", stop)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", stop)
     assert run(*BOTH)[0] == 130 and len(judged) == 1
-    monkeypatch.setattr(quickstudy.evaluation.answers, "evaluate", spy)
+    monkeypatch.setattr(quickstudy.pipeline.compare, "evaluate", spy)
     assert run(*BOTH)[0] == 0 and len(steps) == 2 * 6
     assert [frozen[0].suite for _, frozen in judged] == ["pictures", "sounds", "pictures", "sounds"]
 
 
 def test_a_cell_is_trained_as_the_stage_trains(run: Run) -> None:
     assert run("compare", "--learner", "adapt")[0] == 0
-    assert run("meta_train")[0] == 0
-    assert models() == {"adapt": weights_digest(Path("build/model"))}
+    assert run("tasks")[0] == run("meta_train")[0] == 0
+    assert models() == {"adapt": weights_digest(Path("build/model"), "classify")}
 
 
 def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +198,7 @@ def test_a_cell_that_fails_is_told_and_left_out(run: Run, monkeypatch: pytest.Mo
     told = "model.learner: cannot be served by | this encoder"
     assert code == 0 and f"protonet is left out: {told}" in err and f"protonet failed: {told}" in out
     table = pd.read_csv("build/compare/table.csv").set_index("cell")
-    assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "accuracy"])
+    assert table.loc["protonet", "failure"] == told and pd.isna(table.loc["protonet", "score"])
     assert pd.isna(table.loc["adapt", "failure"]) and "adapt reaches " in out
     assert "protonet failed: model.learner: cannot be served by \\| this encoder" in Path(
         "build/compare/compare.md"
@@ -230,7 +232,7 @@ def test_each_seed_is_a_training_of_its_own_on_the_same_tasks(run: Run, judged, 
     assert sides(datasets, first) == {"test"}
     assert all(torch.equal(a.episodes.query, b.episodes.query) for a, b in zip(first, second, strict=True))
     folders = [path.parent for path in Path(".cache/compare").rglob("model.safetensors")]
-    assert len({weights_digest(folder) for folder in folders}) == len(folders) == 2
+    assert len({part_digest(folder) for folder in folders}) == len(folders) == 2
     episodes = pd.read_parquet("build/compare/episodes.parquet")
     assert episodes.groupby("seed").size().to_dict() == {0: 24, 1: 24}
     row = pd.read_csv("build/compare/table.csv").iloc[0]
@@ -264,20 +266,65 @@ def test_a_damaged_cell_says_what_to_delete(run: Run, steps: list[int]) -> None:
     damaged = next(path for path in Path(".cache/compare").rglob("model.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-8])
     code, out, err = run(*BOTH)
-    assert code == 0 and "is damaged" in err and f"{damaged.parents[1]}: " in err and "Delete the folder" in err
+    assert code == 0 and "is damaged" in err and f"{damaged.parents[2]}: " in err and "Delete the folder" in err
     assert len(steps) == 12 and "failed: " in out
     for judgement in Path(".cache/compare").rglob("judged-*"):  # of these a damaged one is only made anew
         judgement.write_bytes(b"PAR1")
-    for path in damaged.parents[1].rglob("*.*"):
+    for path in damaged.parents[2].rglob("*.*"):
         path.unlink()
     code, out, err = run(*BOTH)
     assert code == 0 and err == "" and "failed" not in out and len(steps) == 18
 
 
+def test_learners_are_compared_on_the_datasets_of_a_kind(run: Run, judged, toys) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["kinds"] = {"classify": {}, "tag": {"train": {"steps": 3}}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert "data: there is no dataset of kind tag. Import one: quickstudy data import" in refused(
+        run, "compare", "--kind", "tag"
+    )
+    assert "Did you mean tag?" in refused(run, "compare", "--kind", "tags")
+    plain = toys("image", classes=12, each=6)
+    tags = [[name, "often"] if i % 2 else [name] for i, name in enumerate(plain.column("label"))]
+    table = make_table("image", plain.raw(np.arange(len(plain))), tags, plain.column("group"), kind="tag")
+    write_dataset(Path("data"), DatasetInfo(name="marks", modality="image", kind="tag", meta_split=PINS), table)
+    code, out, err = run(*BOTH, "--kind", "tag")
+    assert (code, err) == (0, "") and "Micro F1 on meta-validation tasks" in out
+    assert {block.dataset for _, frozen in judged for block in frozen} == {"marks"}
+    page = Path("build/compare/compare.md").read_text(encoding="utf-8")
+    assert "trained for 3 steps" in page and "Micro F1 in percent" in page
+    if "set " in out.splitlines()[-2]:
+        assert "under kinds.tag in params.yaml" in out.splitlines()[-2]
+    episodes = pd.read_parquet("build/compare/episodes.parquet")
+    table = pd.read_csv("build/compare/table.csv").set_index("cell")
+    by_shot = episodes.groupby(["cell", "shot"])["score"].mean()
+    assert {"macro_f1", "nll"} <= set(episodes.columns)
+    assert all(table.loc[cell, "score"] == pytest.approx(by_shot[cell].mean(), abs=1e-5) for cell in table.index)
+
+
+def test_what_was_judged_by_other_code_is_judged_anew(run: Run, steps: list[int], judged, monkeypatch) -> None:
+    assert run("compare", "--learner", "protonet")[0] == 0 and len(judged) == 2
+    monkeypatch.setattr(quickstudy.pipeline.compare, "judging_code", lambda kind: f"edited {kind}")
+    assert run("compare", "--learner", "protonet")[0] == 0 and len(judged) == 4 and len(steps) == 6
+
+
+def test_the_code_that_judges_is_what_the_stage_depends_on() -> None:
+    source = Path(quickstudy.pipeline.compare.__file__).parents[2]
+    stage = yaml.safe_load((source.parent / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]["do"]
+    others = ("data", "pipeline", "stats")  # arrays are known by their digest; the rest comes after the answers
+    for kind in ("classify", "tag"):
+        covered = set(judging_files(kind))
+        for place in [source.parent / dep.replace("${key}", kind) for dep in stage["deps"] if dep.startswith("src")]:
+            if place.relative_to(source).parts[1] not in others:
+                assert covered.issuperset(place.glob("*.py") if place.is_dir() else [place]), place
+        other = {"classify": "tag", "tag": "classify"}[kind]
+        assert not any(path.parent.name == other for path in covered)
+
+
 @pytest.mark.parametrize(("width", "last"), [(60, "adapts in"), (80, "image"), (200, "memory")])
 def test_a_narrow_terminal_shows_what_matters_most(width: int, last: str) -> None:
     row = {"cell": "incontext with model.encoders.image=resnet12", "difference": -0.01, "difference_ci95": 0.02}
-    row |= {f"{what}{m}": 0.5 for what in ("accuracy", "ci95") for m in ("", "_audio", "_image", "_text")}
+    row |= {f"{what}{m}": 0.5 for what in ("score", "ci95") for m in ("", "_audio", "_image", "_text")}
     row |= {"adapt_ms": 20.0, "train_seconds": 100.0, "parameters": 10**6, "peak_mib": 900.0, "failure": ""}
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(_shown(pd.DataFrame([row]), row["cell"], "title", console))

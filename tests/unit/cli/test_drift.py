@@ -98,7 +98,9 @@ def test_new_classes_of_the_same_kind_are_no_drift(run: Run, write) -> None:
     assert one["p"] > 0.05 and one["auc"] < 0.75
     (against,) = one["against"]
     assert [test["kind"] for test in against["tests"]] == ["class"] and against["tests"][0]["shared"] == 0
-    assert result["model_sha256"] == weights_digest(Path("model")) and result["policy"]["significance"] == 0.05
+    assert (
+        result["model_sha256"] == weights_digest(Path("model"), "classify") and result["policy"]["significance"] == 0.05
+    )
 
 
 def test_more_of_the_same_classes_are_no_drift(run: Run, write) -> None:
@@ -211,7 +213,7 @@ def test_mistakes(run: Run, write, wav, toys, tiny: Settings) -> None:
     (Path("empty")).mkdir()
     assert "empty" in refused(run, "empty")
     assert "of the one class" in refused(run, folder_of(write, range(3, 4), range(30), "single"))
-    weights = Path("model") / FILE
+    weights = Path("model/classify") / FILE
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
     assert f"model: {FILE} is damaged" in refused(run, later)
@@ -235,25 +237,26 @@ def test_a_model_that_makes_no_vectors_is_one_line(run: Run, write, tiny: Settin
     from quickstudy.model.store import load_model
 
     later = folder_of(write, range(100, 106), range(4))
-    known = list(read_reference(Path("model")).values())
-    model = load_model(Path("model"))
+    known = list(read_reference(Path("model/classify")).values())
+    model = load_model(Path("model"), "classify")
     with torch.no_grad():
         next(model.encoder("image").parameters()).fill_(float("nan"))
     save_model(model, Path("model"), {})
-    write_reference(Path("model"), known)
+    write_reference(Path("model/classify"), known)
     assert "later, class 100/0.png: the model model makes no finite vector of it" in refused(run, later)
 
 
 def test_a_training_leaves_what_drift_needs(run: Run, toys) -> None:
     dataset = dataset_of(toys, range(60), range(EACH), group="class")  # which sides its classes are on says the hash
     write_dataset(Path("data"), dataset.info, dataset.table)
-    code, _, err = run("meta_train")
-    assert code == 0, err
+    for stage in ("tasks", "meta_train"):
+        code, _, err = run(stage)
+        assert code == 0, err
     code, out, _ = run("drift", "--model", "build/model")
     assert code == 0 and "toys: no new examples since the model was trained" in out
     code, _, _ = run("drift", "toys", "--all", "--model", "build/model", "--json", "drift.json")
     (one,) = json.loads(Path("drift.json").read_text())["datasets"]
-    trained = json.loads(Path("build/model/lineage.json").read_text())["trained_on"]["toys"]
+    trained = json.loads(Path("build/model/classify/lineage.json").read_text())["trained_on"]["toys"]
     (test,) = one["against"][0]["tests"]
     assert one["new"] == EACH * (60 - len(trained)) and one["compared"] == min(one["new"], 200)
     assert test["units"] == 60 - len(trained) and test["shared"] == 0  # none that it learned from is called new

@@ -16,6 +16,8 @@ from quickstudy.config import Settings
 from quickstudy.data.dataset import write_dataset
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
+from quickstudy.versions.stale import stages
+from tests.toy.project import REPOSITORY
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,9 +70,14 @@ def test_adapt_then_predict(run: Run, shapes: Path, queries: Path) -> None:
     assert (code, err) == (0, "") and "Accuracy " in out and "… and 5 more" in out
     result = json.loads(Path("out/answers.json").read_text())
     hits = [one["example"].startswith(one["answer"]) for one in result["predictions"]]
-    assert len(hits) == 25 and result["accuracy"] == pytest.approx(sum(hits) / 25) and 15 < sum(hits) < 25
+    assert len(hits) == 25 and result["score"] == pytest.approx(sum(hits) / 25) and 15 < sum(hits) < 25
+    assert (result["kind"], result["metric"], result["accuracy"]) == ("classify", "accuracy", result["score"])
     assert (result["way"], result["shot"], result["episodes"], result["model"]) == (3, 4, 1, "model")
-    assert result["ci95"] > 0 and result["adapt_ms"] > 0 and result["model_sha256"] == weights_digest(Path("model"))
+    assert (
+        result["ci95"] > 0
+        and result["adapt_ms"] > 0
+        and result["model_sha256"] == weights_digest(Path("model"), "classify")
+    )
     assert all(1 / 3 <= one["probability"] <= 1 for one in result["predictions"])
 
 
@@ -86,7 +93,7 @@ def test_one_file_has_an_answer_and_no_accuracy(run: Run, shapes: Path, queries:
     run("adapt", shapes, "-t", "shapes", "--model", "model")
     code, out, _ = run("predict", queries / "class 1/7.png", "-t", "shapes", "--model", "model", "--json", "a.json")
     result = json.loads(Path("a.json").read_text())
-    assert code == 0 and "Accuracy" not in out and result["accuracy"] is None and len(result["predictions"]) == 1
+    assert code == 0 and "Accuracy" not in out and result["score"] is None and len(result["predictions"]) == 1
 
 
 def test_a_parquet_file_is_answered_row_by_row(run: Run, toys) -> None:
@@ -98,7 +105,7 @@ def test_a_parquet_file_is_answered_row_by_row(run: Run, toys) -> None:
     answers = pq.read_table(out).to_pydict()
     assert list(answers) == ["label", "group", "answer", "probability", "known"]
     hits = sum(a == b for a, b in zip(answers["answer"], answers["label"], strict=True))
-    assert json.loads(Path("a.json").read_text())["accuracy"] == pytest.approx(hits / 36) and hits > 20
+    assert json.loads(Path("a.json").read_text())["score"] == pytest.approx(hits / 36) and hits > 20
     run("predict", table, "-t", "shapes", "--model", "model", "--json", "b.json")
     one_by_one = json.loads(Path("b.json").read_text())["predictions"]
     assert [one["answer"] for one in one_by_one] == answers["answer"]
@@ -148,13 +155,13 @@ def test_mistakes_with_models(run: Run, shapes: Path, workspace: Path) -> None:
         return refused(run, "adapt", shapes, "--task", "t", "--model", model)
 
     assert "nowhere: is no model folder" in adapt("nowhere")
-    weights = workspace / "model/model.safetensors"
+    weights = workspace / "model/classify/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
     assert "the model is damaged" in adapt("model")
     weights.write_bytes(whole)
-    (workspace / "model/config.yaml").unlink()
-    assert "model/config.yaml: no model there" in adapt("model")
+    (workspace / "model/classify/config.yaml").unlink()
+    assert "model/classify/config.yaml: no model there" in adapt("model")
 
 
 def test_mistakes_of_predict(run: Run, shapes: Path, queries: Path, tiny: Settings, workspace: Path) -> None:
@@ -243,21 +250,22 @@ def test_scope_of_a_group_too_small_for_the_way(run: Run, toys) -> None:
     assert code == 0, err  # each group has two classes: the way is what there is
     assert "toys/group 0: 2-way" in out and "toys/group 1: 2-way" in out
     line = refused(run, "evaluate", "toys", "--model", "model", "--way", 2, "--shot", 5, "--query", 5)
-    assert "toys: no script has two classes of 10 examples (--shot + --query)" in line
+    assert "toys: no script has enough classes of 10 examples (--shot + --query)" in line
 
 
 def test_a_stage_without_what_it_reads_is_one_line(run: Run, tiny: Settings) -> None:
     assert "data: no datasets. `quickstudy data build`" in refused(run, "tasks")
-    assert "data: no datasets" in refused(run, "meta_train")
+    assert "build/tasks/classify/data.json: not found. `quickstudy tasks` writes it" in refused(run, "meta_train")
     Path("build").mkdir()
     shutil.move("model", "build/model")
-    assert "build/tasks/episodes.parquet: not found. `quickstudy tasks` writes it" in refused(run, "evaluate")
+    assert "build/tasks/classify/episodes.parquet: not found. `quickstudy tasks` writes it" in refused(run, "evaluate")
     shutil.rmtree("build")
     assert "no model there" in refused(run, "evaluate")
 
 
 def test_data_that_leaves_nothing_to_do_is_one_line(run: Run, toys) -> None:
     write_dataset(Path("data"), *_parts(toys("image", classes=4, each=8, meta_split="test")))
+    assert run("tasks")[0] == 0
     assert "no dataset has a group on the meta-train side" in refused(run, "meta_train")
     write_dataset(Path("data"), *_parts(toys("image", classes=4, each=8, meta_split="train")))
     before = sorted(Path().rglob("*.parquet"))
@@ -270,5 +278,27 @@ def test_a_model_that_learned_nothing_of_what_is_tested_is_one_line(run: Run, to
     assert run("tasks")[0] == 0
     save_model(MetaModel(tiny.inputs, tiny.model, {"audio"}), Path("build/model"), {})
     assert "no episodes of what the model has learned (audio)" in refused(run, "evaluate")
-    Path("build/tasks/episodes.parquet").write_bytes(b"PAR1")
+    Path("build/tasks/classify/episodes.parquet").write_bytes(b"PAR1")
     assert "episodes.parquet: is damaged" in refused(run, "evaluate")
+
+
+def test_a_kind_without_a_dataset_has_stages_that_say_so(run: Run, toys, tiny_params) -> None:
+    write_dataset(Path("data"), *_parts(toys("image", classes=4, each=8, meta_split="test")))
+    Path("params.yaml").write_text(yaml.safe_dump(tiny_params | {"kinds": {"classify": {}, "tag": {}}}))
+    former = [Path("build", *parts) for parts in (("tasks", "tasks.json"), ("model", "x"), ("evaluate", "table.csv"))]
+    for path in former:  # of before there were kinds
+        path.parent.mkdir(parents=True)
+        path.write_text("former")
+    for stage, said in (
+        ("tasks", "tag: 0 datasets, 0 frozen episodes"),
+        ("meta_train", "tag: nothing to learn, there is no dataset of kind tag"),
+        ("evaluate", "tag: nothing to judge"),
+    ):
+        code, out, err = run(stage, "--kind", "tag")
+        assert (code, err) == (0, "") and said in out
+    assert not [path for path in former if path.exists()]
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    promised = [out for stage in stages(Path()) if stage.name.endswith("@tag") for out in stage.outs]
+    assert len(promised) > 6 and all(Path(out).exists() for out in promised)
+    code, out, err = run("evaluate", "toys", "--kind", "tag", "--model", "model")
+    assert (code, out) == (2, "") and "data/toys: is of kind classify, not tag" in err

@@ -81,7 +81,7 @@ def test_learning_in_parts_is_learning_at_once(qs: Quickstudy, pictures) -> None
 def test_it_travels_without_the_model(model_folder: Path, pictures) -> None:
     classifier = QuickstudyClassifier(model_folder).fit(*pictures)
     data = pickle.dumps(classifier)
-    assert len(data) < (model_folder / "model.safetensors").stat().st_size / 2
+    assert len(data) < (model_folder / "classify/model.safetensors").stat().st_size / 2
     assert np.allclose(pickle.loads(data).predict_proba(pictures[0]), classifier.predict_proba(pictures[0]))
 
 

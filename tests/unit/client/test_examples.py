@@ -120,8 +120,8 @@ def test_a_modality_that_is_named_must_be_true(png) -> None:
 
 
 def test_labels() -> None:
-    assert read_labels("a", 2) == ["a", "a"] and read_labels([1, "x"], 2) == ["1", "x"]
-    assert read_labels(np.array([3, 4]), 2) == ["3", "4"]
+    assert read_labels("a", 2) == ("classify", ["a", "a"]) and read_labels([1, "x"], 2) == ("classify", ["1", "x"])
+    assert read_labels(np.array([3, 4]), 2) == ("classify", ["3", "4"])
     for labels, line in (
         (["a"], "2 examples and 1 labels"),
         (["a", None], "example 2: has no label"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from quickstudy import Quickstudy
-from quickstudy.adaptation.state import adapt, predict
+from quickstudy.adaptation.adapted import answers_of, learn
 from quickstudy.client import Task
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
@@ -37,13 +37,16 @@ def test_import_is_instant() -> None:
 
 def test_it_answers_as_the_model_does(task: Task, pictures, model_folder: Path, toys) -> None:
     queries = [data for i, data in enumerate(toys("image", classes=3, each=9).raw()) if i % 9 >= 4]
-    model = load_model(model_folder)
-    expected = predict(model, adapt(model, "image", *pictures, ""), queries)
+    model = load_model(model_folder, "classify")
+    expected = answers_of(model, learn(model, "image", *pictures, ""), queries).probabilities
     assert np.allclose(task.predict_proba(queries), expected, atol=1e-5)
     assert task.predict(queries).tolist() == [task.classes[i] for i in expected.argmax(1)]
     answer = task.answer(queries[0])
     assert answer.label == task.predict(queries[0]) and answer.probability == max(answer.probabilities.values())
-    assert answer.model == weights_digest(model_folder) and answer.probabilities[answer.label] == answer.probability
+    assert (
+        answer.model == weights_digest(model_folder, "classify")
+        and answer.probabilities[answer.label] == answer.probability
+    )
 
 
 def test_one_query_or_many(task: Task, pictures) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.model.store import load_model, part_of, parts_of, save_model, weights_digest
+from quickstudy.model.store import load_model, part_digest, part_of, parts_of, save_model, weights_digest
 
 
 @pytest.fixture
@@ -104,6 +104,15 @@ def test_a_model_of_before_there_were_kinds_is_read_as_classify(model: MetaModel
     assert weights_digest(former, "classify") == hashlib.sha256(weights).hexdigest()
     with pytest.raises(QuickstudyError, match=r"no part for tag \(it has classify\)"):
         load_model(former, "tag")
+
+
+def test_what_was_left_beside_a_part_is_not_taken_for_it(model: MetaModel, former: Path) -> None:
+    """A model that was trained again in the place of one of before there were kinds."""
+    newer = MetaModel(model.inputs, model.shape, {"image"})
+    save_model(newer, former, {})
+    assert parts_of(former) == {"classify": former / "classify"}
+    assert load_model(former, "classify").modalities == ("image",)
+    assert weights_digest(former, "classify") == part_digest(former / "classify") != part_digest(former)
 
 
 def in_config(**changes) -> Callable[[Path], object]:

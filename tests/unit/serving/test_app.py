@@ -38,7 +38,7 @@ def test_a_task_is_taught_in_one_call_and_answers_in_the_next(client: TestClient
 def test_the_answers_are_those_of_the_model_itself(client: TestClient, tickets: dict[str, Any], make_engine) -> None:
     model = make_engine().loaded.model
     texts, labels = [one["input"] for one in TICKETS], tuple(one["label"] for one in TICKETS)
-    adapted = adapt(model, Task("text", labels, encode(model, "text", texts), ""), 0.05)
+    adapted = adapt(model, Task("classify", "text", labels, encode(model, "text", texts), ""), 0.05)
     wanted = answer(model, adapted, encode(model, "text", ["Where is my invoice?"]))
     reply = client.post(f"/tasks/{tickets['id']}/predict", json={"queries": ["Where is my invoice?"]}).json()
     assert list(reply["answers"][0]["probabilities"].values()) == pytest.approx(wanted.probabilities[0], abs=0.01)

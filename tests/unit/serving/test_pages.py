@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from quickstudy.config import Chat
 from quickstudy.serving.engine.engine import Engine
 from quickstudy.serving.http.app import make_app
-from quickstudy.serving.http.pages import ASSETS
+from quickstudy.serving.http.routes.pages import ASSETS
 from tests.unit.serving.conftest import TICKETS, listening, opened
 
 NAMESPACE = "http://www.w3.org/2000/svg"  # a word of SVG, which nobody fetches

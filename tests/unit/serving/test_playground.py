@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from quickstudy.adaptation import adapted
 from quickstudy.config import Chat
+from quickstudy.kinds.classify import head
 from quickstudy.kinds.classify.openset import OpenSet
 from quickstudy.serving.engine.engine import Engine
 from quickstudy.serving.http.app import make_app
@@ -21,15 +21,15 @@ CHAT = Chat(close=0.4, false_alarm=0.05)
 @pytest.fixture
 def address(make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A service on a port of its own, which knows nothing but what it was taught nearly word for word."""
-    fit = adapted.fit
+    fit = head.fit
 
     def narrow(support: torch.Tensor, targets: torch.Tensor, false_alarm: float) -> OpenSet:
         opened = fit(support, targets, false_alarm)
         return dataclasses.replace(
-            opened, threshold=float(adapted.unknown(opened, support).max()) + 0.01
+            opened, threshold=float(head.unknown(opened, support).max()) + 0.01
         )  # vectors are kept rounded
 
-    monkeypatch.setattr(adapted, "fit", narrow)
+    monkeypatch.setattr(head, "fit", narrow)
     engine = make_engine()
     with listening(make_app(engine.settings, engine, CHAT), engine.settings) as address:
         yield address

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from quickstudy.adaptation.adapted import answers_of, learn
 from quickstudy.adaptation.pyfunc import EpisodeModel, _load_pyfunc, example
-from quickstudy.adaptation.state import adapt, predict
 from quickstudy.config import Settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
@@ -52,8 +52,8 @@ def test_files_travel_as_base64_and_each_row_is_a_task(served: EpisodeModel, png
         ]
     )
     images, audio = served.predict(frame).to_dict("records")
-    state = adapt(served.model, "image", pictures, ["b", "a", "b", "7"], "")
-    expected = predict(served.model, state, [pictures[1], pictures[3]])
+    state = learn(served.model, "image", pictures, ["b", "a", "b", "7"], "")
+    expected = answers_of(served.model, state, [pictures[1], pictures[3]]).probabilities
     assert images["classes"] == ["7", "a", "b"] and images["labels"] == ["a", "7"]
     assert np.allclose(images["distributions"], expected)
     assert audio["labels"] == ["z"] and len(audio["distributions"][0]) == 3
@@ -90,7 +90,7 @@ def test_other_mistakes_are_one_line_too(served: EpisodeModel, png) -> None:
 def test_a_file_that_was_changed_since_its_registration_is_not_loaded(served: EpisodeModel, tmp_path: Path) -> None:
     (tmp_path / DIGESTS).write_text(json.dumps(file_digests(tmp_path)))
     assert _load_pyfunc(str(tmp_path)).digest == served.digest
-    weights = tmp_path / "model.safetensors"
+    weights = tmp_path / "classify/model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-5] ^= 1
     weights.write_bytes(data)

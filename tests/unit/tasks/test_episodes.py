@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from quickstudy.kinds.classify.episodes import MANY, draw
+from quickstudy.kinds.classify.episodes import draw
+from quickstudy.kinds.drawing import MANY
 from quickstudy.kinds.episodes import pool_of
 from quickstudy.kinds.task import Pool
 

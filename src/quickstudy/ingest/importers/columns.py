@@ -93,7 +93,7 @@ Taken = tuple[Any, Any, str | None, str | None]
 def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wanted) -> Callable[[Any], Taken]:
     """Return how content, target, group and domain are taken out of a row of a table."""
     separator = wanted.reading.separator
-    takes_one = separator is not None or not targets.fits(["one", "two"])
+    may_be_several = separator is None and targets.fits(["one", "two"])
 
     def cell(record: dict[str, Any], column: str) -> Any:
         return _named(record[column], column, table.class_names.get(column))
@@ -104,12 +104,14 @@ def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wa
         if picked.target is None or (not wanted.labelled and record[picked.target] in (None, "")):
             return None
         found = cell(record, picked.target)
-        if not takes_one and rows.unsplit is None and seems_several(found):
+        if may_be_several and rows.unsplit is None and seems_several(found):
             rows.unsplit = found
         return targets.read(split(found, separator), picked.target)
 
     def name(record: dict[str, Any], column: str | None) -> str | None:
-        return None if column is None else name_of(cell(record, column), column)
+        if column is None:
+            return None
+        return "" if not wanted.labelled and record[column] in (None, "") else name_of(cell(record, column), column)
 
     def take(record: dict[str, Any]) -> Taken:
         return (

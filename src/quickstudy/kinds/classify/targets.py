@@ -13,7 +13,7 @@ from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds import findings
 from quickstudy.kinds.findings import Finding, Seen
-from quickstudy.kinds.names import name_of
+from quickstudy.kinds.names import Name, checked_name, name_of
 
 ONE, WORD = "class", "classes"
 COLUMN, ARROW = TARGET_COLUMNS["classify"]
@@ -78,6 +78,13 @@ def too_few(targets: Sequence[str]) -> tuple[str, str] | None:
 
 
 # From JSON
+
+BODY: Any = Name
+
+
+def from_text(text: str, where: str) -> str:
+    """Return the class that a text names."""
+    return checked_name(text, where)
 
 
 def fits(value: Any) -> bool:

@@ -15,7 +15,7 @@ from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds import findings
 from quickstudy.kinds.findings import Finding, Seen
-from quickstudy.kinds.names import check_there, name_of
+from quickstudy.kinds.names import Name, check_there, checked_name, name_of
 
 ONE, WORD = "tag", "tags"
 COLUMN, ARROW = TARGET_COLUMNS["tag"]
@@ -85,6 +85,13 @@ def too_few(targets: Sequence[list[str]]) -> tuple[str, str] | None:
 
 
 # From JSON
+
+BODY: Any = tuple[Name, ...]
+
+
+def from_text(text: str, where: str) -> list[str]:
+    """Return the tags that a text names, with semicolons between them; nothing is no tag."""
+    return sorted({checked_name(name.strip(), where) for name in text.split(";") if name.strip()})
 
 
 def fits(value: Any) -> bool:

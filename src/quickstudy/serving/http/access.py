@@ -21,11 +21,17 @@ REMEMBERED = 10_000
 @dataclass
 class _Bucket:
     tokens: float
+    """requests that may come at once"""
     filled: float
+    """when, by the monotonic clock"""
 
 
 class Access:
-    """The keys of a service. Each replica counts for itself how often a key calls."""
+    """Knows the keys of a service. Each replica counts for itself how often a key calls.
+
+    Args:
+        settings: requests a second and at once, and the pages elsewhere that may call.
+    """
 
     def __init__(self, settings: Serve, store: Store):
         self.settings, self.store = settings, store
@@ -34,10 +40,11 @@ class Access:
         self._buckets: dict[str, _Bucket] = {}
 
     async def tenant(self, request: Request) -> str:
-        """Whose tasks a request may see.
+        """Return whose tasks a request may see.
 
         Raises:
-            HTTPException: 401 without a key that is known, 429 too often.
+            HTTPException: 401 without a key that is known, 403 from elsewhere while there are no keys, 429 too often.
+            Unavailable: the database does not answer.
         """
         if await self._is_open():
             _check_local(request, self.settings.cors)
@@ -58,7 +65,7 @@ class Access:
         return tenant
 
     async def _is_open(self) -> bool:
-        """Nobody has made a key; then only this machine is listened to."""
+        """Return whether nobody has made a key; then only this machine is listened to."""
         now = time.monotonic()
         if self._open is None or self._open[1] < now:
             self._open = (not await asyncio.to_thread(self.store.has_keys), now + TRUSTED)
@@ -75,7 +82,7 @@ class Access:
         return tenant
 
     def _spend(self, key: str) -> int:
-        """Take a token; 0, or the whole seconds after which there is one."""
+        """Take a token; return 0, or the whole seconds after which there is one."""
         rate = self.settings.rate
         if rate is None:
             return 0
@@ -90,7 +97,12 @@ class Access:
 
 
 def _check_local(request: Request, cors: tuple[str, ...]) -> None:
-    """A web page must not use a visitor's browser to reach what only this machine may."""
+    """Refuse who asks for another host, or from a page of one: no web page may use a visitor's browser to reach what is
+    this machine's alone.
+
+    Raises:
+        HTTPException: 403.
+    """
     origin = request.headers.get("origin")
     for address in (f"//{request.headers.get('host', '')}", origin):
         if address is None or address in cors:

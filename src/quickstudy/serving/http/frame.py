@@ -8,12 +8,12 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quickstudy.config import Serve
 from quickstudy.serving.http.logs import REQUESTS
 from quickstudy.serving.http.metrics import Metrics
+from quickstudy.serving.http.refusals import refusal
 
 MEGABYTE = 1_000_000
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -21,7 +21,11 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Frame:
-    """ASGI middleware."""
+    """Surrounds an app with what every request gets.
+
+    Args:
+        settings: of a body, megabytes and seconds to arrive, at most. metrics: told of each request.
+    """
 
     def __init__(self, app: ASGIApp, settings: Serve, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
@@ -32,7 +36,7 @@ class Frame:
             return
         request_id = _request_id(scope)
         started, status = time.perf_counter(), 0
-        bound = _Body(receive, self.settings)
+        upload = _Upload(receive, self.settings)
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -46,14 +50,14 @@ class Frame:
             await send(message)
 
         try:
-            if bound.announced(scope) > bound.most:
-                await _error(413, bound.too_large(), scope, sent)
+            if upload.announced(scope) > upload.most:
+                await _refuse(413, upload.too_large(), scope, sent)
             else:
-                await self.app(scope, bound.receive, sent)
+                await self.app(scope, upload.receive, sent)
         except Exception:
             REQUESTS.exception("failed", extra={"about": {"request": request_id}})
             if not status:
-                await _error(500, f"an error of the service's own; its log has more under {request_id}", scope, sent)
+                await _refuse(500, f"an error of the service's own; its log has more under {request_id}", scope, sent)
         finally:
             self._tell(scope, request_id, status, time.perf_counter() - started)
 
@@ -74,8 +78,8 @@ class Frame:
         REQUESTS.info("request", extra={"about": about})
 
 
-class _Body:
-    """Counts what arrives, whatever the headers say, and how long it takes."""
+class _Upload:
+    """Counts the bytes of a body that arrive, whatever the headers say, and the seconds that it takes."""
 
     def __init__(self, receive: Receive, settings: Serve):
         self._receive, self._left = receive, settings.body * MEGABYTE
@@ -84,15 +88,22 @@ class _Body:
         self._whole = False
 
     def announced(self, scope: MutableMapping[str, Any]) -> int:
+        """Return the bytes that the headers say; 0 where they do not."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 return int(value[:20])
         return 0
 
     def too_large(self) -> str:
+        """Return what is told to who sends more."""
         return f"the body has more than the {self.most // MEGABYTE} MB allowed"
 
     async def receive(self) -> Message:
+        """Return the next part.
+
+        Raises:
+            HTTPException: 408 too slow, 413 too large.
+        """
         if self._whole:
             return await self._receive()  # the end of the connection, for whoever waits for it
         try:
@@ -108,15 +119,15 @@ class _Body:
 
 
 def _request_id(scope: MutableMapping[str, Any]) -> str:
-    """The caller's own where it is harmless, so that it can be followed through several services."""
+    """Return the caller's own where it is harmless, so that it can be followed through several services."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value.decode())
     return secrets.token_hex(8)
 
 
-async def _error(status: int, line: str, scope: Scope, send: Send) -> None:
+async def _refuse(status: int, line: str, scope: Scope, send: Send) -> None:
     async def nothing() -> Message:
         return {"type": "http.disconnect"}
 
-    await JSONResponse({"error": line}, status, headers={"connection": "close"})(scope, nothing, send)
+    await refusal(status, line, {"connection": "close"})(scope, nothing, send)

@@ -1,4 +1,4 @@
-"""What a request brings, checked: bodies as JSON or as forms with files, and no more than the limits allow.
+"""How a request's body is read and checked: JSON, or a form with files, and no more than the settings allow.
 
 Sizes are read from a file's header before anything is decoded; the decoders (data/media.py) have bounds of their own.
 """
@@ -6,15 +6,14 @@ Sizes are read from a file's header before anything is decoded; the decoders (da
 import asyncio
 import io
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Any, TypeVar
 
 import soundfile
 from fastapi import Request
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -23,124 +22,159 @@ from quickstudy.data.coded import decoded
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import IMAGE_FORMATS
 from quickstudy.errors import QuickstudyError
+from quickstudy.kinds.targets import targets_of
+from quickstudy.serving.http.bodies import (
+    FORM,
+    Body,
+    Example,
+    ExamplesCreate,
+    Queries,
+    TaskCreate,
+    TaskHead,
+    TaskImport,
+)
 
-FORM = "multipart/form-data"
-LARGE = 1 << 18  # bytes of JSON
-FRAMES = 1 << 16  # read at once
-PLAIN = ("WAV", "WAVEX", "RF64")  # formats that may hold samples as they are
-
-
-def _is_a_name(value: str) -> str:
-    # Control characters would break the lines of logs; a NUL no database of text can hold.
-    if not value.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError("is empty or holds control characters")
-    return value
-
-
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_a_name)]
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ExampleBody(Body):
-    input: str = Field(description="the text itself, or the base64 of an image's or a recording's file")
-    label: Name
-
-
-_EXAMPLES: list[JsonValue] = [
-    {"input": "My card was charged twice.", "label": "billing"},
-    {"input": "Please send me the invoice again.", "label": "billing"},
-    {"input": "The parcel has not arrived.", "label": "delivery"},
-    {"input": "Where is my order now?", "label": "delivery"},
-]
-
-
-class ExamplesBody(Body):
-    """More examples of a task."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"examples": _EXAMPLES[:1]}]})
-    examples: tuple[ExampleBody, ...] = Field(min_length=1)
-
-
-class HeadBody(Body):
-    """What a task is, beside its examples."""
-
-    name: Name
-    modality: Literal["text", "image", "audio"]
-
-
-class LabelsBody(Body):
-    """The labels of a form's files."""
-
-    label: tuple[Name, ...]
-
-
-class TaskBody(HeadBody):
-    """A new task."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "tickets", "modality": "text", "examples": _EXAMPLES}]}
-    )
-    examples: tuple[ExampleBody, ...] = Field(min_length=1)
-
-
-class ExportBody(TaskBody):
-    """A task as it is exported."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"format": 1, "name": "tickets", "modality": "text", "examples": _EXAMPLES}]}
-    )
-    format: Literal[1]
-
-
-class QueriesBody(Body):
-    """Queries of a task."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"queries": ["I was billed two times."]}]})
-    queries: tuple[str, ...] = Field(min_length=1)
-
+LARGE = 1 << 18
+"""Bytes of JSON that are parsed on another thread, so that others are answered meanwhile."""
+FRAMES = 1 << 16
+"""Of a recording, read at once."""
+PLAIN = ("WAV", "WAVEX", "RF64")
+"""Formats of recordings that may hold samples as they are."""
 
 _Body = TypeVar("_Body", bound=Body)
 
 
 @dataclass(frozen=True)
-class Given:
-    """Examples of a request: inputs as the encoder takes them."""
+class NewExamples:
+    """Examples of a request, checked."""
 
-    labels: Sequence[str]
+    targets: Sequence[Any]
+    """as JSON has them"""
     inputs: Sequence[str | bytes]
+    """as the encoder takes them"""
 
     def contents(self) -> list[bytes]:
-        """The inputs as they are kept."""
+        """Return the inputs as they are kept."""
         return [one.encode() if isinstance(one, str) else one for one in self.inputs]
 
 
-def is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+@dataclass(frozen=True)
+class NewTask:
+    """A task of a request, checked."""
+
+    name: str
+    kind: str
+    modality: Modality
+    examples: NewExamples
 
 
-async def read_json(request: Request, kind: type[_Body]) -> _Body:
-    """The body of a request.
+# ---- what routes read
+
+
+async def read_task(request: Request, settings: Serve) -> NewTask:
+    """Return a new task, from JSON or a form.
+
+    Raises:
+        QuickstudyError: see `read_json`, `read_form` and `checked`.
+    """
+    if is_form(request):
+        form = await read_form(request, ("name", "kind", "modality", "label"), settings.examples)
+        said = {name: form.one(name) for name in ("name", "kind", "modality")}
+        head = _parsed(TaskHead, json.dumps({k: v for k, v in said.items() if k != "kind" or v is not None}).encode())
+        return NewTask(
+            head.name, head.kind, head.modality, await _examples_of_form(form, head.kind, head.modality, settings)
+        )
+    return await _task_of_json(await read_json(request, TaskCreate), settings)
+
+
+async def read_export(request: Request, settings: Serve) -> NewTask:
+    """Return a task that was exported; raises as `read_task`."""
+    return await _task_of_json(await read_json(request, TaskImport), settings)
+
+
+async def _task_of_json(task: TaskCreate, settings: Serve) -> NewTask:
+    examples = await _examples_of_json(task.examples, task.kind, task.modality, settings)
+    return NewTask(task.name, task.kind, task.modality, examples)
+
+
+async def read_examples(request: Request, kind: str, modality: Modality, settings: Serve) -> NewExamples:
+    """Return more examples of a task of this kind and modality; raises as `read_task`."""
+    if is_form(request):
+        form = await read_form(request, ("label",), settings.examples)
+        return await _examples_of_form(form, kind, modality, settings)
+    return await _examples_of_json((await read_json(request, ExamplesCreate)).examples, kind, modality, settings)
+
+
+async def read_queries(request: Request, modality: Modality, settings: Serve) -> list[str | bytes]:
+    """Return queries of a task of this modality; raises as `read_task`."""
+    if is_form(request):
+        form = await read_form(request, (), settings.queries)
+        if not form.files:
+            raise QuickstudyError("there is no file", where="the body")
+        return await _files(form, modality, settings)
+    queries = (await read_json(request, Queries)).queries
+    check_count(len(queries), settings.queries, "queries")
+
+    def check() -> list[str | bytes]:
+        return [checked(one, modality, settings, f"queries.{place}") for place, one in enumerate(queries)]
+
+    return check() if modality == "text" else await asyncio.to_thread(check)
+
+
+# ---- examples, as each of the two brings them
+
+
+async def _examples_of_json(examples: Sequence[Example], kind: str, modality: Modality, settings: Serve) -> NewExamples:
+    targets = [one.target(kind, f"examples.{place}") for place, one in enumerate(examples)]
+
+    def check() -> list[str | bytes]:
+        check_count(len(examples), settings.examples, "examples")
+        return [checked(one.input, modality, settings, f"examples.{place}.input") for place, one in enumerate(examples)]
+
+    return NewExamples(targets, await asyncio.to_thread(check))
+
+
+async def _examples_of_form(form: "Form", kind: str, modality: Modality, settings: Serve) -> NewExamples:
+    if len(form.all("label")) != len(form.files) or not form.files:
+        raise QuickstudyError(f"{len(form.all('label'))} labels and {len(form.files)} files; say one for each")
+    part = targets_of(kind)
+    targets = [part.from_text(text, f"label.{place}") for place, text in enumerate(form.all("label"))]
+    return NewExamples(targets, await _files(form, modality, settings))
+
+
+async def _files(form: "Form", modality: Modality, settings: Serve) -> list[str | bytes]:
+    def check() -> list[str | bytes]:
+        return [checked(data, modality, settings, f"file {place}") for place, data in enumerate(form.files)]
+
+    return await asyncio.to_thread(check)
+
+
+# ---- JSON
+
+
+async def read_json(request: Request, body: type[_Body]) -> _Body:
+    """Return the body of a request.
 
     Raises:
         QuickstudyError: it is no JSON, or not this.
     """
     data = await request.body()
-    if len(data) > LARGE:  # others are answered meanwhile
-        return await asyncio.to_thread(_parsed, kind, data)
-    return _parsed(kind, data)
+    if len(data) > LARGE:
+        return await asyncio.to_thread(_parsed, body, data)
+    return _parsed(body, data)
 
 
-def _parsed(kind: type[_Body], data: bytes) -> _Body:
+def _parsed(body: type[_Body], data: bytes) -> _Body:
     try:
-        return kind.model_validate_json(data)
+        return body.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise QuickstudyError(message[:1].lower() + message[1:300], where=where[:100] or "the body") from None
+
+
+# ---- forms
 
 
 class Form:
@@ -150,20 +184,31 @@ class Form:
         self._fields, self.files = fields, files
 
     def one(self, name: str) -> str | None:
+        """Return a field's value, None where it is not there.
+
+        Raises:
+            QuickstudyError: it is there more than once.
+        """
         values = self._fields.get(name, ())
         if len(values) > 1:
             raise QuickstudyError("is there more than once", where=name)
         return values[0] if values else None
 
     def all(self, name: str) -> Sequence[str]:
+        """Return a field's values, in order."""
         return self._fields.get(name, ())
 
 
-async def read_form(request: Request, known: Sequence[str], files: int) -> Form:
-    """The body of a request that brings files.
+def is_form(request: Request) -> bool:
+    """Return whether a request says that it brings a form with files; else it is taken for JSON."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+
+
+async def read_form(request: Request, names: Sequence[str], files: int) -> Form:
+    """Return the body of a request that brings files.
 
     Args:
-        known: names of its fields, beside the files. files: at most.
+        names: of its fields, beside `file`. files: at most.
 
     Raises:
         QuickstudyError: no such form, an unknown field, or text where a file belongs.
@@ -171,10 +216,10 @@ async def read_form(request: Request, known: Sequence[str], files: int) -> Form:
     fields: dict[str, list[str]] = {}
     contents: list[bytes] = []
     try:
-        async with request.form(max_files=files, max_fields=files + len(known), max_part_size=10_000) as form:
+        async with request.form(max_files=files, max_fields=files + len(names), max_part_size=10_000) as form:
             for name, value in form.multi_items():
-                if (name == "file") != isinstance(value, UploadFile) or name not in (*known, "file"):
-                    allowed = ", ".join((*known, "file"))
+                if (name == "file") != isinstance(value, UploadFile) or name not in (*names, "file"):
+                    allowed = ", ".join((*names, "file"))
                     raise QuickstudyError(f"is no field of this form; they are {allowed}", where=name[:100])
                 if isinstance(value, UploadFile):
                     contents.append(await value.read())
@@ -191,95 +236,51 @@ async def read_form(request: Request, known: Sequence[str], files: int) -> Form:
     return Form(fields, contents)
 
 
-async def read_examples(request: Request, modality: Modality | None, limits: Serve) -> tuple[str, Modality, Given]:
-    """A new task of a request: its name, modality and examples; of a known modality only those.
-
-    Raises:
-        QuickstudyError: see `read_json`, `read_form`, `checked`.
-    """
-    if is_form(request):
-        return await _examples_of_form(request, modality, limits)
-    name = ""
-    if modality is None:
-        task = await read_json(request, TaskBody)
-        name, modality, examples = task.name, task.modality, task.examples
-    else:
-        examples = (await read_json(request, ExamplesBody)).examples
-    return name, modality, await asyncio.to_thread(given, examples, modality, limits)
-
-
-def given(examples: Sequence[ExampleBody], modality: Modality, limits: Serve) -> Given:
-    """Examples of a JSON body, checked."""
-    check_count(len(examples), limits.examples, "examples")
-    inputs = [checked(one.input, modality, limits, f"examples.{place}.input") for place, one in enumerate(examples)]
-    return Given([one.label for one in examples], inputs)
-
-
-async def _examples_of_form(request: Request, modality: Modality | None, limits: Serve) -> tuple[str, Modality, Given]:
-    known = ("label",) if modality else ("name", "modality", "label")
-    form = await read_form(request, known, limits.examples)
-    name = ""
-    if modality is None:
-        head = _parsed(HeadBody, json.dumps({name: form.one(name) for name in ("name", "modality")}).encode())
-        name, modality = head.name, head.modality
-    if len(form.all("label")) != len(form.files) or not form.files:
-        raise QuickstudyError(f"{len(form.all('label'))} labels and {len(form.files)} files; say one for each")
-    labels = _parsed(LabelsBody, json.dumps({"label": form.all("label")}).encode()).label
-    return name, modality, Given(labels, await _files(form, modality, limits))
-
-
-async def _files(form: Form, modality: Modality, limits: Serve) -> list[str | bytes]:
-    def check() -> list[str | bytes]:
-        return [checked(data, modality, limits, f"file {place}") for place, data in enumerate(form.files)]
-
-    return await asyncio.to_thread(check)
-
-
-async def read_queries(request: Request, modality: Modality, limits: Serve) -> list[str | bytes]:
-    """Queries of a request; raises as `read_examples`."""
-    if is_form(request):
-        form = await read_form(request, (), limits.queries)
-        if not form.files:
-            raise QuickstudyError("there is no file", where="the body")
-        return await _files(form, modality, limits)
-    queries = (await read_json(request, QueriesBody)).queries
-    check_count(len(queries), limits.queries, "queries")
-
-    def check() -> list[str | bytes]:
-        return [checked(one, modality, limits, f"queries.{place}") for place, one in enumerate(queries)]
-
-    return check() if modality == "text" else await asyncio.to_thread(check)
+# ---- sizes and files
 
 
 def check_count(count: int, most: int, what: str) -> None:
+    """Refuse more of something than is allowed.
+
+    Raises:
+        QuickstudyError: in words.
+    """
     if count > most:
         raise QuickstudyError(f"{count} {what}, more than the {most} allowed")
 
 
-def check_classes(classes: Mapping[str, int], limits: Serve) -> None:
-    """Of a task as it will be."""
-    check_count(len(classes), limits.classes, "classes")
-    check_count(sum(classes.values()), limits.examples, "examples")
-
-
-def checked(value: str | bytes, modality: Modality, limits: Serve, where: str) -> str | bytes:
-    """An input as the encoder takes it: a text, or a file's bytes.
+def check_size(classes: int, examples: int, settings: Serve) -> None:
+    """Refuse a task that will have too many classes or examples.
 
     Raises:
-        QuickstudyError: no base64, or beyond a limit.
+        QuickstudyError: see `check_count`.
+    """
+    check_count(classes, settings.classes, "classes")
+    check_count(examples, settings.examples, "examples")
+
+
+def checked(value: str | bytes, modality: Modality, settings: Serve, where: str) -> str | bytes:
+    """Return an input as the encoder takes it: a text, or a file's bytes.
+
+    Args:
+        value: a text, the base64 of a file, or a file's bytes. settings: characters of a text, pixels of an image and
+            seconds of a recording, at most. where: it stands, for errors.
+
+    Raises:
+        QuickstudyError: neither UTF-8 nor base64 where it must be, empty, or beyond a limit.
     """
     if modality == "text":
         text = _text(value, where)
-        if len(text) > limits.characters:
-            raise QuickstudyError(f"{len(text)} characters, more than the {limits.characters} allowed", where=where)
+        if len(text) > settings.characters:
+            raise QuickstudyError(f"{len(text)} characters, more than the {settings.characters} allowed", where=where)
         return text
     data = value if isinstance(value, bytes) else decoded(value, where)
     if not data:
         raise QuickstudyError("is empty (0 bytes)", where=where)
-    if modality == "image" and (pixels := _pixels(data)) > limits.pixels:
-        raise QuickstudyError(f"{pixels:,} pixels, more than the {limits.pixels:,} allowed", where=where)
-    if modality == "audio" and _longer_than(data, limits.seconds):
-        raise QuickstudyError(f"longer than the {limits.seconds:g} seconds allowed", where=where)
+    if modality == "image" and (pixels := _pixels(data)) > settings.pixels:
+        raise QuickstudyError(f"{pixels:,} pixels, more than the {settings.pixels:,} allowed", where=where)
+    if modality == "audio" and _longer_than(data, settings.seconds):
+        raise QuickstudyError(f"longer than the {settings.seconds:g} seconds allowed", where=where)
     return data
 
 
@@ -291,7 +292,7 @@ def _text(value: str | bytes, where: str) -> str:
 
 
 def _pixels(data: bytes) -> int:
-    """As the header has it; 0 where it has none, which the decoder tells better."""
+    """Return the pixels that a header announces; 0 where there is none, which the decoder tells better."""
     try:
         width, height = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS).size
     except Image.DecompressionBombError:
@@ -302,7 +303,8 @@ def _pixels(data: bytes) -> int:
 
 
 def _longer_than(data: bytes, seconds: float) -> bool:
-    """By what can be read, as headers lie; a file that cannot be read is not, which the decoder tells better."""
+    """Return whether a recording is longer by what can be read, as headers lie; of a file that cannot be read the
+    decoder tells better."""
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             left = int(seconds * file.samplerate)

@@ -13,9 +13,10 @@ SHADOW = logging.getLogger("quickstudy.serving.engine.shadow")
 
 
 class JsonLines(logging.Formatter):
-    """`logger.info("…", extra={"about": {…}})` adds fields."""
+    """Formats a record as a line of JSON; `logger.info("…", extra={"about": {…}})` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -28,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def to_stderr() -> None:
-    """Everything that is worth a line."""
+    """Send everything that is worth a line to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata in somebody's files
@@ -41,7 +42,7 @@ def to_stderr() -> None:
 
 
 def shadow_to(path: Path) -> None:
-    """Disagreements go to a file too, which is begun anew when it is large; three old ones are kept."""
+    """Write disagreements to a file too, which is begun anew at 16 MB; three old ones are kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=16_000_000, backupCount=3, encoding="utf-8")
     handler.setFormatter(JsonLines())

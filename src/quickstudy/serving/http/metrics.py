@@ -7,7 +7,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Of one service."""
+    """Counts for one service."""
 
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()

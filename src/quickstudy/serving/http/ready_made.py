@@ -19,6 +19,8 @@ VOICES = ("en-us+Andrea", "en-us+david", "en-gb+linda", "en-gb-scotland+Lee", "e
 
 @dataclass(frozen=True)
 class ReadyMade:
+    """A task to try."""
+
     name: str
     modality: Modality
     shots: tuple[dict[str, str], ...]
@@ -28,15 +30,17 @@ class ReadyMade:
 
 
 def news_or_blog() -> ReadyMade:
+    """Tell a piece of news from a blog."""
     return _texts("News or blog", "genre")
 
 
 def sentiment() -> ReadyMade:
+    """Tell a happy message from an unhappy one."""
     return _texts("Happy or unhappy", "sentiment")
 
 
 def symbols() -> ReadyMade:
-    """Circle, spiral and zigzag, each time drawn a little otherwise."""
+    """Draw circle, spiral and zigzag, each time a little otherwise."""
     draw: dict[str, Callable[[np.random.Generator], list[tuple[float, float]]]] = {
         "circle": _circle,
         "spiral": _spiral,
@@ -48,7 +52,7 @@ def symbols() -> ReadyMade:
 
 
 def command() -> ReadyMade:
-    """A machine speaks it; people are understood the better the more of them have taught it."""
+    """Speak three commands, by machine; people are understood the better the more of them have taught it."""
     from quickstudy.starter.words import build_few
 
     words = ("start", "stop", "louder")
@@ -63,6 +67,21 @@ READY_MADE: dict[str, Callable[[], ReadyMade]] = {
     "symbols": cache(symbols),
     "command": cache(command),
 }
+
+
+FAQ = (
+    ("When are you open?", "Monday to Friday, nine to six."),
+    ("What are your opening hours?", "Monday to Friday, nine to six."),
+    ("How long does delivery take?", "Two to four days; you get a link to follow the parcel."),
+    ("When will my parcel arrive?", "Two to four days; you get a link to follow the parcel."),
+    ("How can I send something back?", "Within 30 days, with the label that lies in the parcel."),
+    ("I do not like it and want to return it.", "Within 30 days, with the label that lies in the parcel."),
+    ("How can I pay?", "By card, by transfer, or by invoice within 14 days."),
+    ("Do you take credit cards?", "By card, by transfer, or by invoice within 14 days."),
+    ("I forgot my password.", "Press 'Forgotten' on the page where you log in; a mail brings you a new one."),
+    ("I cannot log in.", "Press 'Forgotten' on the page where you log in; a mail brings you a new one."),
+)
+"""Questions and answers that the chat begins with."""
 
 
 def _texts(name: str, group: str) -> ReadyMade:
@@ -95,7 +114,7 @@ def _zigzag(rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def _picture(path: list[tuple[float, float]], rng: np.random.Generator) -> str:
-    """A pen's path in −1…1 as the base64 of a PNG: turned, shifted and scaled a little."""
+    """Return a pen's path in −1…1 as the base64 of a PNG: turned, shifted and scaled a little."""
     from PIL import Image, ImageDraw
 
     angle, scale = rng.normal(0, 0.15), rng.uniform(0.28, 0.38) * SIDE

@@ -19,16 +19,23 @@ DATABASE = Path(".cache") / "serve.db"
 
 
 def open_store(settings: Serve, root: Path, database: str | None = None) -> Store:
-    """The database of a project's service.
+    """Return the database of a project's service.
 
     Args:
-        database: SQLAlchemy's URL, instead of what the settings say.
+        root: of the project. database: SQLAlchemy's URL, instead of what the settings say.
+
+    Raises:
+        QuickstudyError: there is no such database.
     """
     return Store(database or settings.database or f"sqlite:///{root.resolve() / DATABASE}", settings.patience)
 
 
 def check_host(host: str, store: Store) -> None:
-    """Raises QuickstudyError where others could call who have no key."""
+    """Refuse to be reached from elsewhere without keys.
+
+    Raises:
+        QuickstudyError: others could call who have no key.
+    """
     if host not in LOOPBACK and not store.has_keys():
         raise QuickstudyError(
             "without keys the service answers this machine alone",
@@ -38,7 +45,10 @@ def check_host(host: str, store: Store) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet, so that one learns at once that it is taken; port 0: any.
+    """Return a socket that is bound and does not listen yet, so that one learns at once that the port is taken.
+
+    Args:
+        port: 0: any that is free.
 
     Raises:
         QuickstudyError: it cannot be had.
@@ -59,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Config:
-    """How uvicorn serves the app.
+    """Return how uvicorn serves the app.
 
     Args:
         root: where the paths of the settings begin.

@@ -7,7 +7,9 @@ const SIDE = 224; // pixels of a drawing
 const RATE = 16000; // Hz of a recording
 const LONGEST = 5; // seconds of a recording
 
-const state = { task: null, modality: "text", name: "playground", shown: new Map(), labels: new Map(), curve: [], asked: null };
+const state = { task: null, kind: "classify", modality: "text", name: "playground", shown: new Map(), targets: new Map(), curve: [], asked: null };
+const kinds = {}; // what each kind of task that the model has learned says of itself: kind-KIND.js
+const kind = () => kinds[state.kind];
 
 // ---- the service
 
@@ -218,8 +220,8 @@ function audioInput(where) {
 
 // ---- teach
 
-function start(modality, name) {
-  Object.assign(state, { task: null, modality, name, shown: new Map(), labels: new Map(), curve: [], asked: null });
+function start(modality, name, of = state.kind) {
+  Object.assign(state, { task: null, kind: of, modality, name, shown: new Map(), targets: new Map(), curve: [], asked: null });
   for (const slot of document.querySelectorAll("[data-input]")) {
     const where = slot.dataset.input;
     takers[where] = { text: textInput, image: imageInput, audio: audioInput }[modality](where);
@@ -228,7 +230,15 @@ function start(modality, name) {
   for (const button of document.querySelectorAll("[data-new]")) {
     button.setAttribute("aria-pressed", String(button.dataset.new === modality));
   }
-  $("answer").replaceChildren(element("p", { class: "quiet" }, "Once two classes are taught, the answer comes here."));
+  for (const button of $("kinds").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.kind === state.kind));
+  }
+  $("label-word").textContent = kind().word;
+  $("right-word").textContent = kind().right;
+  $("curve-word").textContent = kind().curve;
+  for (const field of [$("label"), $("right-label")]) field.required = !kind().optional;
+  $("label").placeholder = kind().hint;
+  $("answer").replaceChildren(element("p", { class: "quiet" }, kind().wait));
   $("correct").hidden = true;
   showTaught();
   showCurve();
@@ -236,7 +246,7 @@ function start(modality, name) {
 
 async function teach(examples) {
   if (!state.task) {
-    const made = await call("POST", "/tasks", { name: state.name, modality: state.modality, examples });
+    const made = await call("POST", "/tasks", { name: state.name, kind: state.kind, modality: state.modality, examples });
     state.task = made.id;
     const all = (await call("GET", `/tasks/${made.id}`)).examples;
     all.forEach((one, i) => remember(one.id, examples[i]));
@@ -250,36 +260,37 @@ async function teach(examples) {
 
 function remember(id, example) {
   state.shown.set(id, example.input);
-  state.labels.set(id, example.label);
+  state.targets.set(id, example[kind().field]);
 }
 
 async function forget(id) {
   await call("DELETE", `/tasks/${state.task}/examples/${id}`);
   state.shown.delete(id);
-  state.labels.delete(id);
+  state.targets.delete(id);
   showTaught();
   await measure();
 }
 
-const classes = () => [...new Set(state.labels.values())].sort();
+const classes = () => [...new Set([...state.targets.values()].flatMap(kind().names))].sort();
+const enough = () => kind().enough([...state.targets.values()]);
 
 async function measure() {
-  if (classes().length < 2) return;
-  const { right, asked } = await call("GET", `/tasks/${state.task}/accuracy`);
-  if (asked) state.curve.push({ examples: state.labels.size, right, asked });
+  if (!enough()) return;
+  const { metric, score, right, asked } = await call("GET", `/tasks/${state.task}/accuracy`);
+  if (asked) state.curve.push({ examples: state.targets.size, metric, score, right, asked });
   showCurve();
 }
 
 function showTaught() {
   const boxes = classes().map((label) => {
-    const ids = [...state.labels].filter(([, own]) => own === label).map(([id]) => id);
+    const ids = [...state.targets].filter(([, own]) => kind().names(own).includes(label)).map(([id]) => id);
     const items = ids.map((id) => element("li", {},
       content(state.shown.get(id), label),
       element("button", { type: "button", title: "Take it back", "aria-label": `Take back an example of ${label}`, onclick: () => doing("Forgetting …", () => forget(id)) }, "×")));
     return element("div", { class: "class" }, element("strong", {}, label), ` ${ids.length}`,
       element("ul", { class: state.modality === "image" ? "pictures" : "" }, ...items));
   });
-  const nothing = element("p", { class: "quiet" }, "Nothing yet. It takes two classes, with an example each.");
+  const nothing = element("p", { class: "quiet" }, kind().nothing);
   $("taught").replaceChildren(...(boxes.length ? boxes : [nothing]));
   $("classes").replaceChildren(...classes().map((value) => element("option", { value })));
 }
@@ -301,18 +312,20 @@ function showCurve() {
     chart.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
     chart.append(drawn("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share}%`));
   }
-  chart.append(drawn("polyline", { class: "curve", points: points.map((p) => `${x(p.examples)},${y(p.right / p.asked)}`).join(" ") }));
-  for (const p of points) chart.append(drawn("circle", { class: "dot", r: 4, cx: x(p.examples), cy: y(p.right / p.asked) }));
+  chart.append(drawn("polyline", { class: "curve", points: points.map((p) => `${x(p.examples)},${y(p.score)}`).join(" ") }));
+  for (const p of points) chart.append(drawn("circle", { class: "dot", r: 4, cx: x(p.examples), cy: y(p.score) }));
   for (const n of new Set([least, most])) chart.append(drawn("text", { x: x(n), y: height - 12, "text-anchor": "middle" }, n));
   chart.append(drawn("text", { x: (left + width - right) / 2, y: height - 1, "text-anchor": "middle" }, most > least ? "examples" : ""));
   $("chart").replaceChildren(chart);
-  $("accuracy").textContent = `${last.right} of ${last.asked} right, each left out in turn`;
+  $("accuracy").textContent = last.metric === "accuracy"
+    ? `${last.right} of ${last.asked} right, each left out in turn`
+    : `${last.metric} ${last.score.toFixed(2)} on ${last.asked}, each left out in turn`;
 }
 
 // ---- ask
 
 async function ask(input) {
-  if (!state.task || classes().length < 2) throw new Error("teach two classes first, with an example each");
+  if (!state.task || !enough()) throw new Error(kind().missing);
   const said = await call("POST", `/tasks/${state.task}/predict`, { queries: [input] });
   state.asked = input;
   showAnswer(said.answers[0], said.threshold);
@@ -333,9 +346,8 @@ function bar(name, share, text, mark = null) {
 
 function showAnswer(answer, threshold) {
   const percent = (share) => `${Math.round(100 * share)}%`;
-  const verdict = answer.known
-    ? element("div", { class: "verdict" }, element("strong", {}, answer.label), `${percent(answer.probabilities[answer.label])} likely`)
-    : element("div", { class: "verdict unknown" }, element("strong", {}, "Unknown"), `It is like none of the classes. The least bad guess is ${answer.label}.`);
+  const said = kind().verdict(answer);
+  const verdict = element("div", { class: said.unknown ? "verdict unknown" : "verdict" }, element("strong", {}, said.text), said.more);
   const ranked = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 8);
   const scale = Math.max(answer.unknown, threshold ?? 0, 1e-9) * 1.25; // both fit, whatever the score's unit
   const far = threshold === null
@@ -343,10 +355,10 @@ function showAnswer(answer, threshold) {
     : [bar("score", answer.unknown / scale, answer.unknown.toFixed(2), threshold / scale),
        element("p", { class: "quiet" }, `${answer.unknown.toFixed(2)}; unknown above ${threshold.toFixed(2)}, the mark`)];
   const near = answer.nearest.map((one) => element("li", {},
-    element("span", { class: "quiet" }, one.likeness.toFixed(2)), element("strong", {}, one.label),
-    content(state.shown.get(one.example) ?? one.input, one.label)));
+    element("span", { class: "quiet" }, one.likeness.toFixed(2)), element("strong", {}, kind().shown(one[kind().field])),
+    content(state.shown.get(one.example) ?? one.input, kind().shown(one[kind().field]))));
   $("answer").replaceChildren(verdict, ...ranked.map(([name, share]) => bar(name, share, percent(share))),
-    element("h3", {}, "How unlike all examples"), ...far,
+    ...(kind().unknown ? [element("h3", {}, "How unlike all examples"), ...far] : []),
     element("h3", {}, "Nearest examples"), element("ul", { class: "near" }, ...near));
   $("correct").hidden = false;
 }
@@ -355,7 +367,7 @@ function showAnswer(answer, threshold) {
 
 async function tryOne(name) {
   const made = await call("GET", `/playground/tasks/${name}`);
-  start(made.modality, made.name);
+  start(made.modality, made.name, "classify");
   for (const [place, shot] of made.shots.entries()) {
     await teach(Object.entries(shot).map(([label, input]) => ({ input, label })));
     $("status").textContent = `Teaching ${made.name}: ${place + 1} of ${made.shots.length} shots`;
@@ -409,12 +421,12 @@ function say(line, shown = line) {
 $("teach").addEventListener("submit", (event) => {
   event.preventDefault();
   doing("Teaching …", async () => {
-    const label = $("label").value.trim();
+    const target = kind().read($("label").value);
     const inputs = await takers.teach.take();
     if (!inputs.length) throw new Error("give an example first");
-    await teach(inputs.map((input) => ({ input, label })));
+    await teach(inputs.map((input) => ({ input, [kind().field]: target })));
     takers.teach.clear();
-    return `Taught: ${inputs.length} of ${label}.`;
+    return `Taught: ${inputs.length} of ${kind().shown(target)}.`;
   });
 });
 
@@ -430,11 +442,11 @@ $("ask").addEventListener("submit", (event) => {
 $("correct").addEventListener("submit", (event) => {
   event.preventDefault();
   doing("Correcting …", async () => {
-    const label = $("right-label").value.trim();
-    await teach([{ input: state.asked, label }]);
+    const target = kind().read($("right-label").value);
+    await teach([{ input: state.asked, [kind().field]: target }]);
     $("right-label").value = "";
     await ask(state.asked);
-    return `Corrected: this is ${label}.`;
+    return `Corrected: this is ${kind().shown(target)}.`;
   });
 });
 
@@ -484,6 +496,15 @@ for (const tab of tabs) {
   });
 }
 
-start("text", "playground");
-call("GET", "/ready").then((ready) => ($("model").textContent = `Model version ${ready.version}`), () => {});
+// Which kinds of task the model has learned the service says; each has a module of its own.
+async function begin() {
+  const ready = await call("GET", "/ready").catch(() => ({ kinds: ["classify"] }));
+  if (ready.version) $("model").textContent = `Model version ${ready.version}`;
+  for (const name of ready.kinds) kinds[name] = (await import(`/page/kind-${name}.js`)).kind;
+  $("kinds").replaceChildren(...Object.entries(kinds).map(([name, one]) =>
+    element("button", { type: "button", "data-kind": name, "aria-pressed": "false", onclick: () => doing("", async () => start(state.modality, "playground", name)) }, one.button)));
+  $("kinds").hidden = ready.kinds.length < 2;
+  start("text", "playground", ready.kinds[0]);
+}
+begin();
 call("GET", "/playground/faq").then((all) => ($("faq").value = all.map((one) => `${one.question} | ${one.answer}`).join("\n")), () => {});
