@@ -13,7 +13,7 @@ from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
 ACROSS = 5  # examples side by side
 PITCH, LINE, GAP = 1.5, 0.17, 0.55  # in widths of an example: to the next, a tag below, between the two parts
 ABOVE = 0.85  # the same, for what stands above the first row
-LETTERS = 14  # of a tag
+LETTERS = 18  # of what stands in a line below an example
 
 
 def draw_episodes(episodes: Sequence[ShownEpisode], see: See, narrow: bool) -> Figure:
