@@ -36,7 +36,7 @@ from quickstudy.encoders import make_encoder
 from quickstudy.encoders.features import features
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
-from quickstudy.kinds.classify.baselines import score_episodes
+from quickstudy.kinds.classify.score import baselines
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.stats.intervals import mean_interval, paired_interval
@@ -141,7 +141,7 @@ def judge(
     for cell in cells:
         path = cache / f"{cell.suite} {cell.episodes.shot}-shot {digest}.npz"
         if not path.exists():
-            theirs = score_episodes(
+            theirs = baselines(
                 frozen, list(zip(cell.episodes.support.numpy(), cell.episodes.query.numpy(), strict=True))
             )
             np.savez(

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 from quickstudy import registry
 from quickstudy.adaptation.adapted import Task, adapt, answer, encode
 from quickstudy.config import load_settings
-from quickstudy.kinds.classify.openset import fit, least_squares, unknown
 from quickstudy.kinds.classify.shown.calibration import calibration_error, reliability
+from quickstudy.kinds.openset import fit, least_squares, unknown
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.serving.engine.loaded import folder_source
 from quickstudy.stats.intervals import mean_interval

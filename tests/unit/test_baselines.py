@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
 from quickstudy.evaluation.features import raw_features
-from quickstudy.kinds.classify.baselines import fit_and_score, score_episodes
+from quickstudy.kinds.classify.score import baselines, fit_and_score
 from quickstudy.kinds.linear import span_coordinates
 
 
@@ -62,7 +62,7 @@ def test_scores_are_those_of_plain_scikit_learn(case: str) -> None:
     features = np.concatenate([support, query])
     n = len(support)
     episode = (np.arange(n), np.arange(n, n + 100), targets, answers)
-    results = score_episodes(csr_matrix(features) if case == "sparse" else features, [episode])
+    results = baselines(csr_matrix(features) if case == "sparse" else features, [episode])
     for kind, model in (("logreg", LogisticRegression()), ("centroid", NearestCentroid())):
         with np.errstate(all="ignore"):
             expected = (model.fit(support, targets).predict(query) == answers).mean()
@@ -74,7 +74,7 @@ def test_scores_are_those_of_plain_scikit_learn(case: str) -> None:
 def test_examples_that_are_all_alike_are_a_guess_and_no_crash() -> None:
     same = np.ones((14, 6))
     targets, answers = np.repeat([0, 1], 2), np.repeat([0, 1], 5)
-    ((accuracy, _),) = score_episodes(same, [(np.arange(4), np.arange(4, 14), targets, answers)])["logreg"]
+    ((accuracy, _),) = baselines(same, [(np.arange(4), np.arange(4, 14), targets, answers)])["logreg"]
     assert accuracy == 0.5
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,15 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
 from scipy.stats import t as student
 
-from quickstudy.card import read_absent, read_parts, write_card
+from quickstudy.card import read_parts, write_card
 from quickstudy.card.figures import _apart, adaptation
 from quickstudy.card.page import html_page
 from quickstudy.card.separately import paired_with_scratch
-from quickstudy.card.text import markdown
 from quickstudy.config import load_settings
 from quickstudy.data.dataset import DatasetInfo, make_table, write_dataset
 from quickstudy.errors import QuickstudyError
@@ -37,10 +34,11 @@ from quickstudy.kinds.scores import SCORES
 from quickstudy.kinds.shown import SHOWN
 from quickstudy.kinds.targets import TARGETS
 from quickstudy.kinds.task import Episodes
-from quickstudy.report.evidence import KindEvidence, Method, evidence_folders, read_evidence, read_gate
+from quickstudy.report.evidence import KindEvidence, Method, evidence_folders, read_evidence
 from quickstudy.report.words import Chapter
-from quickstudy.tasks.frozen import FrozenEpisodes, write_episodes
-from quickstudy.training import Look, write_curve
+from quickstudy.tasks.frozen import FrozenEpisodes
+from tests.unit.card.reading import Page, card, table_after
+from tests.unit.card.stages import leave
 
 EVERY = (("letters", "image", "classes"), ("words", "audio", "domain"), ("talk", "text", "dataset"))
 HOSTILE = "<script>alert(1)</script> | a [link](javascript:alert(2)) ![x](http://x/y.png) $\\frac{1}{2}$ `_*b*_` &lt;"
@@ -118,43 +116,10 @@ def build(tmp_path: Path, png: Callable[..., bytes], wav: Callable[..., bytes]) 
             labels = [f"{text} class {'abcde'[i // EACH]}" for i in range(5 * EACH)]
             table = make_table(modality, [examples[modality](i) for i in range(5 * EACH)], labels, ["g"] * 5 * EACH)
             write_dataset(tmp_path / "data", info, table)
-        counts = {"examples": 1200, "classes": 60, "groups_train": 7, "groups_validation": 1, "groups_test": 2}
-        (root / "tasks/classify").mkdir(parents=True)
-        (root / "tasks/classify/tasks.json").write_text(json.dumps({name: counts for name in names}))
-        (root / "tasks/classify/splits.yaml").write_text(
-            yaml.safe_dump({name: {"groups": {"a": "test"}} for name in names})
-        )
-        finding = {"severity": "warning", "dataset": names[0], "kind": "near", "count": 6, "fix": "Look at some"}
-        (root / "tasks/classify/checks.json").write_text(json.dumps([finding | {"what": "6 examples nearly repeat"}]))
-        write_episodes(root / "tasks/classify/episodes.parquet", frozen(frame))
-        write_evaluation(root / "evaluate/classify", frame)
-        (root / "meta_train/classify").mkdir(parents=True)
-        looks = [Look(step, 2.0 / step, dict.fromkeys(modalities, 0.5)) for step in (1, 2)]  # type: ignore[arg-type]
-        write_curve(root / "meta_train/classify/curve.csv", looks)
-        (root / "meta_train/classify/metrics.json").write_text('{"loss": 1.0, "alpha": 0.25}')
-        (root / "meta_train/classify/training.json").write_text(
-            '{"seconds": 61.0, "steps": 600, "parameters": 1234567}'
-        )
-        (root / "model/classify").mkdir(parents=True)
-        settings = load_settings(Path(__file__).parents[2] / "params.yaml")
-        shape = settings.model.model_dump(mode="json")
-        shape["encoders"] = {"image": "conv4", "audio": "gru", "text": text_encoder}
-        inputs = settings.inputs.model_dump(mode="json")
-        config = {"modalities": sorted(modalities), "inputs": inputs, "model": shape}
-        (root / "model/classify/config.yaml").write_text(yaml.safe_dump(config))
-        (root / "model/classify/lineage.json").write_text('{"seed": 3}')
-        (root / "model/classify/model.safetensors").write_bytes(b"weights")
+        leave(root, frozen(frame), frame, names, modalities, text_encoder)
         return root
 
     return make
-
-
-def card(build: Path, gate: Path | None = None) -> tuple[str, str]:
-    """Its Markdown and its page, with pictures left blank: they take seconds to draw."""
-    word = None if gate is None else read_gate(gate)
-    text = markdown(read_parts(build, build.parent / "data", word), read_absent(build), word, build)
-    pictures = dict.fromkeys(re.findall(r"\]\((\w+\.png)\)", text), b"")
-    return text, html_page(text, pictures, pictures)
 
 
 def classify(build: Path) -> KindEvidence:
@@ -165,34 +130,6 @@ def drawn(build: Path) -> tuple[str, str]:
     """The same as it is written, with its pictures."""
     write_card(build, build / "card")
     return (build / "card/card.md").read_text(encoding="utf-8"), (build / "card/card.html").read_text(encoding="utf-8")
-
-
-def table_after(text: str, heading: str) -> list[dict[str, str]]:
-    """The first Markdown table after a heading."""
-    lines = text[text.index(heading) :].splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    found = []
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            break
-        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return [dict(zip(found[0], cells, strict=True)) for cells in found[2:]]
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text that a reader sees."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[..., Path]) -> None:
@@ -218,6 +155,26 @@ def test_every_number_of_the_table_is_that_of_the_evaluation(build: Callable[...
         100 * means.to_numpy(), abs=0.0501
     )
     assert tile["to learn a task"] == "9.0 ms"
+
+
+def test_the_highest_of_a_row_is_bold_among_those_over_all_its_episodes(build: Callable[..., Path]) -> None:
+    text, _ = card(build(answers(fractions=FRACTIONS | {"scratch": 0.95, "centroid_raw": 0.99})))
+    for line in table_after(text, "### All methods"):
+        assert [name for name, cell in line.items() if cell.startswith("**")] == ["centroid, raw"]
+
+
+@pytest.mark.parametrize("ours", [0.21, 0.5])
+def test_says_where_it_is_no_better_than_guessing_and_only_there(build: Callable[..., Path], ours: float) -> None:
+    frame = answers(fractions={"quickstudy": 0.9})
+    at = (frame["suite"] == "talk") & (frame["shot"] == 5)
+    frame.loc[at, "score"] = ours + 0.02 * np.where(np.arange(at.sum()) % 2, 1, -1)
+    frame.loc[at & (frame["episode"] == 0), "score"] = 0.0  # the interval reaches below 20 %, the mean does not
+    text, _ = card(build(frame))
+    said = [line for line in text.splitlines() if "No better than guessing" in line]
+    mean = 100 * frame.loc[at, "score"].mean()
+    assert bool(said) == (ours == 0.21) and mean > 20
+    if said:
+        assert f"at: talk with 5 examples a class ({mean:.1f} ± " in said[0] and "that gives 20.0)" in said[0]
 
 
 def test_of_each_suite_ours_stands_beside_the_best_baseline_on_the_same_episodes(build: Callable[..., Path]) -> None:
@@ -274,12 +231,17 @@ def test_the_page_holds_its_figures_and_needs_nothing_else(build: Callable[..., 
     page = Page(html)
     assert len(html.encode()) <= 1_000_000
     links = [value for _, attrs in page.elements for key, value in attrs.items() if key in ("src", "srcset", "href")]
-    assert len(links) == 10 and all(link and link.startswith("data:image/png;base64,") for link in links)
-    for link in links:
-        assert Image.open(io.BytesIO(base64.b64decode(str(link).partition(",")[2]))).width > 300
-    wide = [base64.b64decode(str(attrs["src"]).partition(",")[2]) for tag, attrs in page.elements if tag == "img"]
+    assert len(links) == 10 and all(link and link.startswith("data:image/webp;base64,") for link in links)
+
+    def picture(link: str | None) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(str(link).partition(",")[2]))).convert("RGB"))
+
+    assert all(picture(link).shape[1] > 300 for link in links)
+    wide = [picture(attrs["src"]) for tag, attrs in page.elements if tag == "img"]
     names = ("score", "adapt", "calibration", "episodes_image", "training")
-    assert wide == [(root / "card" / f"classify_{name}.png").read_bytes() for name in names]
+    for shown, name in zip(wide, names, strict=True):
+        beside = np.asarray(Image.open(root / "card" / f"classify_{name}.png").convert("RGB"))
+        assert np.array_equal(shown, beside), name
     assert all(attrs["alt"] for tag, attrs in page.elements if tag == "img")
     assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "form"}
     assert "url(" not in html and "@import" not in html

@@ -21,7 +21,7 @@ from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.heads import HEADS
 from quickstudy.kinds.task import Settled
-from quickstudy.learners import State, VectorLearner
+from quickstudy.learners import State
 from quickstudy.model.metamodel import MetaModel
 
 NEIGHBOURS = 3
@@ -148,7 +148,7 @@ def fault(example: object, modality: Modality) -> QuickstudyError | None:
 
 def check_learner(model: MetaModel, where: object = None) -> None:
     """Raise QuickstudyError where the learner changes the encoder for each task, so that no vectors can be kept."""
-    if not isinstance(model.learner, VectorLearner):
+    if model.learner.on_vectors is None:
         raise QuickstudyError(
             f"the learner {model.shape.learner} changes the encoder for each task and cannot be served so",
             where=where,
@@ -166,10 +166,9 @@ def adapt(model: MetaModel, task: Task, false_alarm: float) -> AdaptedTask:
     Raises:
         QuickstudyError: what the examples say is no task, as fewer than two classes.
     """
-    assert isinstance(model.learner, VectorLearner)
     names, numbers = model.head.arrange(task.targets)
-    learned = model.learner.adapt(*model.head.pose(task.vectors[None], numbers[None], len(names)))
-    settled = model.head.settle(model.learner, task.vectors, numbers, len(names), false_alarm)
+    learned = model.vector_learner.adapt(*model.head.pose(task.vectors[None], numbers[None], len(names)))
+    settled = model.head.settle(model.vector_learner, task.vectors, numbers, len(names), false_alarm)
     return AdaptedTask(task, names, {name: tensor.clone() for name, tensor in learned.items()}, settled)
 
 
@@ -226,10 +225,10 @@ def learn(
     classes, numbers = model.head.arrange(targets)
     arrays = prepared(model, modality, examples)
     support = None
-    if names is not None and isinstance(model.learner, VectorLearner):
+    if names is not None and (learner := model.learner.on_vectors) is not None:
         vectors = model.encode(modality, arrays)
         support = Support(tuple(targets), tuple(names), vectors, false_alarm)
-        learned = model.learner.adapt(*model.head.pose(vectors[None], numbers[None], len(classes)))
+        learned = learner.adapt(*model.head.pose(vectors[None], numbers[None], len(classes)))
     else:
         learned = model.adapt(modality, arrays[None], numbers[None], len(classes))
     shots = model.head.shots(numbers, len(classes))

@@ -6,7 +6,6 @@ from quickstudy.adaptation.adapted import Task
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.left_out import left_out
 from quickstudy.kinds.scores import SCORES
-from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel
 
 MOST = 100
@@ -22,7 +21,6 @@ def held_out(model: MetaModel, task: Task) -> tuple[float, int]:
     Returns:
         (score, asked); (0, 0) where nothing can be left out.
     """
-    assert isinstance(model.learner, VectorLearner)
     try:
         names, numbers = model.head.arrange(task.targets)
     except QuickstudyError:
@@ -31,6 +29,8 @@ def held_out(model: MetaModel, task: Task) -> tuple[float, int]:
     places = places[:: -(-len(places) // MOST) or 1]
     if not len(places):
         return 0.0, 0
-    answers = left_out(model.learner, model.head.pose, model.head.read, task.vectors, numbers, len(names), places)
+    answers = left_out(
+        model.vector_learner, model.head.pose, model.head.read, task.vectors, numbers, len(names), places
+    )
     (score,) = SCORES[model.kind].judge(answers[None], numbers[places][None])["score"]
     return score, len(places)

@@ -13,10 +13,11 @@ from quickstudy.card.text import markdown
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.shown import SHOWN
 from quickstudy.report.evidence import GateWord, evidence_folders, read_evidence, read_gate, without_part
+from quickstudy.report.style import webp
 
 LARGEST = 1_000_000  # bytes of the page, with its figures
 # Of the figures, and whether phones are given narrow ones of their own: the first that the page stays below it with.
-DPI = ((144, True), (110, True), (84, True), (64, True), (64, False), (48, False), (36, False))
+DPI = ((144, True), (128, True), (110, True), (84, True), (64, True), (64, False), (48, False), (36, False))
 
 
 def write_card(build: Path, out: Path, data: Path | None = None, gate: Path | None = None) -> None:
@@ -55,11 +56,15 @@ def _drawn(parts: Sequence[Part], text: str) -> tuple[Mapping[str, bytes], str]:
         if bytes_a_dot * dots > 1.2 * LARGEST and (dpi, phones) != DPI[-1]:
             continue
         wide = figures.draw(parts, False, dpi)
-        page = html_page(text, wide, figures.draw(parts, True, dpi) if phones else {})
+        page = html_page(text, _packed(wide), _packed(figures.draw(parts, True, dpi)) if phones else {})
         if (size := len(page.encode())) <= LARGEST:
             break
         bytes_a_dot = size / dots
     return wide, page
+
+
+def _packed(pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: webp(png) for name, png in pictures.items()}
 
 
 def read_parts(build: Path, data: Path, word: GateWord | None) -> list[Part]:

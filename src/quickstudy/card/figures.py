@@ -14,7 +14,7 @@ from quickstudy.card.separately import paired_with_scratch
 from quickstudy.data.dataset import MODALITIES
 from quickstudy.report.evidence import QUICKSTUDY
 from quickstudy.report.style import HALO, INK, LOOK, MUTED, NARROW, STYLE, TONES, WIDE, blank, png
-from quickstudy.report.words import capital, duration, figure_file
+from quickstudy.report.words import capital, duration, figure_file, short
 from quickstudy.stats.intervals import OURS
 
 ALTERNATIVES = {
@@ -65,7 +65,7 @@ def _score_panel(panel: Axes, part: Part, suite: str, places: dict[int, int]) ->
     evidence = part.evidence
     rows = evidence.rows(suite, OURS)
     about = ", ".join(word for word in (rows["modality"].iloc[0], part.shown.size(rows).short) if word)
-    panel.set_title(_short(suite))
+    panel.set_title(short(suite))
     panel.set_title(about, loc="right", fontsize=8, fontweight="normal", color=MUTED)
     ends = []
     if (chance := part.shown.chance(evidence, rows.iloc[0])) is not None:
@@ -111,7 +111,8 @@ def _score_panel(panel: Axes, part: Part, suite: str, places: dict[int, int]) ->
     _label_ends(panel, last + 0.13, ends, gap=0.105)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.set_xticks(list(places.values()), [part.shots(shot) for shot in places])
+    first = [part.shots(shot) for shot in evidence.shots[:1]]  # with its unit, the others have no room for it
+    panel.set_xticks(list(places.values()), [*first, *map(str, evidence.shots[1:])])
     panel.grid(axis="x", visible=False)
 
 
@@ -170,7 +171,7 @@ def adaptation(part: Part, narrow: bool) -> Figure | None:
                         color=tone,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                     )
-        panel.set_yticks(y, [_short(suite) for suite in both["suite"]], color=INK)
+        panel.set_yticks(y, [short(suite) for suite in both["suite"]], color=INK)
         panel.set_ylim(-0.6, len(both) - 0.1)
         panel.set_title(title, pad=8)
         panel.grid(axis="y", visible=False)
@@ -238,10 +239,6 @@ def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list
     for i in order[::-1]:
         placed[i] = at = min(placed[i], at - gap)
     return placed
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 def _tick(ms: float) -> str:

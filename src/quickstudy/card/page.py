@@ -21,7 +21,7 @@ def html_page(text: str, wide: Mapping[str, bytes], narrow: Mapping[str, bytes])
 
     Args:
         text: the card in Markdown. HTML in it is shown, not obeyed.
-        wide: PNG bytes by the file name that the Markdown links to.
+        wide: WebP bytes by the file name that the Markdown links to.
         narrow: those for phones; where one is left out, phones show the wide one.
     """
     elements: Any = TEMPLATES.get_template("parts.html.jinja").module
@@ -80,5 +80,5 @@ def _html(content: str) -> Token:
     return Token("html_block", "", 0, content=content)
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from quickstudy.card.gate import champion_summary
@@ -31,6 +32,18 @@ def below(part: Part) -> Markdown:
         for row in part.evidence.below
     ]
     return Markdown("; ".join(places) or "nowhere")
+
+
+def no_better_than_guessing(part: Part) -> Markdown:
+    """Return the places where the model's interval does not lie above the score of who knows nothing of the task; empty
+    where there is none."""
+    found = []
+    for _, row in part.evidence.own.iterrows():
+        chance = part.shown.chance(part.evidence, row)
+        if chance is not None and row["score"] - np.nan_to_num(row["ci95"]) <= chance:
+            at = f"{plain(row['suite'])} with {part.examples(int(row['shot']))}"
+            found.append(f"{at} ({interval(row['score'], row['ci95'])}; that gives {percent(chance)})")
+    return Markdown("; ".join(found))
 
 
 class Alike(NamedTuple):
@@ -125,13 +138,15 @@ def all_methods(part: Part) -> Methods:
     body = []
     for (suite, shot), these in evidence.table.groupby(["suite", "shot"], sort=False):
         by_method = these.set_index("method")
-        best, count = by_method["score"].max(), by_method.loc[OURS, "episodes"]
+        count = by_method.loc[OURS, "episodes"]
+        best = by_method.loc[by_method["episodes"] == count, "score"].max()
         cells: list[object] = [suite, shot]
         for method in part.methods:
             if method in by_method.index:
                 row = by_method.loc[method]
                 cell = interval(row["score"], row["ci95"])
-                cell = (f"**{cell}**" if row["score"] == best else cell) + _of(row["episodes"], count)
+                highest = row["score"] == best and row["episodes"] == count
+                cell = (f"**{cell}**" if highest else cell) + _of(row["episodes"], count)
                 partly |= row["episodes"] != count
                 cells.append(Markdown(cell + (" ▼" if method == OURS and (suite, shot) in below else "")))
             else:

@@ -370,11 +370,22 @@ def evaluate(
 
 def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
     """A model's part for a kind, and the digest of its weights."""
-    from quickstudy.model.store import load_model, weights_digest
-    from quickstudy.registry import resolve
+    from quickstudy import registry
+    from quickstudy.model.store import load_model, parts_of, weights_digest
     from quickstudy.system.environment import find_project
 
-    folder = resolve(uri, find_project(Path.cwd()))
+    root = find_project(Path.cwd())
+    folder = registry.resolve(uri, root)
+    parts = parts_of(folder)
+    if parts and kind not in parts:
+        has = registry.newest_with(root, kind)
+        what = f"the model has no part for {kind} (it has {', '.join(parts)})"
+        fix = (
+            f"Version {has} has one: --model models:/{registry.NAME}/{has}"
+            if has
+            else f"Train one on data of kind {kind}"
+        )
+        raise QuickstudyError(what, where=uri, fix=fix)
     return load_model(folder, kind), weights_digest(folder, kind)
 
 

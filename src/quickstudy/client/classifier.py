@@ -166,9 +166,7 @@ class QuickstudyClassifier(ClassifierMixin, BaseEstimator):
     def _learner(self) -> VectorLearner:
         if self.modality_ is None:
             return ProtoNet()
-        learner = self._local().model.learner
-        assert isinstance(learner, VectorLearner)  # the others have refused to encode
-        return learner
+        return self._local().model.vector_learner  # the others have refused to encode
 
     def _local(self) -> Any:
         """The model that it was fitted with; a copy from another process has to load it first."""

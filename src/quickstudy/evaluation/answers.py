@@ -26,7 +26,6 @@ from quickstudy.evaluation.features import raw_features
 from quickstudy.evaluation.scratch import train_from_scratch
 from quickstudy.kinds.scores import SCORES
 from quickstudy.kinds.task import TaskBatch
-from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import OURS, beaten_by, mean_interval
 from quickstudy.tasks.frozen import FrozenEpisodes, targets_of
@@ -101,7 +100,7 @@ def evaluate(
         rows = np.unique(np.concatenate([block.rows for block in blocks]))
         arrays = torch.from_numpy(np.ascontiguousarray(subject.arrays[rows]))
         read = arrays
-        if isinstance(model.learner, VectorLearner):  # an example that several episodes share is encoded once
+        if model.learner.on_vectors is not None:  # an example that several episodes share is encoded once
             with torch.inference_mode():
                 read = model.encode(subject.dataset.modality, arrays)
         for block in blocks:
@@ -156,16 +155,17 @@ def _ours(
     targets, answers = targets_of(subject.dataset, block.frozen)
     way = block.frozen.episodes.way
     told: dict[str, list[Any]] = {}
-    together = BLOCK if isinstance(model.learner, VectorLearner) else WEIGHT_BLOCK
+    learner = model.learner.on_vectors
+    together = BLOCK if learner is not None else WEIGHT_BLOCK
     for start in range(0, len(support), together):
         part = slice(start, start + together)
         task = TaskBatch(
             block.frozen.modality, read[support[part]], read[query[part]], way, targets[part], answers[part]
         )
-        if isinstance(model.learner, VectorLearner):
-            state = model.learner.adapt(*model.head.pose(task.support, task.support_targets, way))
+        if learner is not None:
+            state = learner.adapt(*model.head.pose(task.support, task.support_targets, way))
             logits = model.answer(state, task.query)
-            offsets = model.head.offsets(model.learner, task.support, task.support_targets, way)
+            offsets = model.head.offsets(learner, task.support, task.support_targets, way)
             logits = logits - offsets[:, None] if isinstance(offsets, torch.Tensor) else logits
         else:
             (logits,) = model([task])

@@ -5,14 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from quickstudy.config import AudioInput
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import decode_image
 from quickstudy.encoders.audio import AudioEncoder
+from quickstudy.report.style import ORANGE
 
 PIXELS = 64  # a side of an image, at most
+CELL = 84  # pixels of a side of an example in a figure, before it is scaled
 
 See = Callable[[bytes], np.ndarray]
 """The bytes of a file → uint8 [H, W] or [H, W, 3]."""
@@ -27,6 +30,34 @@ def eye(modality: Modality, audio: AudioInput) -> See | None:
             return _ear(audio)
         case "text":
             return None
+
+
+def paste(canvas: np.ndarray, picture: np.ndarray, x: float, y: float) -> None:
+    """Put a picture onto a canvas, uint8 [H, W, 3], at a place in widths of an example."""
+    cell = Image.fromarray(picture).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+    top, left = round(y * CELL), round(x * CELL)
+    canvas[top : top + CELL, left : left + CELL] = np.asarray(cell)
+
+
+def clipped(name: str, most: int) -> str:
+    """Return the end of a name, which tells classes apart: what comes before a slash is their group."""
+    name = "".join(c if c.isprintable() else " " for c in name.rpartition("/")[2] or name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def ring(x: float, y: float) -> FancyBboxPatch:
+    """Return a ring around an example at a place: a mistake."""
+    return FancyBboxPatch(
+        (x, y),
+        1,
+        1,
+        boxstyle="round,pad=0.03,rounding_size=0.14",
+        fill=False,
+        edgecolor=ORANGE,
+        linewidth=2.0,
+        zorder=5,
+        clip_on=False,
+    )
 
 
 def _whole(data: bytes) -> np.ndarray:

@@ -20,6 +20,15 @@ class VectorLearner(nn.Module, ABC):
     alpha: Tensor
     """How far g is followed; 0 leaves the encoder's word alone."""
 
+    @property
+    def on_vectors(self) -> "VectorLearner":
+        """This learner, as it reads vectors."""
+        return self
+
+    @property
+    def on_weights(self) -> None:
+        """None, as it leaves the encoder as it is."""
+
     @abstractmethod
     def adapt(self, support: Tensor, targets: Tensor, way: int) -> State:
         """Learn.
@@ -45,6 +54,15 @@ class WeightLearner(nn.Module, ABC):
 
     alpha: Tensor
     """How far g is followed; 0 leaves the encoder as it is."""
+
+    @property
+    def on_vectors(self) -> None:
+        """None, as it reads what the encoder reads."""
+
+    @property
+    def on_weights(self) -> "WeightLearner":
+        """This learner, as it changes the encoder."""
+        return self
 
     @abstractmethod
     def adapt(self, encoder: nn.Module, support: Tensor, targets: Tensor, way: int) -> State:

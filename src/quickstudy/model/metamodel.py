@@ -52,6 +52,13 @@ class MetaModel(nn.Module):
         """How the kind puts its tasks to the learner."""
         return HEADS[self.kind]
 
+    @property
+    def vector_learner(self) -> VectorLearner:
+        """The learner, where it reads vectors; whoever asks knows that it does."""
+        learner = self.learner.on_vectors
+        assert learner is not None
+        return learner
+
     def adapt(self, modality: Modality, support: Tensor, targets: Tensor, way: int) -> State:
         """Return what support sets teach.
 
@@ -63,22 +70,21 @@ class MetaModel(nn.Module):
         Returns:
             tensors [B·F, ...], of the F choices that the kind makes of a task.
         """
-        if isinstance(self.learner, VectorLearner):
-            vectors = self.encode(modality, support.flatten(0, 1)).unflatten(0, support.shape[:2])
-            return self.learner.adapt(*self.head.pose(vectors, targets, way))
-        return self.learner.adapt(self.encoder(modality), *self.head.pose(support, targets, way))
+        if (changes := self.learner.on_weights) is not None:
+            return changes.adapt(self.encoder(modality), *self.head.pose(support, targets, way))
+        vectors = self.encode(modality, support.flatten(0, 1)).unflatten(0, support.shape[:2])
+        return self.vector_learner.adapt(*self.head.pose(vectors, targets, way))
 
     def score(self, modality: Modality, state: State, query: Tensor) -> Tensor:
         """Answer queries, arrays [B, Q, ...] → [B, Q, N]."""
-        if isinstance(self.learner, VectorLearner):
-            return self.answer(state, self.encode(modality, query.flatten(0, 1)).unflatten(0, query.shape[:2]))
-        logits = self.learner.score(self.encoder(modality), state, _for_each_choice(query, state))
-        return self.head.read(logits, len(query))
+        if (changes := self.learner.on_weights) is not None:
+            logits = changes.score(self.encoder(modality), state, _for_each_choice(query, state))
+            return self.head.read(logits, len(query))
+        return self.answer(state, self.encode(modality, query.flatten(0, 1)).unflatten(0, query.shape[:2]))
 
     def answer(self, state: State, query: Tensor) -> Tensor:
         """Answer queries that are vectors already, [B, Q, D] → [B, Q, N]."""
-        assert isinstance(self.learner, VectorLearner)
-        return self.head.read(self.learner.score(state, _for_each_choice(query, state)), len(query))
+        return self.head.read(self.vector_learner.score(state, _for_each_choice(query, state)), len(query))
 
     def forward(self, tasks: list[TaskBatch], turns: int = 1) -> list[Tensor]:
         """Answer the queries of a meta-batch that mixes modalities, ways and shots.
@@ -93,7 +99,7 @@ class MetaModel(nn.Module):
         Returns:
             for each entry of ``tasks`` the answers [R·B, N·Q, N], turn by turn: R is ``turns`` or K + Q.
         """
-        if not isinstance(self.learner, VectorLearner):
+        if self.learner.on_vectors is None:
             return [self._answer(task) for task in tasks]
         supports, queries, targets, sizes = [], [], [], []
         for task, vectors in zip(tasks, self._encode_together(tasks), strict=True):
@@ -108,7 +114,7 @@ class MetaModel(nn.Module):
             targets.append(taught)
         with torch.autocast(supports[0].device.type, enabled=False):
             most = max(way for _, _, way in sizes)
-            logits = self.learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), most)
+            logits = self.vector_learner(_pad(supports, 0.0), _pad(targets, -1), _pad(queries, 0.0), most)
         parts = logits.split([len(support) for support in supports])
         return [
             self.head.read(part[:, :asked, :way], tasks_posed)

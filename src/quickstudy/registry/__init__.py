@@ -4,7 +4,7 @@ Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artif
 """
 
 from quickstudy.registry.live import following
-from quickstudy.registry.models import Version, aliases, resolve, version
+from quickstudy.registry.models import Version, aliases, newest_with, resolve, version
 from quickstudy.registry.promotions import (
     Moving,
     Plan,
@@ -37,6 +37,7 @@ __all__ = [
     "log_gate",
     "model_key",
     "moved",
+    "newest_with",
     "plan",
     "prepare",
     "promote",

@@ -15,6 +15,9 @@ from quickstudy.registry import store
 from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import check_files
 
+OLDEST = "classify"
+"""The kind of task that models of before there were kinds are for."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -125,6 +128,23 @@ def known(root: Path, folders: bool = True) -> str:
     if folders and weights_of(root / "build/model"):
         found.append("build/model")
     return ", ".join(found) if found else "none yet; make one: quickstudy run"
+
+
+def newest_with(root: Path, kind: str) -> int | None:
+    """Return the newest version that has a part for a kind of task; None where there is none."""
+    if store.is_local(root):
+        rows = store.query(
+            root,
+            f"SELECT t.version, t.value FROM model_version_tags t JOIN model_versions v"
+            f" ON v.name = t.name AND v.version = t.version WHERE t.name = ? AND t.key = '{FILES}' AND {NOT_DELETED}",
+            NAME,
+        )
+        told = [(int(number), files) for number, files in rows]
+    else:
+        found = store.client(root).search_model_versions(f"name = '{NAME}'")
+        told = [(int(one.version), one.tags.get(FILES, "{}")) for one in found]
+    weights = {f"{kind}/model.safetensors", *(("model.safetensors",) if kind == OLDEST else ())}
+    return max((number for number, files in told if weights & json.loads(files).keys()), default=None)
 
 
 def _version_of_file(root: Path, number: int) -> Version | str | None:

@@ -51,9 +51,9 @@ class Shown:
     chance: Callable[[KindEvidence, pd.Series], float | None]
     """a row → the score of who knows nothing of the task; None where there is none"""
     guess: str
-    """what such a one does, in a figure: "chance" """
+    """that score in a figure: "chance" """
     guessing: str
-    """the same before the score: "guessing gives" """
+    """what such a one does: "guessing" """
 
     good_for: str
     not_for: Callable[[KindEvidence], Sequence[str]]
@@ -61,7 +61,8 @@ class Shown:
     """what follows the results; a figure of ``figures`` is linked to by `quickstudy.report.words.figure`"""
     figures: Callable[[KindEvidence, bool], Mapping[str, Figure]]
     """evidence, whether for a narrow screen → figures by name"""
-    limits: Sequence[str]
+    limits: Callable[[KindEvidence], Sequence[str]]
+    """what the results do not say"""
 
     learns: str
     """what the learner does: "reads …" """

@@ -51,6 +51,14 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
 
 
+def webp(png: bytes) -> bytes:
+    """Return the same picture as lossless WebP: three quarters of the size, for a page that holds it."""
+    buffer = io.BytesIO()
+    # A higher method saves 4% more, in thirty times the time.
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, format="webp", lossless=True, quality=100, method=4)
+    return buffer.getvalue()
+
+
 def png(figure: Figure) -> bytes:
     """As PNG bytes. Nothing of the machine or the time goes into them."""
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()

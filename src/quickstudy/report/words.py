@@ -104,6 +104,16 @@ def counts(values: Iterable[int]) -> str:
     return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
+def excerpt(text: str, most: int = 180) -> Markdown:
+    """Return the beginning of a text from outside, of so many letters at most."""
+    return plain(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def short(name: str, most: int = 24) -> str:
+    """Return a name of so many letters at most, for a figure."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def counted(number: int, one: str) -> str:
     """Return "1 shot" or "5 shots"."""
     return f"{number} {one}" if number == 1 else f"{number} {one}s"

@@ -18,7 +18,6 @@ from quickstudy.config import Train
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.task import TaskBatch
-from quickstudy.learners import VectorLearner
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source
 
@@ -67,7 +66,7 @@ class Engine:
         """Bring a model to the device and, where asked for, compile its encoders."""
         model.to(self.device)
         if self.train.compile:
-            if not isinstance(model.learner, VectorLearner):
+            if model.learner.on_vectors is None:
                 raise QuickstudyError(
                     f"{model.shape.learner} changes the encoder's weights for each task, which is not compiled",
                     where="train.compile",
@@ -94,7 +93,7 @@ class Engine:
         takes gradient steps on the weights keeps float32, in which small steps are not lost."""
         wanted = self.train.precision == "bfloat16"
         if self.train.precision == "auto" and self.device.type == "cuda":
-            wanted = isinstance(model.learner, VectorLearner) and torch.cuda.is_bf16_supported()
+            wanted = model.learner.on_vectors is not None and torch.cuda.is_bf16_supported()
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
     def add_up(

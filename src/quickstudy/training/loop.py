@@ -20,7 +20,6 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.episodes import EPISODES, largest_way
 from quickstudy.kinds.scores import SCORES
 from quickstudy.kinds.task import TaskBatch, turned
-from quickstudy.learners import WeightLearner
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source, draw_tasks, gather
 from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
@@ -51,11 +50,11 @@ def meta_loss(model: MetaModel, tasks: list[TaskBatch], turns: int = 1, count: i
         count: what the sum is divided by, where these tasks are a part of a meta-batch of so many.
     """
     losses = []
-    if isinstance(model.learner, WeightLearner):
+    if (changes := model.learner.on_weights) is not None:
         for task in tasks:
             support, targets, way = model.head.pose(task.support, task.support_targets, task.way)
             query, answers, _ = model.head.pose(task.query, task.query_targets, task.way)
-            losses.append(model.learner.loss(model.encoder(task.modality), support, targets, query, answers, way))
+            losses.append(changes.loss(model.encoder(task.modality), support, targets, query, answers, way))
         return torch.stack(losses).sum() / (count or len(tasks))
     for logits, task in zip(model(tasks, turns), tasks, strict=True):
         _, answers = turned(task.support_targets, task.query_targets, task.way, turns)

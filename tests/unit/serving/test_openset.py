@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.kinds.classify import openset
-from quickstudy.kinds.classify.openset import fit, least_squares, unknown
+from quickstudy.kinds import openset
+from quickstudy.kinds.openset import fit, least_squares, unknown
 from quickstudy.learners.kernel import RIDGE, SHARPNESS, gaussian
 
 D = 32

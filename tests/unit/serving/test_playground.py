@@ -10,7 +10,7 @@ import torch
 
 from quickstudy.config import Chat
 from quickstudy.kinds.classify import head
-from quickstudy.kinds.classify.openset import OpenSet
+from quickstudy.kinds.openset import OpenSet
 from quickstudy.serving.engine.engine import Engine
 from quickstudy.serving.http.app import make_app
 from tests.unit.serving.conftest import listening, opened

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.kinds.classify.openset import OpenSet, fit, unknown
 from quickstudy.kinds.classify.targets import check_task
+from quickstudy.kinds.openset import OpenSet, fit, unknown
 from quickstudy.kinds.task import Decided
 from quickstudy.learners import VectorLearner
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
@@ -32,7 +33,8 @@ def judge(logits: Tensor, targets: Tensor) -> dict[str, list[Any]]:
 
     Returns:
         ``score``, micro F1 over the tags; ``macro_f1``, the mean of each tag's; ``exact``, the share of queries whose
-        whole set was found; ``nll``, the mean negative log likelihood of having or not having a tag, in nats.
+        whole set was found; ``nll``, the mean negative log likelihood of having or not having a tag, in nats;
+        ``answers`` uint8 [Q·N], of each query how probable each tag is: `byte_of`.
     """
     given, there = logits > 0, targets > 0
     hits, told, true = (given & there).double(), given.double(), there.double()
@@ -44,7 +46,24 @@ def judge(logits: Tensor, targets: Tensor) -> dict[str, list[Any]]:
         "macro_f1": macro.tolist(),
         "exact": (given == there).all(2).double().mean(1).tolist(),
         "nll": nll.tolist(),
+        "answers": list(byte_of(logits).flatten(1).numpy()),
     }
+
+
+def byte_of(logits: Tensor) -> Tensor:
+    """Return probabilities of logits in 256ths, rounded down, uint8; from one half on a tag was given: `given_of`."""
+    byte = (256 * logits.double().sigmoid()).long()
+    return byte.clamp(0, 255).where(logits > 0, byte.clamp(0, 127)).to(torch.uint8)
+
+
+def given_of(byte: np.ndarray) -> np.ndarray:
+    """Return bool of `byte_of`: where a tag was given."""
+    return byte >= 128
+
+
+def probability_of(byte: np.ndarray) -> np.ndarray:
+    """Return float32 probabilities of `byte_of`: the middle of what is rounded to each."""
+    return (byte.astype(np.float32) + 0.5) / 256
 
 
 def agreement(answers: Sequence[Any], targets: Sequence[Any]) -> tuple[float, float]:

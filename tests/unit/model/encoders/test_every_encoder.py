@@ -135,7 +135,7 @@ def test_the_baseline_sees_the_encoder_before_meta_training(tiny: Settings, toys
         seen[features.shape] = features
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.kinds.classify.score.score_episodes", score)
+    monkeypatch.setattr("quickstudy.kinds.classify.score.baselines", score)
     only = Evaluate(baselines=True, scratch_episodes=1, scratch_steps=1, timed_episodes=1)
     with joblib.parallel_config("threading"):
         evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, only, seed=7)

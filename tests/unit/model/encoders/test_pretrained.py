@@ -262,7 +262,7 @@ def test_it_is_judged_beside_its_own_vectors(tiny: Settings, made, toys, monkeyp
         seen.append(features)
         return {kind: [(0.5, 1.0)] * len(episodes) for kind in ("logreg", "centroid")}
 
-    monkeypatch.setattr("quickstudy.kinds.classify.score.score_episodes", score)
+    monkeypatch.setattr("quickstudy.kinds.classify.score.baselines", score)
     with joblib.parallel_config("threading"):
         rows = evaluate(model, {"toys": Subject(dataset, arrays)}, frozen, tiny.evaluate, seed=0)
     asked = np.unique(np.concatenate([e.flatten() for b in frozen for e in (b.episodes.support, b.episodes.query)]))

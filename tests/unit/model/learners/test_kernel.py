@@ -7,7 +7,7 @@ import torch
 from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
 from torch.nn import functional as F
 
-from quickstudy.kinds.classify import openset
+from quickstudy.kinds import openset
 from quickstudy.learners.kernel import RIDGE, SHARPNESS, KernelRidge
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.ridge import FLOOR

@@ -5,15 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from PIL import Image
 
 from quickstudy.kinds.classify.shown.failures import ShownEpisode
-from quickstudy.kinds.pictures import See
+from quickstudy.kinds.pictures import CELL, See, clipped, paste, ring
 from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
 
 MOST_CLASSES, MOST_TAUGHT, MOST_ASKED = 10, 2, 5  # shown of an episode
-CELL = 84  # pixels of a side of an example in the figure, before it is scaled
 PITCH, GAP, ROW, NAME = 1.14, 0.4, 1.42, 2.5  # in widths of an example: to the next, to the queries, a row, names
 ABOVE = 0.85  # the same, for what stands above the first row
 
@@ -69,35 +66,12 @@ def _draw(panel: Axes, episode: ShownEpisode, shown: list[int], columns: tuple[i
         name = clipped(episode.classes[place], 15)
         panel.text(-0.15, y + 0.5, name, fontsize=7.5, color=INK, ha="right", va="center")
         for column in range(taught):
-            _paste(canvas, see(episode.taught[place][column]), column * PITCH, y)
+            paste(canvas, see(episode.taught[place][column]), column * PITCH, y)
         for column, query in enumerate(shown_queries(episode, place, asked)):
             x = start + column * PITCH
-            _paste(canvas, see(episode.asked[place][query]), x, y)
+            paste(canvas, see(episode.asked[place][query]), x, y)
             if episode.wrong[place, query]:
-                ring = FancyBboxPatch(
-                    (x, y),
-                    1,
-                    1,
-                    boxstyle="round,pad=0.03,rounding_size=0.14",
-                    fill=False,
-                    edgecolor=ORANGE,
-                    linewidth=2.0,
-                    zorder=5,
-                    clip_on=False,
-                )
-                panel.add_patch(ring)
+                panel.add_patch(ring(x, y))
                 said = clipped(episode.classes[episode.answers[place, query]], 9)
                 panel.text(x + 0.5, y + 1.07, said, fontsize=6.5, color=ORANGE, ha="center", va="top", zorder=6)
     panel.imshow(canvas, extent=(0, size[1] / CELL, size[0] / CELL, 0), interpolation="nearest")
-
-
-def _paste(canvas: np.ndarray, picture: np.ndarray, x: float, y: float) -> None:
-    cell = Image.fromarray(picture).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
-    top, left = round(y * CELL), round(x * CELL)
-    canvas[top : top + CELL, left : left + CELL] = np.asarray(cell)
-
-
-def clipped(name: str, most: int) -> str:
-    """Return the end of a name, which tells classes apart: what comes before a slash is their group."""
-    name = "".join(c if c.isprintable() else " " for c in name.rpartition("/")[2] or name)
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -2,53 +2,47 @@
 
 from collections.abc import Sequence
 
-from quickstudy.kinds.classify.shown.calibration import BINS, Calibration
 from quickstudy.kinds.classify.shown.episodes import shown_classes, shown_queries
 from quickstudy.kinds.classify.shown.failures import Confusion, ShownEpisode, confusions, episodes_to_look_at
+from quickstudy.report.calibration import EXPLAINED, Calibration, biases, calibration_table
 from quickstudy.report.evidence import KindEvidence
-from quickstudy.report.words import Chapter, Markdown, bullets, capital, counted, figure, listed, percent, plain, rows
+from quickstudy.report.words import (
+    Chapter,
+    Markdown,
+    bullets,
+    capital,
+    counted,
+    excerpt,
+    figure,
+    listed,
+    percent,
+    plain,
+)
 from quickstudy.stats.intervals import OURS
 
 ALTERNATIVE = "How often answers are right by the probability they were given with, for each modality"
-MOST_LETTERS = 180  # of a text that is shown
 ASKED = 2  # texts a class that are shown
 
 
 def calibration(kind: str, found: Sequence[Calibration]) -> Chapter:
     """Return what its probabilities are worth."""
-    body = [
-        [one.modality, f"{100 * one.error:.1f}", percent(one.confidence), percent(one.accuracy), _nats(one)]
-        for one in found
-    ]
-    said = []
-    for one in found:
-        over = one.confidence - one.accuracy
-        how = "too sure of itself" if over > 0 else "too careful"
-        said.append(f"{how} with {one.modality} by {abs(100 * over):.1f} points")
+    how = biases(found, high="too sure of itself", low="too careful")
     return Chapter(
         "Calibration",
         [
             Markdown(
-                f"Over all its answers it is {listed(said)}: the mean of the probabilities that it gives its answers, "
-                "less how often they are right."
+                f"Over all its answers it is {how}: the mean of the probabilities that it gives its answers, less how "
+                "often they are right."
             ),
-            rows(["modality", "ECE", "says, %", "right, %", "nll"], body, "lrrrr"),
+            calibration_table(found, given="says", true="right"),
             Markdown(
-                "ECE, the expected calibration error in points, is the mean distance between the probability that it "
-                "gives its answer and how often such answers are right (Guo et al. 2017, "
-                f"https://arxiv.org/abs/1706.04599), here over {BINS} bins of equally many answers (Nguyen and "
-                "O'Connor 2015, https://arxiv.org/abs/1508.05154); answers of the same probability share a bin. nll is "
-                "the mean negative log likelihood of the true class in nats, ± half its 95% interval over episodes. "
-                "All shots and suites of a modality count alike. The figure's bands are 95% intervals, often narrower "
-                "than its lines."
+                f"{EXPLAINED} Here a probability is the one that it gives its answer. nll is the mean negative log "
+                "likelihood of the true class in nats, ± half its 95% interval over episodes. All shots and suites of "
+                "a modality count alike. The figure's bands are 95% intervals, often narrower than its lines."
             ),
             figure(kind, "calibration", ALTERNATIVE),
         ],
     )
-
-
-def _nats(one: Calibration) -> str:
-    return f"{one.nll:.3f}" + (f" ± {one.nll_half:.3f}" if one.nll_half == one.nll_half else "")
 
 
 def failures(evidence: KindEvidence) -> Chapter:
@@ -117,11 +111,11 @@ def _texts(episode: ShownEpisode) -> list[Markdown]:
     """Return an episode of texts as a list: what was taught of each class, what was asked, what it answered."""
     items = []
     for place in shown_classes(episode):
-        items.append(f"- **{plain(episode.classes[place])}**: {_clipped(episode.taught[place][0])}")
+        items.append(f"- **{plain(episode.classes[place])}**: {excerpt(episode.taught[place][0])}")
         for query in shown_queries(episode, place, ASKED):
             given = episode.classes[episode.answers[place, query]]
             mark = f"✗ *{plain(given)}*:" if episode.wrong[place, query] else "✓"
-            items.append(f"  - {mark} {_clipped(episode.asked[place][query])}")
+            items.append(f"  - {mark} {excerpt(episode.asked[place][query])}")
     title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
     return [
         Markdown(
@@ -130,7 +124,3 @@ def _texts(episode: ShownEpisode) -> list[Markdown]:
         ),
         Markdown("\n".join(items)),
     ]
-
-
-def _clipped(text: str) -> Markdown:
-    return plain(text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…")
