@@ -30,12 +30,53 @@ def test_a_path_that_only_begins_alike_is_no_dependency(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("stages: [", "cannot be read"), ("stages: {a: {deps: [x], outs: [y]}, b: {deps: [y], outs: [x]}}", "circle")],
+    [
+        ("stages: [", "cannot be read"),
+        ("stages: {a: {deps: [x], outs: [y]}, b: {deps: [y], outs: [x]}}", "circle"),
+        ("stages: {a: {foreach: [x]}}", "cannot be read"),
+        ("stages: {a: {foreach: '${kinds}', do: {cmd: a}}}", "cannot be read"),  # there is no params.yaml
+        ("stages: {a: {foreach: 3, do: {cmd: a}}}", "cannot be read"),
+    ],
 )
 def test_a_broken_dvc_yaml_is_told(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dvc.yaml").write_text(content)
     with pytest.raises(QuickstudyError, match=rf"dvc\.yaml: .*{message}"):
         stale.stages(tmp_path)
+
+
+FOREACH = """
+stages:
+  make:
+    foreach: {over}
+    do:
+      cmd: make ${{key}}
+      deps: ["in/${{key}}", "of/${{item}}"]
+      params: ["kinds.${{key}}"]
+      outs:
+        - out/${{key}}:
+            desc: of ${{item}}
+  last: {{cmd: last, deps: [out/b]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("over", "items"),
+    [
+        ("[a, b]", {"a": "a", "b": "b"}),
+        ("{a: 1, b: two}", {"a": "1", "b": "two"}),
+        ("${kinds}", {"a": "x", "b": "y"}),
+        ("${deep.list}", {"b": "b"}),
+        ("${deep.none}", {}),
+    ],
+)
+def test_a_stage_for_each_of_several_is_each_of_them(tmp_path: Path, over: str, items: dict[str, str]) -> None:
+    (tmp_path / "dvc.yaml").write_text(FOREACH.format(over=over))
+    (tmp_path / "params.yaml").write_text("kinds: {a: x, b: y}\ndeep: {list: [b], none: }\n")
+    *made, last = stale.stages(tmp_path)
+    assert (last.name, last.after) == ("last", ("make@b",) if items else ())
+    assert {stage.name: (stage.deps, stage.params, stage.outs) for stage in made} == {
+        f"make@{key}": ((f"in/{key}", f"of/{item}"), (f"kinds.{key}",), (f"out/{key}",)) for key, item in items.items()
+    }
 
 
 def test_the_real_pipeline_is_the_four_stages_in_order_for_each_kind() -> None:

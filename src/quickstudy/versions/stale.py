@@ -39,6 +39,8 @@ def stages(root: Path) -> tuple[Stage, ...]:
         entries = {name: entry for stage, found in written.items() for name, entry in _each(root, stage, found)}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=path) from None
+    except (AttributeError, KeyError, TypeError) as error:  # a stage that is none
+        raise QuickstudyError(f"cannot be read ({type(error).__name__}: {error})", where=path) from None
     outs = {name: _paths(entry, "outs", "metrics", "plots") for name, entry in entries.items()}
     after = {
         name: tuple(
