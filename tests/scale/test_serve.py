@@ -97,7 +97,7 @@ def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(replicas: lis
 def test_what_a_model_sees_is_kept_once_and_forgotten_with_the_model(replicas: list[Store]) -> None:
     one, two = replicas
     kept = one.create("ann", "n", "classify", "text", ["a", "b"], [b"x", b"y"], [b"1", b"2"], "old")
-    assert two.unseen("new", "classify", "", 10) == [kept.id] and two.unseen("old", "", 10) == []
+    assert two.unseen("new", "classify", "", 10) == [kept.id] and two.unseen("old", "classify", "", 10) == []
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: replicas[i % 2].keep_vectors(kept.id, "new", {1: b"3", 2: b"4", 9: b"5"}), range(8)))
     assert one.unseen("new", "classify", "", 10) == []

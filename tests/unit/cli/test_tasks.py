@@ -85,8 +85,9 @@ def test_shots_are_drawn_by_the_seed(run: Run, shapes: Path) -> None:
     states = []
     for seed in (0, 0, 1):
         assert run("adapt", shapes, "--task", "t", "--shots", 2, "--seed", seed, "--model", "model")[0] == 0
-        states.append(TaskState.read(Path("adapted/t.safetensors")).learned["prototypes"].tolist())
-    assert states[0] == states[1] != states[2]
+        states.append(TaskState.read(Path("adapted/t.safetensors")).learned)
+    first, again, other = [{name: tensor.tolist() for name, tensor in state.items()} for state in states]
+    assert first == again != other
 
 
 def test_one_file_has_an_answer_and_no_accuracy(run: Run, shapes: Path, queries: Path) -> None:
@@ -129,7 +130,7 @@ def test_what_adapt_wrote_grows_in_python(run: Run, shapes: Path) -> None:
     task.add(shapes / "class 0/1.png", "another")
     task.save("adapted/more.safetensors")
     code, out, _ = run("predict", shapes / "class 0/1.png", "-t", "more", "--model", "model")
-    assert code == 0 and "0.5" in out
+    assert code == 0 and "another" in out
 
 
 def test_mistakes_of_adapt(run: Run, shapes: Path, write, wav) -> None:

@@ -18,7 +18,7 @@ import hashlib, json, os, sys
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
-    from quickstudy.starter import apidocs, digits, glyphs, phrasebook, words
+    from quickstudy.starter import apidocs, digits, glyphs, messages, phrasebook, words
 
     parts = {
         "glyphs": glyphs.build(limit=1),
@@ -26,13 +26,14 @@ if __name__ == "__main__":
         "words": words.build(limit=2),
         "apidocs": apidocs.build(packages=("click",)),
         "phrasebook": phrasebook.build(limit=20),
+        "messages": messages.build(limit=20),
     }
     digests = {}
     for name, (info, table) in parts.items():
         digest = hashlib.sha256(info.model_dump_json().encode())
         for column in table.columns:
             for cell in column.to_pylist():
-                digest.update(cell["bytes"] if isinstance(cell, dict) else cell.encode())
+                digest.update(cell["bytes"] if isinstance(cell, dict) else str(cell).encode())
         digests[name] = digest.hexdigest()
     print(json.dumps(digests))
 """

@@ -392,7 +392,7 @@ GOOD = [(f"{' and '.join(t)} {i} in {g}", t, g) for g in "gh" for t in (["a"], [
 def found(dataset: Dataset, **sides: str) -> list[Finding]:
     settings = load_settings(Path(__file__).parents[3] / "params.yaml")
     episodes = settings.episodes.model_copy(update={"shots": (1, 3), "query": 2, "way": 2})
-    settings = settings.model_copy(update={"episodes": episodes})
+    settings = settings.model_copy(update={"episodes": episodes, "kinds": {"tag": {}}})
     return check_datasets([dataset], settings, lambda info, group: sides.get(group, "train"))  # type: ignore[arg-type]
 
 
