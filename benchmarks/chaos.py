@@ -107,6 +107,7 @@ def _note(event, **what):
         with open({path!r}, "a") as file:
             machine = "gpu" if _os.environ["HOME"].endswith("gpu-home") else "home"
             told = {{"at": _time.time(), "machine": machine, "state": event, **what}}
+            told["step"] = told["step"].partition("@")[0]  # the toy has one kind of task
             file.write(_json.dumps(told, default=str) + "\\n")
     _tell(event, **what)
 _telling.tell = _note
@@ -358,7 +359,7 @@ class Machines(Stack):
             shutil.copytree(self.home / "data", f"{folder}/data")
             for stage in ("tasks", "meta_train"):
                 subprocess.run([sys.executable, "stage.py", stage], cwd=folder, check=True, capture_output=True)
-            self.digests[version] = sha256(Path(folder, "build/model/model.safetensors"))
+            self.digests[version] = sha256(Path(folder, "build/model/classify/model.safetensors"))
         return version
 
     # ---- what must hold

@@ -54,7 +54,7 @@ class Routed:
 
     def answer(self, query: str) -> Said:
         told = answer(self.model, self.adapted, self.known[query][None])
-        probabilities = dict(zip(told.classes, told.probabilities[0].tolist(), strict=True))
+        probabilities = dict(zip(told.names, told.probabilities[0].tolist(), strict=True))
         return Said(probabilities, bool(told.unknown[0] > told.threshold))
 
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
@@ -66,7 +66,7 @@ class Routed:
 
 def router(model: MetaModel, known: dict[str, Tensor], alarm: float) -> Callable[[list[str], list[str]], Routed]:
     def made(questions: list[str], topics: list[str]) -> Routed:
-        task = Task("text", tuple(topics), torch.stack([known[question] for question in questions]), "")
+        task = Task("classify", "text", tuple(topics), torch.stack([known[question] for question in questions]), "")
         shown = [Example(str(i), topics[i], question) for i, question in enumerate(questions)]
         return Routed(model, adapt(model, task, alarm), shown, known)
 

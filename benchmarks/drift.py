@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="models:/quickstudy@champion")
     arguments = parser.parse_args()
     policy = load_settings().drift
-    model = load_model(resolve(arguments.model, find_project(Path.cwd())))
+    model = load_model(resolve(arguments.model, find_project(Path.cwd())), "classify")
     rows = halves(model, arguments.datasets, policy)
     remembered = verbs(arguments.datasets, arguments.model)
     result = {"policy": policy.model_dump(mode="json"), "splits": SPLITS, "halves": rows, "remembered": remembered}

@@ -195,7 +195,8 @@ def grow(modality: Modality, size: int, sources: Path, steps: int) -> dict[str, 
             one["tasks"] = measured(root, sources, "quickstudy", "tasks")
             one["meta_train"] = measured(root, sources, "quickstudy", "meta_train")
             one["meta_train"]["step"] = step_seconds(root, sum(params["train"]["tasks"].values()))
-            one["model"] = round((root / "build/model/reference.safetensors").stat().st_size / MB, 2)
+            (reference,) = (root / "build/model").rglob("reference.safetensors")  # of the one kind, or without kinds
+            one["model"] = round(reference.stat().st_size / MB, 2)
             result[state] = one
         return result
 

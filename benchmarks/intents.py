@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from quickstudy.adaptation.state import adapt
+from quickstudy.adaptation.adapted import learn
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.config import Settings, Splits, changed, load_settings
 from quickstudy.data.dataset import Dataset
@@ -37,12 +37,14 @@ from quickstudy.encoders.features import features
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.kinds.classify.score import baselines
+from quickstudy.kinds.episodes import EPISODES as DRAWS
+from quickstudy.kinds.episodes import pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.stats.intervals import mean_interval, paired_interval
-from quickstudy.tasks.frozen import FrozenEpisodes, freeze
+from quickstudy.tasks.frozen import FrozenEpisodes, freeze, targets_of
 from quickstudy.tasks.splits import row_splits
-from quickstudy.tasks.suites import Pool, Suite, training_pools
+from quickstudy.tasks.suites import Suite, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -105,7 +107,8 @@ def train(dataset: Dataset, settings: Settings, folder: Path) -> MetaModel:
     torch.manual_seed(settings.seed)
     model = MetaModel(settings.inputs, settings.model, {"text"})
     arrays = model.encoder("text").prepare(dataset.raw())
-    sources = [Source(pool, arrays) for pool in training_pools(dataset, settings.splits, "train")]
+    labels = DRAWS["classify"].labels(dataset)
+    sources = [Source(pool, arrays, labels) for pool in training_pools(dataset, settings.splits, "train")]
 
     def say(step: int, steps: int, text: str) -> None:
         if step % 10 == 0:
@@ -120,7 +123,7 @@ def frozen_episodes(sets: dict[str, Dataset], settings: Settings) -> list[Frozen
     """Each cell's episodes. The first two suites are those of meta-validation."""
     cells = []
     for name, ways in (("held-out", (5, 30)), ("snips", (5, 7)), ("hwu64", (5, 64))):
-        pool = Pool.of(sets[name], np.ones(len(sets[name]), dtype=bool))
+        pool = pool_of(sets[name], np.ones(len(sets[name]), dtype=bool))
         for way in ways:
             count = EPISODES if way < 30 else EPISODES_OF_MANY_WAYS
             wanted = EpisodeSettings(count=count, shots=SHOTS, query=QUERIES, way=way, ways={})
@@ -133,7 +136,7 @@ def judge(
 ) -> list[dict[str, np.ndarray]]:
     """Of each cell, all of one dataset, the accuracy of each method in each episode: ours, logreg, prototypes. What was
     judged is kept."""
-    cache, digest = folder / "cache", weights_digest(folder / "model")[:16]
+    cache, digest = folder / "cache", weights_digest(folder / "model", "classify")[:16]
     before = settings_of({"model.encoders.text": "minilm"})
     frozen, _ = features(dataset, make_encoder("text", before.inputs, before.model), cache)
     ours = encoded(model, dataset, cache / f"{dataset.name}-{digest}.npy")
@@ -141,9 +144,9 @@ def judge(
     for cell in cells:
         path = cache / f"{cell.suite} {cell.episodes.shot}-shot {digest}.npz"
         if not path.exists():
-            theirs = baselines(
-                frozen, list(zip(cell.episodes.support.numpy(), cell.episodes.query.numpy(), strict=True))
-            )
+            rows = (cell.episodes.support.flatten(1), cell.episodes.query.flatten(1))
+            parts = [part.numpy() for part in (*rows, *targets_of(dataset, cell))]
+            theirs = baselines(frozen, list(zip(*parts, strict=True)))
             np.savez(
                 path,
                 ours=answered(model, cell, ours),
@@ -209,7 +212,7 @@ def milliseconds(model: MetaModel, cell: FrozenEpisodes, dataset: Dataset) -> fl
     for episode in range(TIMED):
         task = task_of(cell, dataset, episode)
         started = time.process_time()
-        adapt(model, "text", task["support"], [str(label) for label in task["labels"]], "")
+        learn(model, "text", task["support"], [str(label) for label in task["labels"]], "")
         took.append((time.process_time() - started) * 1000)
     return statistics.median(took)
 

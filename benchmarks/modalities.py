@@ -29,6 +29,7 @@ from quickstudy.stats.intervals import paired_interval, stratified_interval
 from quickstudy.system.atomic import write_json
 from quickstudy.training import meta_train
 
+KIND = "classify"
 MODALITIES = ("image", "audio", "text")
 ALONE = Evaluate(baselines=False, scratch_episodes=0, scratch_steps=1, timed_episodes=0)
 
@@ -42,18 +43,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, help="of each training; by default those of params.yaml")
     arguments = parser.parse_args()
-    base = load_settings()
+    base = load_settings().of(KIND)
     base = changed(base, "train.steps", arguments.steps or base.train.steps)
-    datasets = {name: dataset for name, dataset in read_datasets().items() if name in STARTER}
+    datasets = {name: dataset for name, dataset in read_datasets(KIND).items() if name in STARTER}
     frozen = freeze_all(datasets.values(), base, "test")
     found: dict[tuple[str, str, int], dict[str, list[np.ndarray]]] = {}  # by modality, suite, shot: accuracies a seed
 
     for seed in range(arguments.seeds):
         settings = changed(base, "seed", seed)
-        first = prepare_training(settings, datasets, quiet).model.state_dict()
+        first = prepare_training(settings, KIND, datasets, quiet).model.state_dict()
         for modality in (None, *MODALITIES):
             own = {name: d for name, d in datasets.items() if modality is None or d.modality == modality}
-            training, model_name = prepare_training(settings, own, quiet), modality or "joint"
+            training, model_name = prepare_training(settings, KIND, own, quiet), modality or "joint"
             model = training.model
             model.load_state_dict({name: first[name] for name in model.state_dict()})
 
@@ -69,7 +70,7 @@ def main() -> None:
             for (kind, suite, shot), part in frame.groupby(["modality", "suite", "shot"], sort=False):
                 which = "joint" if modality is None else "single"
                 cell = found.setdefault((kind, suite, shot), {"joint": [], "single": []})
-                cell[which].append(part["accuracy"].to_numpy())
+                cell[which].append(part["score"].to_numpy())
 
     print(f"{arguments.seeds} trainings of {base.train.steps} steps each, {base.episodes.count} episodes a cell")
     rows = []

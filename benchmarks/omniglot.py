@@ -28,12 +28,14 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.encoders.features import features
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
+from quickstudy.kinds.episodes import EPISODES as DRAWS
+from quickstudy.kinds.task import Pool
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.system.atomic import write_json
 from quickstudy.tasks.frozen import freeze
 from quickstudy.tasks.splits import row_splits
-from quickstudy.tasks.suites import Pool, Suite, test_suites, training_pools
+from quickstudy.tasks.suites import Suite, test_suites, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -71,15 +73,19 @@ def settings_of(dimension: int, steps: int) -> Settings:
 def with_copies(source: Source, copies: dict[str, np.ndarray]) -> Source:
     """Each class once more for each of these arrays [n, ...] of the same examples, as a class of its own."""
     pool, n, times = source.pool, len(source.arrays), range(1 + len(copies))
+    known = int(source.labels.max()) + 1  # classes of the dataset, which the copies' numbers come after
     joined = Pool(
+        kind=pool.kind,
         dataset=pool.dataset,
         modality=pool.modality,
         rows=torch.cat([pool.rows + n * i for i in times]),
         starts=torch.cat([pool.starts + len(pool.rows) * i for i in times]),
         counts=pool.counts.repeat(len(times)),
+        codes=torch.cat([pool.codes + known * i for i in times]),
         classes=(*pool.classes, *(f"{name}, {copy}" for copy in copies for name in pool.classes)),
     )
-    return Source(joined, np.concatenate([source.arrays, *copies.values()]))
+    labels = torch.cat([source.labels + known * i for i in times])
+    return Source(joined, np.concatenate([source.arrays, *copies.values()]), labels)
 
 
 @torch.inference_mode()
@@ -150,15 +156,16 @@ def main() -> None:
             print(f"{name}: step {step} of {steps}, {text}", file=sys.stderr)
 
     (arguments.cache / "checkpoints").mkdir(parents=True, exist_ok=True)
-    learned = with_copies(Source(train, arrays), {"mirrored": arrays[..., ::-1]})
+    labels = DRAWS["classify"].labels(dataset)
+    learned = with_copies(Source(train, arrays, labels), {"mirrored": arrays[..., ::-1]})
     checkpoint = arguments.cache / "checkpoints" / f"{name}.safetensors"
-    result = meta_train(model, [learned], [Source(validation, arrays)], settings, checkpoint, progress)
+    result = meta_train(model, [learned], [Source(validation, arrays, labels)], settings, checkpoint, progress)
     (suite,) = (
         [Suite("omniglot", "classes", validation)] if arguments.validation else test_suites(dataset, settings.splits)
     )
     counts, parameters = count(dataset, settings.splits), sum(p.numel() for p in model.encoder("image").parameters())
     print(f"{counts}, encoder of {parameters:,} parameters, {result.seconds:.0f} s of training")
-    upright = Source(suite.pool, arrays)
+    upright = Source(suite.pool, arrays, labels)
     turned = with_copies(upright, {f"turned by {90 * k}°": np.rot90(arrays, k, (2, 3)) for k in (1, 2, 3)})
     rows = []
     for classes, judged in (("upright", upright), ("four turns", turned)):

@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from quickstudy import registry
 from quickstudy.adaptation.adapted import Task, adapt, answer, encode
 from quickstudy.config import load_settings
-from quickstudy.kinds.classify.shown.calibration import calibration_error, reliability
 from quickstudy.kinds.openset import fit, least_squares, unknown
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.report.calibration import calibration_error, reliability
 from quickstudy.serving.engine.loaded import folder_source
 from quickstudy.stats.intervals import mean_interval
 from quickstudy.system.atomic import draft, write_json
@@ -181,7 +181,7 @@ def service(
     found: dict[str, Any] = {"auroc": [], "accuracy": [], "calibration_error": []}
     found |= {"false_alarms": {rate: [] for rate in RATES}, "refused": {rate: [] for rate in RATES}}
     for rows in supports:
-        task = Task("text", tuple(labels[rows]), train[rows], "")
+        task = Task("classify", "text", tuple(labels[rows]), train[rows], "")
         for rate in RATES:
             told = answer(model, adapt(model, task, rate), query)
             above = told.unknown > told.threshold

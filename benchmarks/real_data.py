@@ -67,7 +67,7 @@ def main() -> None:
     quickstudy("run")
     results = PROJECT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    shutil.copy(folder / "build/evaluate/table.csv", results / "real_data.csv")
+    shutil.copy(folder / "build/evaluate/classify/table.csv", results / "real_data.csv")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ LIMIT_S = 2.0
 
 # Of a hundred runs; a look for new data comes every half minute, a retraining with every delivery and every night.
 SHARES = {"watch": 78, "retrain": 12, "meta-train": 6, "promote": 2, "rollback": 1, "reproduce": 1}
-STEPS = ("data", "tasks", "meta_train", "evaluate", "card", "register", "gate")
+STEPS = ("data", "tasks@classify", "meta_train@classify", "evaluate@classify", "card", "register", "gate")
 
 
 # The last 20 runs by Prefect itself: its command line, which starts a server for a moment, and the quickest of its

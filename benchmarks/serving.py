@@ -90,7 +90,7 @@ apply_environment()
 from quickstudy.model.store import load_model
 from quickstudy.adaptation.adapted import encode
 
-model, texts = load_model(Path(sys.argv[1])), json.load(sys.stdin)
+model, texts = load_model(Path(sys.argv[1]), "classify"), json.load(sys.stdin)
 model.encoder("text").front_dtype = getattr(torch, sys.argv[3])
 encode(model, "text", texts[:64])
 start, done = time.perf_counter(), 0

@@ -55,7 +55,7 @@ def versions(project: Path, model: str) -> dict[str, Path]:
     from quickstudy.registry import store
     from quickstudy.system.digests import file_digests
 
-    original = load_model(registry.resolve(model, serving.REPOSITORY))
+    original = load_model(registry.resolve(model, serving.REPOSITORY), "classify")
     registry.prepare(project)
     uri = registry.tracking_uri(project)
     client = MlflowClient(uri, uri)
@@ -202,15 +202,15 @@ def wrong(answers: list[Line], folders: dict[str, Path], false_alarm: float) -> 
     from quickstudy.serving.engine.packing import pack, unpack
 
     sentences = serving.texts(soak_clients.POOL, soak_clients.SEED)
-    models = {version: load_model(folder) for version, folder in folders.items()}
-    digests = {version: weights_digest(folder) for version, folder in folders.items()}
+    models = {version: load_model(folder, "classify") for version, folder in folders.items()}
+    digests = {version: weights_digest(folder, "classify") for version, folder in folders.items()}
     vectors = {version: encode(model, "text", sentences) for version, model in models.items()}
     kept = {version: unpack(pack(rows)) for version, rows in vectors.items()}
 
     @functools.lru_cache(4096)
     def adapted(version: str, examples: tuple[tuple[str, int], ...]) -> Any:
         labels, places = zip(*examples, strict=True)
-        task = Task("text", labels, kept[version][list(places)], digests[version])
+        task = Task("classify", "text", labels, kept[version][list(places)], digests[version])
         return adapt(models[version], task, false_alarm)
 
     def expected(version: str, line: Line) -> Answers:
@@ -220,7 +220,7 @@ def wrong(answers: list[Line], folders: dict[str, Path], false_alarm: float) -> 
     def apart(line: Line, version: str) -> float:
         """The largest difference of a probability."""
         own = expected(version, line)
-        rows = [[one["probabilities"].get(name, -1.0) for name in own.classes] for one in line["reply"]["answers"]]
+        rows = [[one["probabilities"].get(name, -1.0) for name in own.names] for one in line["reply"]["answers"]]
         return float(abs(own.probabilities - rows).max())
 
     found, far, blind = Counter[str](), 0.0, 0

@@ -41,8 +41,8 @@ def writer(model: Path) -> tuple[Make, str]:
     from quickstudy.serving.engine.packing import pack
     from quickstudy.serving.engine.store import LOCAL, Store
 
-    sentences, digest = serving.texts(POOL, seed=11), weights_digest(model)
-    packed, labels = pack(encode(load_model(model), "text", sentences)), [f"class {i}" for i in range(WAY)]
+    sentences, digest = serving.texts(POOL, seed=11), weights_digest(model, "classify")
+    packed, labels = pack(encode(load_model(model, "classify"), "text", sentences)), [f"class {i}" for i in range(WAY)]
 
     def make(store: Store, number: int) -> str:
         places = random.Random(number).choices(range(POOL), k=WAY)

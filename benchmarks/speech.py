@@ -29,12 +29,15 @@ from quickstudy.encoders.features import features
 from quickstudy.evaluation.answers import Subject, evaluate
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
+from quickstudy.kinds.episodes import EPISODES as DRAWS
+from quickstudy.kinds.episodes import pool_of
+from quickstudy.kinds.task import Pool
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import paired_interval, stratified_interval
 from quickstudy.system.atomic import write_json
 from quickstudy.tasks.frozen import freeze
 from quickstudy.tasks.splits import row_splits
-from quickstudy.tasks.suites import Pool, Suite, training_pools
+from quickstudy.tasks.suites import Suite, training_pools
 from quickstudy.training import Source, meta_train
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -64,13 +67,13 @@ def split(fsdd: Dataset, arabic: Dataset, settings: Settings) -> tuple[dict[str,
     person_known = np.isin(fsdd.column("domain"), sorted(TRAINED_PEOPLE))
     side, unheard = row_splits(arabic, Splits(key=settings.splits.key, **ARABIC_SHARES))
     pools = {
-        "fsdd": Pool.of(fsdd, digit_known & person_known),
-        "arabic": Pool.of(arabic, (side == "train") & ~unheard),
+        "fsdd": pool_of(fsdd, digit_known & person_known),
+        "arabic": pool_of(arabic, (side == "train") & ~unheard),
     }
     suites = [
-        Suite("fsdd, 5 new digits by new people", "domain", Pool.of(fsdd, ~digit_known & ~person_known)),
-        Suite("fsdd, all ten digits", "dataset", Pool.of(fsdd, np.ones(len(fsdd), dtype=bool))),
-        Suite("arabic, new keywords by new people", "domain", Pool.of(arabic, (side == "test") & unheard)),
+        Suite("fsdd, 5 new digits by new people", "domain", pool_of(fsdd, ~digit_known & ~person_known)),
+        Suite("fsdd, all ten digits", "dataset", pool_of(fsdd, np.ones(len(fsdd), dtype=bool))),
+        Suite("arabic, new keywords by new people", "domain", pool_of(arabic, (side == "test") & unheard)),
     ]
     return pools, suites
 
@@ -95,9 +98,10 @@ def main() -> None:
     pools, suites = split(fsdd, arabic, base)
     reader = MetaModel(base.inputs, base.model, ["audio"]).encoder("audio")
     arrays = {d.name: features(d, reader, arguments.cache / "features")[0] for d in (words, fsdd, arabic)}
+    labels = {d.name: DRAWS["classify"].labels(d) for d in (words, fsdd, arabic)}
     subjects = {d.name: Subject(d, arrays[d.name]) for d in (fsdd, arabic)}
     own, looks = (
-        [Source(pool, arrays["words"]) for pool in training_pools(words, base.splits, side)]
+        [Source(pool, arrays["words"], labels["words"]) for pool in training_pools(words, base.splits, side)]
         for side in ("train", "validation")
     )
     episodes = base.episodes.model_copy(
@@ -118,13 +122,13 @@ def main() -> None:
                 if step % 100 == 0 or step == steps:
                     print(f"{name}: step {step} of {steps}, {text}", file=sys.stderr)
 
-            sources = own + [Source(pools[other], arrays[other]) for other in added]
+            sources = own + [Source(pools[other], arrays[other], labels[other]) for other in added]
             checkpoint = arguments.cache / "checkpoints" / f"{name}.safetensors"
             meta_train(model, sources, looks, settings, checkpoint, progress)
             fair = [block for block in frozen if "fsdd" not in added or "all ten" not in block.suite]
             frame = evaluate(model, subjects, fair, ALONE, seed)
             for (suite, shot), part in frame.groupby(["suite", "shot"], sort=False):
-                found.setdefault((training, suite, shot), []).append(part["accuracy"].to_numpy())
+                found.setdefault((training, suite, shot), []).append(part["score"].to_numpy())
 
     sizes = {name: size(pools[name], dataset) for name, dataset in (("fsdd", fsdd), ("arabic", arabic))}
     judged = {suite.name: size(suite.pool, subjects[suite.pool.dataset].dataset) for suite in suites}

@@ -31,15 +31,16 @@ def all_runs(stack: Stack) -> set[str]:
 
 def test_new_data_is_trained_on_the_other_machine(stack: Stack) -> None:
     run = stack.runs("retrain")[-1]["id"]
-    assert re.search(r"ran tasks, meta_train, evaluate, card; new version 1 @champion", stack.summary(run))
+    ran = "ran tasks@classify, meta_train@classify, evaluate@classify, card; new version 1 @champion"
+    assert re.search(ran, stack.summary(run))
     child = stack.runs("meta-train")[0]
     log = stack.log(run)
     assert "gpu: meta-train: 3 of 3" in log and child["name"] in log  # the other machine's log in this one's
-    assert (stack.gpu / ".cache/workspaces/meta_train/tree/build/model/model.safetensors").is_file()
+    assert (stack.gpu / ".cache/workspaces/meta_train/tree/build/model/classify/model.safetensors").is_file()
     assert not (stack.gpu / ".cache/workspaces/meta_train/tree/build/evaluate").exists()  # it got what it needs
-    trained = (stack.gpu / ".cache/workspaces/meta_train/tree/build/model/model.safetensors").read_bytes()
+    trained = (stack.gpu / ".cache/workspaces/meta_train/tree/build/model/classify/model.safetensors").read_bytes()
     tree = stack.home / ".cache/workspaces/retrain/tree"
-    assert (tree / "build/model/model.safetensors").read_bytes() == trained
+    assert (tree / "build/model/classify/model.safetensors").read_bytes() == trained
     # Nobody's working copy was touched, but for data.dvc, which names the version of data/.
     assert not (stack.home / "build").exists() and not (stack.gpu / "build").exists()
     assert set(run_git(stack.home, "status", "--porcelain").split()) <= {"M", "??", "data.dvc"}
