@@ -37,8 +37,7 @@ from quickstudy.encoders.features import features
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
 from quickstudy.kinds.classify.score import baselines
-from quickstudy.kinds.episodes import EPISODES as DRAWS
-from quickstudy.kinds.episodes import pool_of
+from quickstudy.kinds.episodes import labels_of, pool_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.stats.intervals import mean_interval, paired_interval
@@ -107,7 +106,7 @@ def train(dataset: Dataset, settings: Settings, folder: Path) -> MetaModel:
     torch.manual_seed(settings.seed)
     model = MetaModel(settings.inputs, settings.model, {"text"})
     arrays = model.encoder("text").prepare(dataset.raw())
-    labels = DRAWS["classify"].labels(dataset)
+    labels = labels_of(dataset)
     sources = [Source(pool, arrays, labels) for pool in training_pools(dataset, settings.splits, "train")]
 
     def say(step: int, steps: int, text: str) -> None:

@@ -28,7 +28,7 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.encoders.features import features
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
-from quickstudy.kinds.episodes import EPISODES as DRAWS
+from quickstudy.kinds.episodes import labels_of
 from quickstudy.kinds.task import Pool
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import mean_interval
@@ -156,7 +156,7 @@ def main() -> None:
             print(f"{name}: step {step} of {steps}, {text}", file=sys.stderr)
 
     (arguments.cache / "checkpoints").mkdir(parents=True, exist_ok=True)
-    labels = DRAWS["classify"].labels(dataset)
+    labels = labels_of(dataset)
     learned = with_copies(Source(train, arrays, labels), {"mirrored": arrays[..., ::-1]})
     checkpoint = arguments.cache / "checkpoints" / f"{name}.safetensors"
     result = meta_train(model, [learned], [Source(validation, arrays, labels)], settings, checkpoint, progress)

@@ -29,8 +29,7 @@ from quickstudy.encoders.features import features
 from quickstudy.evaluation.answers import Subject, evaluate
 from quickstudy.ingest.importers.options import ImportOptions
 from quickstudy.ingest.importers.source import import_source
-from quickstudy.kinds.episodes import EPISODES as DRAWS
-from quickstudy.kinds.episodes import pool_of
+from quickstudy.kinds.episodes import labels_of, pool_of
 from quickstudy.kinds.task import Pool
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.stats.intervals import paired_interval, stratified_interval
@@ -98,7 +97,7 @@ def main() -> None:
     pools, suites = split(fsdd, arabic, base)
     reader = MetaModel(base.inputs, base.model, ["audio"]).encoder("audio")
     arrays = {d.name: features(d, reader, arguments.cache / "features")[0] for d in (words, fsdd, arabic)}
-    labels = {d.name: DRAWS["classify"].labels(d) for d in (words, fsdd, arabic)}
+    labels = {d.name: labels_of(d) for d in (words, fsdd, arabic)}
     subjects = {d.name: Subject(d, arrays[d.name]) for d in (fsdd, arabic)}
     own, looks = (
         [Source(pool, arrays["words"], labels["words"]) for pool in training_pools(words, base.splits, side)]

@@ -1,13 +1,41 @@
 """Draw groups of rows, by index arithmetic on whole batches: what the kinds share whose tasks are N groups of rows."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.data.dataset import Dataset
 from quickstudy.kinds.task import Pool
 
 MANY = 4096
 """Examples of a class from which on a few are drawn one after the other: a random key for each would take longer than
 all the rest of a training step, and for the frozen episodes of two classes of a million each 200 MB and more."""
+
+
+def pool_by(dataset: Dataset, chosen: np.ndarray, under: np.ndarray, names: Sequence[str]) -> Pool:
+    """Return rows of a dataset to draw from, group by group.
+
+    Args:
+        chosen: bool [n], or int64 [m] rows, ascending.
+        under: int64 [n], the number of the group that each row is drawn under; below 0 it is not drawn.
+        names: of the groups, by number.
+    """
+    rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+    rows = rows[under[rows] >= 0]
+    rows = rows[np.argsort(under[rows], kind="stable")]
+    present, counts = np.unique(under[rows], return_counts=True)
+    return Pool(
+        kind=dataset.info.kind,
+        dataset=dataset.name,
+        modality=dataset.modality,
+        rows=torch.from_numpy(rows),
+        starts=torch.from_numpy(np.cumsum(counts) - counts),
+        counts=torch.from_numpy(counts),
+        codes=torch.from_numpy(present),
+        classes=tuple(names[number] for number in present),
+    )
 
 
 def draw_groups(pool: Pool, batch: int, way: int, need: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from quickstudy.data.dataset import Dataset
 from quickstudy.kinds.classify import episodes as classify
 from quickstudy.kinds.tag import episodes as tag
+from quickstudy.kinds.targets import TARGETS
 from quickstudy.kinds.task import Episodes, Pool
 
 
@@ -16,16 +17,10 @@ class Drawing(Protocol):
     """What ``kinds/KIND/episodes.py`` offers. A draw is a pure function of its generator."""
 
     FEWEST: int
-    """Groups that a task needs: two classes, one tag."""
+    """Groups that a task is drawn with, at least."""
 
     WHOLE: bool
     """Whether each row is of one group alone, so that training may change all rows of a group alike."""
-
-    def names(self, dataset: Dataset) -> list[str]:
-        """Return what the numbers of `labels` stand for: the classes, or tags, sorted."""
-
-    def labels(self, dataset: Dataset) -> Tensor:
-        """Return what `targets` looks up: a tensor with a row for each of the dataset's."""
 
     def pool(self, dataset: Dataset, chosen: np.ndarray) -> Pool:
         """Return the rows to draw from: bool [n], or int64 [m] ascending."""
@@ -34,10 +29,15 @@ class Drawing(Protocol):
         """Draw B episodes. Raise ValueError where the pool has not the rows."""
 
     def targets(self, labels: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Return the targets of support [B, N·K, ...] and query [B, N·Q, ...]."""
+        """Return the targets of support [B, N·K, ...] and query [B, N·Q, ...]; ``labels`` are those of `labels_of`."""
 
 
 EPISODES: dict[str, Drawing] = {"classify": classify, "tag": tag}
+
+
+def labels_of(dataset: Dataset) -> Tensor:
+    """Return a dataset's targets by numbers of names, as its kind has them, [n, ...]."""
+    return torch.from_numpy(TARGETS[dataset.info.kind].array(dataset))
 
 
 def pool_of(dataset: Dataset, chosen: np.ndarray) -> Pool:

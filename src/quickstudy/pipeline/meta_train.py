@@ -18,7 +18,7 @@ from quickstudy.data.dataset import Dataset
 from quickstudy.data.manifest import MANIFEST, read_manifest
 from quickstudy.drift.reference import Known, remember, write_reference
 from quickstudy.errors import QuickstudyError
-from quickstudy.kinds.episodes import EPISODES
+from quickstudy.kinds.episodes import labels_of
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model, weights_digest
 from quickstudy.pipeline.arrays import read_arrays, set_threads
@@ -193,7 +193,7 @@ def prepare_training(settings: Settings, kind: str, datasets: dict[str, Dataset]
     )
     sources = {
         split: [
-            Source(pool, arrays[name][0], EPISODES[kind].labels(datasets[name]))
+            Source(pool, arrays[name][0], labels_of(datasets[name]))
             for name, found in by_name.items()
             for pool in found
             if pool.modality in model.encoders

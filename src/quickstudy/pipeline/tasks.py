@@ -11,7 +11,7 @@ from quickstudy.config import load_settings
 from quickstudy.data.manifest import MANIFEST, write_manifest
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.checks import check_datasets
-from quickstudy.kinds.episodes import EPISODES
+from quickstudy.kinds.targets import TARGETS
 from quickstudy.pipeline.inputs import open_datasets
 from quickstudy.pipeline.paths import CACHE, DATA, TASKS, folder_of
 from quickstudy.system.atomic import write_json
@@ -55,7 +55,7 @@ def tasks(kind: str) -> None:
             splits[name]["domains_held_out"] = [domains[number] for number in np.unique(domain[held_out])]
         suites = test_suites(dataset, settings.splits)
         frozen += [block for suite in suites for block in freeze(suite, settings.episodes, settings.seed)]
-        counts[name] = {"examples": len(dataset), "classes": len(EPISODES[kind].names(dataset))}
+        counts[name] = {"examples": len(dataset), "classes": len(TARGETS[kind].names(dataset))}
         counts[name] |= {f"groups_{s}": sum(1 for _, of in groups if of == s) for s in ("train", "validation", "test")}
     if not frozen and datasets:
         raise QuickstudyError(

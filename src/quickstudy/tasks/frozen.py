@@ -11,7 +11,7 @@ import torch
 from quickstudy.config import Episodes as EpisodeSettings
 from quickstudy.data.dataset import Dataset, Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.kinds.episodes import EPISODES, largest_way
+from quickstudy.kinds.episodes import EPISODES, labels_of, largest_way
 from quickstudy.kinds.task import Episodes, joined
 from quickstudy.tasks.suites import Novelty, Suite
 
@@ -61,8 +61,7 @@ def freeze(suite: Suite, settings: EpisodeSettings, seed: int) -> list[FrozenEpi
 
 def targets_of(dataset: Dataset, frozen: FrozenEpisodes) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the targets of the episodes' support [E, N·K, ...] and query [E, N·Q, ...]."""
-    part = EPISODES[frozen.kind]
-    return part.targets(part.labels(dataset), frozen.episodes)
+    return EPISODES[frozen.kind].targets(labels_of(dataset), frozen.episodes)
 
 
 def write_episodes(path: Path, frozen: list[FrozenEpisodes]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quickstudy.config import Train
 from quickstudy.data.dataset import Dataset, Modality
-from quickstudy.kinds.episodes import EPISODES, largest_way, pool_of
+from quickstudy.kinds.episodes import EPISODES, labels_of, largest_way, pool_of
 from quickstudy.kinds.task import Pool, TaskBatch
 from quickstudy.model.metamodel import MetaModel
 
@@ -27,7 +27,7 @@ class Source:
     @staticmethod
     def of(dataset: Dataset, chosen: np.ndarray, arrays: np.ndarray | Tensor) -> "Source":
         """Return the rows of a dataset where ``chosen`` (bool [n]) is true, with its arrays [n, ...]."""
-        return Source(pool_of(dataset, chosen), arrays, EPISODES[dataset.info.kind].labels(dataset))
+        return Source(pool_of(dataset, chosen), arrays, labels_of(dataset))
 
 
 def gather(arrays: np.ndarray | Tensor, rows: Tensor) -> Tensor:

@@ -5,43 +5,19 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.dataset import Dataset
-from quickstudy.kinds.drawing import draw_groups
+from quickstudy.kinds.drawing import draw_groups, pool_by
 from quickstudy.kinds.task import Episodes, Pool
 
 FEWEST = 2
 """Classes of a task."""
 
-
 WHOLE = True
 """A row is of one class, which augmentation may change as a whole."""
 
 
-def names(dataset: Dataset) -> list[str]:
-    """Return the classes of a dataset, sorted."""
-    return dataset.classes
-
-
-def labels(dataset: Dataset) -> Tensor:
-    """Return int64 [n]: the number of each row's class in the dataset."""
-    return torch.from_numpy(dataset.class_index)
-
-
 def pool(dataset: Dataset, chosen: np.ndarray) -> Pool:
     """Return rows to draw from: those where ``chosen`` (bool [n]) is true, or int64 [m] these, ascending."""
-    rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-    codes = dataset.class_index[rows]
-    rows = rows[np.argsort(codes, kind="stable")]
-    present, counts = np.unique(codes, return_counts=True)
-    return Pool(
-        kind=dataset.info.kind,
-        dataset=dataset.name,
-        modality=dataset.modality,
-        rows=torch.from_numpy(rows),
-        starts=torch.from_numpy(np.cumsum(counts) - counts),
-        counts=torch.from_numpy(counts),
-        codes=torch.from_numpy(present),
-        classes=tuple(dataset.classes[i] for i in present),
-    )
+    return pool_by(dataset, chosen, dataset.class_index, dataset.classes)
 
 
 def draw(pool: Pool, batch: int, way: int, shot: int, query: int, generator: torch.Generator) -> Episodes:
@@ -60,7 +36,7 @@ def targets(labels: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:
     A task's classes are numbered in the order in which its support set has them.
 
     Args:
-        labels: int64 [n], see `labels`.
+        labels: int64 [n], the number of each row's class in the dataset.
 
     Returns:
         int64 [B, N·K] and [B, N·Q], 0 … N - 1.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.dataset import Dataset
-from quickstudy.kinds.drawing import draw_groups
+from quickstudy.kinds.drawing import draw_groups, pool_by
 from quickstudy.kinds.tag import targets as tags
 from quickstudy.kinds.task import Episodes, Pool
 
@@ -21,34 +21,9 @@ WHOLE = False
 """A row may have several tags, so that augmentation cannot make another tag of all rows of one."""
 
 
-def names(dataset: Dataset) -> list[str]:
-    """Return the tags of a dataset, sorted."""
-    return tags.names(dataset)
-
-
-def labels(dataset: Dataset) -> Tensor:
-    """Return bool [n, L]: which of the dataset's tags each row has."""
-    return torch.from_numpy(tags.array(dataset))
-
-
 def pool(dataset: Dataset, chosen: np.ndarray) -> Pool:
     """Return rows to draw from: those where ``chosen`` (bool [n]) is true, or int64 [m] these, ascending."""
-    rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-    under = tags.under(dataset)[rows]
-    rows, under = rows[under >= 0], under[under >= 0]
-    order = np.argsort(under, kind="stable")
-    present, counts = np.unique(under, return_counts=True)
-    every = names(dataset)
-    return Pool(
-        kind=dataset.info.kind,
-        dataset=dataset.name,
-        modality=dataset.modality,
-        rows=torch.from_numpy(rows[order]),
-        starts=torch.from_numpy(np.cumsum(counts) - counts),
-        counts=torch.from_numpy(counts),
-        codes=torch.from_numpy(present),
-        classes=tuple(every[i] for i in present),
-    )
+    return pool_by(dataset, chosen, tags.under(dataset), tags.names(dataset))
 
 
 def draw(pool: Pool, batch: int, way: int, shot: int, query: int, generator: torch.Generator) -> Episodes:
@@ -65,7 +40,7 @@ def targets(labels: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:
     """Return which of the tags that a task asks about each row of support and query has.
 
     Args:
-        labels: bool [n, L], see `labels`.
+        labels: bool [n, L], which of the dataset's tags each row has.
 
     Returns:
         int64 [B, N·K, N] and [B, N·Q, N], 0 or 1.
