@@ -1,24 +1,19 @@
 """How well classify was answered: accuracy; beside it the likelihood of the true classes, and scikit-learn's logistic
 regression and nearest centroid on the same episodes."""
 
-import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import config_context
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from quickstudy.kinds.linear import span_coordinates
+from quickstudy.kinds.linear import CLASSIFIERS, fit, fit_and_score_each, timed
 from quickstudy.stats.intervals import mean_interval
 
 NAME = "accuracy"
 """What `score` is called."""
 
-BASELINES: tuple[str, ...] = ("logreg", "centroid")
+BASELINES: tuple[str, ...] = CLASSIFIERS
 
 
 def judge(logits: Tensor, targets: Tensor) -> dict[str, list[Any]]:
@@ -60,28 +55,12 @@ def baselines(
     Returns:
         of each classifier and episode, accuracy and milliseconds of fitting.
     """
-    results: dict[str, list[tuple[float, float]]] = {kind: [] for kind in BASELINES}
-    # The numbers are ours: checking them again would be a tenth of the time.
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        for support, query, targets, answers in episodes:
-            vectors = span_coordinates(features[support], features[query])
-            for kind in BASELINES:
-                results[kind].append(fit_and_score(kind, *vectors, targets, answers))
-    return results
+    return fit_and_score_each(features, episodes, fit_and_score)
 
 
 def fit_and_score(
     name: str, support: np.ndarray, query: np.ndarray, targets: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float]:
-    """Accuracy of a scikit-learn classifier, and the milliseconds that fitting took.
-
-    Both have their default settings, but for the solver of the logistic regression: in so few dimensions Newton's
-    method finds the same optimum in a third of the time.
-    """
-    started = time.perf_counter()
-    model = LogisticRegression(solver="newton-cg") if name == "logreg" else NearestCentroid()
-    with warnings.catch_warnings(), np.errstate(all="ignore"):  # one shot has no variance, which only shrinking needs
-        warnings.simplefilter("ignore")
-        model.fit(support, targets)
-    elapsed = (time.perf_counter() - started) * 1000
+    """Return the accuracy of a classifier, and the milliseconds that fitting took."""
+    model, elapsed = timed(lambda: fit(name, support, targets))
     return float((model.predict(query) == answers).mean()), elapsed

@@ -1,23 +1,19 @@
 """How well tags were found: micro F1; beside it macro F1, whole sets found, and the likelihood of the true tags."""
 
-import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 from torch.nn import functional as F
 
-from quickstudy.kinds.linear import span_coordinates
+from quickstudy.kinds.linear import CLASSIFIERS, fit, fit_and_score_each, timed
 
 NAME = "micro F1"
 """What `score` is called."""
 
-BASELINES: tuple[str, ...] = ("logreg", "centroid")
+BASELINES: tuple[str, ...] = CLASSIFIERS
 """One classifier a tag, against the rest."""
 
 DRAWS = 1000
@@ -85,27 +81,22 @@ def baselines(
         features: [n, F]
         episodes: of each the rows of its support [S] and of its query [Q], and the tags of both [S, N], [Q, N], 0 or 1.
     """
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
-    for support, query, targets, answers in episodes:
-        known, asked = span_coordinates(features[support], features[query])
-        for name in BASELINES:
-            started = time.perf_counter()
-            models = [_fit(name, known, targets[:, tag]) for tag in range(targets.shape[1])]
-            elapsed = (time.perf_counter() - started) * 1000
-            given = np.stack([np.full(len(asked), 1) if one is None else one.predict(asked) for one in models], axis=1)
-            hits, told, true = (given & answers).sum(), given.sum(), answers.sum()
-            results[name].append((float(_ratio(np.array([hits, told, true], dtype=float))), elapsed))
-    return results
+    return fit_and_score_each(features, episodes, _fit_and_score)
+
+
+def _fit_and_score(
+    name: str, support: np.ndarray, query: np.ndarray, targets: np.ndarray, answers: np.ndarray
+) -> tuple[float, float]:
+    """Micro F1 of a classifier for each tag, against the rest, and the milliseconds that fitting took."""
+    models, elapsed = timed(lambda: [_fit(name, support, targets[:, tag]) for tag in range(targets.shape[1])])
+    given = np.stack([np.full(len(query), 1) if one is None else one.predict(query) for one in models], axis=1)
+    hits, told, true = (given & answers).sum(), given.sum(), answers.sum()
+    return float(_ratio(np.array([hits, told, true], dtype=float))), elapsed
 
 
 def _fit(name: str, support: np.ndarray, targets: np.ndarray) -> Any:
     """A classifier of one tag; None where every example has it. One that no example has is not asked about."""
-    if targets.all():
-        return None
-    model = LogisticRegression(solver="newton-cg", class_weight="balanced") if name == "logreg" else NearestCentroid()
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        return model.fit(support, targets)
+    return None if targets.all() else fit(name, support, targets, class_weight="balanced")
 
 
 def _f1(hits: Tensor, told: Tensor, true: Tensor) -> Tensor:
