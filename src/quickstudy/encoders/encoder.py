@@ -19,6 +19,9 @@ class Encoder(nn.Module, ABC):
     pretrained = False
     """Its weights are good as they begin, so that they are trained with care."""
 
+    front_gives_vectors = False
+    """Its front gives vectors of length 1, which the network only projects."""
+
     front_dtype: torch.dtype = torch.float32
     """What a sentence encoder in the front multiplies in, set before its first text; training has float32."""
 

@@ -11,6 +11,7 @@ class ProjectedEncoder(Encoder):
     """The front gives the frozen model's vectors, float32 [n, W], of length 1; W is ``width``."""
 
     pretrained = True
+    front_gives_vectors = True
 
     def __init__(self, width: int, dimension: int):
         super().__init__()

@@ -24,6 +24,8 @@ class TunedMiniLM(MiniLM):
     among those that one does. There is no dropout, so that what a training step does depends on its texts alone.
     """
 
+    front_gives_vectors = False
+
     def __init__(self, inputs: TextInput, dimension: int):
         super().__init__(inputs, dimension)
         # Attention in plain operations: the fused one cannot be differentiated twice, and is no faster on short texts.

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from quickstudy.adaptation.adapted import learn
 from quickstudy.config import Evaluate, Inputs, Model
 from quickstudy.data.dataset import Dataset
-from quickstudy.encoders import Encoder, make_encoder
+from quickstudy.encoders import Encoder, encoder_class, make_encoder
 from quickstudy.evaluation.features import raw_features
 from quickstudy.evaluation.scratch import train_from_scratch
 from quickstudy.kinds.scores import SCORES
@@ -179,10 +179,9 @@ def _ours(
 
 @torch.inference_mode()
 def _encode_untrained(inputs: Inputs, shape: Model, modality: Any, arrays: torch.Tensor, seed: int) -> np.ndarray:
-    """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. Of a frozen model
-    (minilm, minilm-layers, and every LIBRARY:NAME) the arrays are that already."""
-    name = getattr(shape.encoders, modality)
-    if name in ("minilm", "minilm-layers") or ":" in name:
+    """float32 [n, F], each of length 1: what the encoder made of the examples before meta-training. Where a frozen
+    model makes vectors in the front, the arrays are that already."""
+    if encoder_class(modality, inputs, shape).front_gives_vectors:
         return arrays.numpy()
     encoder = _untrained(inputs, shape, modality, seed).eval()
     vectors = torch.cat([encoder(chunk) for chunk in arrays.split(64)])
