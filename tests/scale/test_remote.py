@@ -12,7 +12,7 @@ from quickstudy.versions import command, stale
 from quickstudy.versions import dvc as versions
 from tests.scale.conftest import SSH
 
-STAGES = ("tasks", "meta_train", "evaluate", "card")
+STAGES = ("tasks@classify", "meta_train@classify", "evaluate@classify", "card")
 
 
 def dvc(clone: Path, *arguments: str) -> str:
