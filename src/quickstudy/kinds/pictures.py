@@ -1,10 +1,13 @@
 """An example as a small picture, for the figures of every kind of task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
@@ -12,13 +15,59 @@ from quickstudy.config import AudioInput
 from quickstudy.data.dataset import Modality
 from quickstudy.data.media import decode_image
 from quickstudy.encoders.audio import AudioEncoder
-from quickstudy.report.style import ORANGE
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.extremes import Looked
+from quickstudy.report.style import NARROW, ORANGE, WIDE, blank
 
 PIXELS = 64  # a side of an image, at most
 CELL = 84  # pixels of a side of an example in a figure, before it is scaled
 
 See = Callable[[bytes], np.ndarray]
 """The bytes of a file → uint8 [H, W] or [H, W, 3]."""
+
+
+_Episode = TypeVar("_Episode", bound=Looked)
+
+
+def episode_figures(
+    evidence: KindEvidence,
+    found: Sequence[Sequence[_Episode]],
+    draw: Callable[[Sequence[_Episode], See, bool], Figure],
+    narrow: bool,
+) -> dict[str, Figure]:
+    """Draw episodes to look at, a figure a modality; texts are shown as text.
+
+    Args:
+        found: a list a modality.
+        draw: episodes of one modality, what makes a picture of an example, whether for a narrow screen.
+    """
+    audio = AudioInput.model_validate(evidence.model["inputs"]["audio"])
+    drawn = {}
+    for episodes in found:
+        if (see := eye(episodes[0].modality, audio)) is not None:
+            drawn[f"episodes_{episodes[0].modality}"] = draw(episodes, see, narrow)
+    return drawn
+
+
+def side_by_side(count: int, width: float, height: float, narrow: bool) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each of two episodes at most, or on a narrow one below the other.
+
+    Args:
+        width, height: of a panel, in widths of an example.
+    """
+    beside = 1 if narrow else 2
+    inches = (NARROW if narrow else WIDE) / beside
+    down = count if narrow else 1
+    figure = blank(inches * beside, inches * height / width * down + 0.25 * down)
+    return figure, [*figure.subplots(down, beside, squeeze=False).ravel()]
+
+
+def frame(panels: Sequence[Axes], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+    """Give panels of `side_by_side` one scale, and no axes."""
+    for panel in panels:
+        panel.set(xlim=xlim, ylim=ylim, aspect="equal")
+        panel.set_anchor("N")
+        panel.axis("off")
 
 
 def eye(modality: Modality, audio: AudioInput) -> See | None:

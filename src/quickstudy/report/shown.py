@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quickstudy.report.evidence import KindEvidence, Method
-from quickstudy.report.words import Chapter, Markdown
+from quickstudy.report.words import Chapter, Markdown, counted, percent
 
 
 class Size(NamedTuple):
@@ -72,3 +72,41 @@ class Shown:
     """the tasks that drew the curves of meta-validation"""
     use: Markdown
     """how it is used, on the command line and in Python"""
+
+
+def mean_scores(evidence: KindEvidence, per: str) -> list[tuple[str, str]]:
+    """Return what a card can begin with: a number of examples, and the mean score with so many, in percent."""
+    means = evidence.own.groupby("shot")["score"].mean()
+    return [(f"{counted(int(shot), 'example')} {per}", f"{percent(mean)} %") for shot, mean in means.items()]
+
+
+def not_at_their_word(evidence: KindEvidence) -> str:
+    """Return that probabilities are not to be taken at their word, and where the card says how far."""
+    seen = "their calibration was not measured"
+    if not evidence.answered.empty:
+        seen = "see how far from it they are under Calibration"
+    return f"probabilities taken at their word: {seen}"
+
+
+def linear_methods(logreg: str, centroid: str) -> dict[str, Method]:
+    """Return the baselines of a kind whose `quickstudy.kinds.linear.CLASSIFIERS` are called so."""
+    encoder = "on the encoder before meta-training"
+    return {
+        "logreg_encoder": Method("LogReg, encoder", f"{logreg} {encoder}", family="encoder"),
+        "centroid_encoder": Method("centroid, encoder", f"{centroid} {encoder}", family="encoder"),
+        "logreg_raw": Method("LogReg, raw", f"{logreg} on raw features", family="raw"),
+        "centroid_raw": Method("centroid, raw", f"{centroid} on raw features", family="raw"),
+        "scratch": Method("from scratch", "the same network trained from scratch", family="scratch"),
+    }
+
+
+def novelties_of(several: str) -> dict[str, tuple[str, str]]:
+    """Return, by what is new to the model, heading and meaning; ``several`` is what tasks ask about: classes, tags."""
+    return {
+        "classes": (f"New {several}", f"The kind of data is known from meta-training; these {several} are not."),
+        "dataset": ("New dataset", "Nothing of the dataset was in meta-training."),
+        "domain": (
+            "New domain",
+            f"The {several} are new, and so is where the examples come from: a voice, say, never heard.",
+        ),
+    }

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quickstudy.kinds.classify.shown.failures import ShownEpisode
-from quickstudy.kinds.pictures import CELL, See, clipped, paste, ring
-from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
+from quickstudy.kinds.pictures import CELL, See, clipped, frame, paste, ring, side_by_side
+from quickstudy.report.extremes import TITLES
+from quickstudy.report.style import INK, MUTED, ORANGE
 
 MOST_CLASSES, MOST_TAUGHT, MOST_ASKED = 10, 2, 5  # shown of an episode
 PITCH, GAP, ROW, NAME = 1.14, 0.4, 1.42, 2.5  # in widths of an example: to the next, to the queries, a row, names
@@ -26,17 +27,10 @@ def draw_episodes(episodes: Sequence[ShownEpisode], see: See, narrow: bool) -> F
     height = max(len(shown) for shown in rows) * ROW + ABOVE
     columns = min(MOST_TAUGHT, episodes[0].support.shape[1]), min(MOST_ASKED, episodes[0].query.shape[1])
     width = NAME + sum(columns) * PITCH + GAP
-    beside = 1 if narrow else 2
-    inches = (NARROW if narrow else WIDE) / beside
-    down = len(episodes) if narrow else 1
-    figure = blank(inches * beside, inches * height / width * down + 0.25 * down)
-    panels = figure.subplots(down, beside, squeeze=False).ravel()
+    figure, panels = side_by_side(len(episodes), width, height, narrow)
     for panel, episode, shown in zip(panels, episodes, rows, strict=False):
         _draw(panel, episode, shown, columns, see)
-    for panel in panels:
-        panel.set(xlim=(-NAME, sum(columns) * PITCH + GAP - 0.1), ylim=(height - ABOVE, -ABOVE), aspect="equal")
-        panel.set_anchor("N")
-        panel.axis("off")
+    frame(panels, (-NAME, sum(columns) * PITCH + GAP - 0.1), (height - ABOVE, -ABOVE))
     return figure
 
 
@@ -53,8 +47,7 @@ def shown_queries(episode: ShownEpisode, place: int, most: int) -> list[int]:
 
 def _draw(panel: Axes, episode: ShownEpisode, shown: list[int], columns: tuple[int, int], see: See) -> None:
     taught, asked = columns
-    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
-    panel.set_title(f"{title}: {episode.answered}", fontsize=9)
+    panel.set_title(f"{TITLES[episode.why]}: {episode.answered}", fontsize=9)
     start = taught * PITCH + GAP
     panel.text(0, -0.2, "taught", fontsize=8, color=MUTED)
     panel.text(start, -0.2, "asked, mistakes ringed", fontsize=8, color=MUTED)

@@ -1,13 +1,13 @@
 """Where it fails: classes that it takes for one another, and the episodes to look at with their examples."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from quickstudy.data.dataset import Modality
 from quickstudy.report.evidence import KindEvidence
-from quickstudy.report.extremes import Extreme, typical_and_worst
+from quickstudy.report.extremes import Extreme, Why, typical_and_worst
 
 
 def truth(way: int, queries: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def confusions(evidence: KindEvidence, suite: str, most: int = 3) -> list[Confus
 class ShownEpisode:
     """An episode to look at, with its examples."""
 
-    why: Literal["typical", "worst"]
+    why: Why
     suite: str
     dataset: str
     modality: Modality

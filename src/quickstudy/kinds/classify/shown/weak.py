@@ -6,11 +6,11 @@ from quickstudy.kinds.classify.shown.episodes import shown_classes, shown_querie
 from quickstudy.kinds.classify.shown.failures import Confusion, ShownEpisode, confusions, episodes_to_look_at
 from quickstudy.report.calibration import EXPLAINED, Calibration, biases, calibration_table
 from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.extremes import TITLES, shown_episodes, told
 from quickstudy.report.words import (
     Chapter,
     Markdown,
     bullets,
-    capital,
     counted,
     excerpt,
     figure,
@@ -68,13 +68,7 @@ def failures(evidence: KindEvidence) -> Chapter:
             "first."
         ),
     ]
-    for episodes in episodes_to_look_at(evidence):
-        modality = episodes[0].modality
-        parts.append(_told(episodes))
-        if modality == "text":
-            parts += [part for episode in episodes for part in _texts(episode)]
-        else:
-            parts.append(figure(evidence.kind, f"episodes_{modality}", _alternative(episodes)))
+    parts += shown_episodes(evidence.kind, episodes_to_look_at(evidence), _texts, _alternative, _told)
     return Chapter("Where it fails", parts)
 
 
@@ -84,13 +78,9 @@ def _taken(one: Confusion) -> str:
 
 
 def _told(episodes: Sequence[ShownEpisode]) -> Markdown:
-    """Return where episodes come from, as a caption."""
-    first = episodes[0]
-    numbers = listed(f"{episode.number} ({episode.why}, {episode.answered})" for episode in episodes)
-    many = "s" if len(episodes) > 1 else ""
-    text = f"**{capital(first.modality)}**: {plain(first.suite)}, episode{many} {numbers}."
+    """Return where episodes come from, and whether all of their classes are shown."""
     left = [episode for episode in episodes if len(shown_classes(episode)) < len(episode.classes)]
-    return Markdown(text + (" Of their classes, those with most mistakes." if left else ""))
+    return Markdown(told(episodes) + (" Of their classes, those with most mistakes." if left else ""))
 
 
 def _alternative(episodes: Sequence[ShownEpisode]) -> str:
@@ -116,11 +106,10 @@ def _texts(episode: ShownEpisode) -> list[Markdown]:
             given = episode.classes[episode.answers[place, query]]
             mark = f"✗ *{plain(given)}*:" if episode.wrong[place, query] else "✓"
             items.append(f"  - {mark} {excerpt(episode.asked[place][query])}")
-    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
     return [
         Markdown(
-            f"{title}, {episode.answered}; of each class one example that was taught and {ASKED} questions, mistakes "
-            "first; ✓ right, ✗ answered by another class."
+            f"{TITLES[episode.why]}, {episode.answered}; of each class one example that was taught and {ASKED} "
+            "questions, mistakes first; ✓ right, ✗ answered by another class."
         ),
         Markdown("\n".join(items)),
     ]

@@ -1,34 +1,19 @@
 """What the card says of classification, and of no other kind."""
 
+from functools import partial
+
 import pandas as pd
 
 from quickstudy.kinds.classify import score
 from quickstudy.kinds.classify.shown import weak
 from quickstudy.kinds.classify.shown.calibration import calibrations
 from quickstudy.kinds.classify.shown.figures import figures
-from quickstudy.report.evidence import KindEvidence, Method
-from quickstudy.report.shown import Shown, Size
-from quickstudy.report.words import Chapter, Markdown, counted, counts, percent
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.shown import Shown, Size, linear_methods, mean_scores, not_at_their_word, novelties_of
+from quickstudy.report.words import Chapter, Markdown, counts
 
-METHODS = {
-    "logreg_encoder": Method(
-        "LogReg, encoder", "logistic regression on the encoder before meta-training", family="encoder"
-    ),
-    "centroid_encoder": Method(
-        "centroid, encoder", "nearest centroid on the encoder before meta-training", family="encoder"
-    ),
-    "logreg_raw": Method("LogReg, raw", "logistic regression on raw features", family="raw"),
-    "centroid_raw": Method("centroid, raw", "nearest centroid on raw features", family="raw"),
-    "scratch": Method("from scratch", "the same network trained from scratch", family="scratch"),
-}
+METHODS = linear_methods("logistic regression", "nearest centroid")
 """The baselines, in the order of their columns."""
-
-NOVELTIES = {
-    "classes": ("New classes", "The kind of data is known from meta-training; these classes are not."),
-    "dataset": ("New dataset", "Nothing of the dataset was in meta-training."),
-    "domain": ("New domain", "The classes are new, and so is where the examples come from: a voice, say, never heard."),
-}
-"""By what is new to the model: the heading and what it means."""
 
 GOOD_FOR = (
     "Many small classification problems with few labelled examples each: which team a ticket belongs to, which defect "
@@ -69,12 +54,6 @@ print(model.predict(pd.DataFrame([task]))["labels"][0])
 ```""")
 
 
-def headline(evidence: KindEvidence) -> list[tuple[str, str]]:
-    """Return what the card begins with: a number of examples, and the mean accuracy with so many."""
-    means = evidence.own.groupby("shot")["score"].mean()
-    return [(f"{counted(int(shot), 'example')} a class", f"{percent(mean)} %") for shot, mean in means.items()]
-
-
 def size(rows: pd.DataFrame) -> Size:
     """Return how many classes the tasks of some rows have."""
     way = counts(rows["way"])
@@ -88,9 +67,6 @@ def chance(evidence: KindEvidence, row: pd.Series) -> float:
 
 def not_for(evidence: KindEvidence) -> list[str]:
     """Return what the model is not for."""
-    seen = "their calibration was not measured"
-    if not evidence.answered.empty:
-        seen = "see how far from it they are under Calibration"
     return [
         Markdown(
             "noticing without fail that an example belongs to no class: by the examples that a task keeps, the service "
@@ -98,7 +74,7 @@ def not_for(evidence: KindEvidence) -> list[str]:
             "`serve.false_alarm` (params.yaml) of what does belong to one; the fewer the examples, the less is called "
             "so, and with one example a class nothing is"
         ),
-        f"probabilities taken at their word: {seen}",
+        not_at_their_word(evidence),
         "finding, counting or outlining things, or writing text: it classifies whole examples",
     ]
 
@@ -117,8 +93,8 @@ SHOWN = Shown(
     unit="shot",
     per="a class",
     methods=METHODS,
-    novelties=NOVELTIES,
-    headline=headline,
+    novelties=novelties_of("classes"),
+    headline=partial(mean_scores, per="a class"),
     size=size,
     chance=chance,
     guess="chance",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from quickstudy.kinds.tag import targets
 from quickstudy.kinds.tag.score import given_of
 from quickstudy.kinds.tag.shown.cells import tags_of
 from quickstudy.report.evidence import KindEvidence
-from quickstudy.report.extremes import Extreme, typical_and_worst
+from quickstudy.report.extremes import Extreme, Why, typical_and_worst
 from quickstudy.report.words import percent
 
 MOST_TAUGHT, MOST_ASKED, RIGHT = 5, 10, 3
@@ -22,7 +22,7 @@ MOST_TAUGHT, MOST_ASKED, RIGHT = 5, 10, 3
 class ShownEpisode:
     """An episode to look at, with its examples: S taught, Q asked, N tags."""
 
-    why: Literal["typical", "worst"]
+    why: Why
     suite: str
     modality: Modality
     number: int

@@ -9,8 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from quickstudy.config import AudioInput
-from quickstudy.kinds.pictures import clipped, eye
+from quickstudy.kinds.pictures import clipped, episode_figures
 from quickstudy.kinds.tag.shown.calibration import calibrations
 from quickstudy.kinds.tag.shown.cells import Cell, by_tag, cells
 from quickstudy.kinds.tag.shown.episodes import episodes_to_look_at
@@ -40,11 +39,7 @@ def figures(evidence: KindEvidence, narrow: bool) -> dict[str, Figure]:
             low="too careful",
         ),
     }
-    audio = AudioInput.model_validate(evidence.model["inputs"]["audio"])
-    for episodes in episodes_to_look_at(evidence):
-        if (see := eye(episodes[0].modality, audio)) is not None:
-            drawn[f"episodes_{episodes[0].modality}"] = draw_episodes(episodes, see, narrow)
-    return drawn
+    return drawn | episode_figures(evidence, episodes_to_look_at(evidence), draw_episodes, narrow)
 
 
 def weakest_tags(found: Sequence[Cell]) -> dict[str, pd.DataFrame]:

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quickstudy.kinds.pictures import CELL, See, clipped, paste, ring
+from quickstudy.kinds.pictures import CELL, See, clipped, frame, paste, ring, side_by_side
 from quickstudy.kinds.tag.shown.episodes import ShownEpisode
-from quickstudy.report.style import INK, MUTED, NARROW, ORANGE, WIDE, blank
+from quickstudy.report.extremes import TITLES
+from quickstudy.report.style import INK, MUTED, ORANGE
 
 ACROSS = 5  # examples side by side
 PITCH, LINE, GAP = 1.5, 0.17, 0.55  # in widths of an example: to the next, a tag below, between the two parts
@@ -25,17 +26,10 @@ def draw_episodes(episodes: Sequence[ShownEpisode], see: See, narrow: bool) -> F
     """
     height = max(_height(episode) for episode in episodes) + ABOVE
     width = ACROSS * PITCH
-    beside = 1 if narrow else 2
-    inches = (NARROW if narrow else WIDE) / beside
-    down = len(episodes) if narrow else 1
-    figure = blank(inches * beside, inches * height / width * down + 0.25 * down)
-    panels = figure.subplots(down, beside, squeeze=False).ravel()
+    figure, panels = side_by_side(len(episodes), width, height, narrow)
     for panel, episode in zip(panels, episodes, strict=False):
         _draw(panel, episode, see)
-    for panel in panels:
-        panel.set(xlim=(-0.1, width), ylim=(height - ABOVE, -ABOVE), aspect="equal")
-        panel.set_anchor("N")
-        panel.axis("off")
+    frame(panels, (-0.1, width), (height - ABOVE, -ABOVE))
     return figure
 
 
@@ -51,8 +45,7 @@ def _height(episode: ShownEpisode) -> float:
 
 
 def _draw(panel: Axes, episode: ShownEpisode, see: See) -> None:
-    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
-    panel.set_title(f"{title}: {episode.answered}", fontsize=8.5)
+    panel.set_title(f"{TITLES[episode.why]}: {episode.answered}", fontsize=8.5)
     row = 1.15 + LINE * _lines(episode)
     panel.text(0, -0.2, "taught", fontsize=8, color=MUTED)
     panel.text(0, row + GAP - 0.2, "asked, mistakes ringed", fontsize=8, color=MUTED)

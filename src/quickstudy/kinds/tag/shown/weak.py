@@ -10,11 +10,11 @@ from quickstudy.kinds.tag.shown.episodes import ShownEpisode, episodes_to_look_a
 from quickstudy.kinds.tag.shown.figures import MOST_SUITES, MOST_TAGS, weakest_tags
 from quickstudy.report.calibration import EXPLAINED, biases, calibration_table
 from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.extremes import TITLES, shown_episodes
 from quickstudy.report.words import (
     Chapter,
     Markdown,
     bullets,
-    capital,
     counted,
     excerpt,
     figure,
@@ -119,13 +119,7 @@ def failures(evidence: KindEvidence, found: Sequence[Cell]) -> Chapter:
             "with mistakes, and the worst one; of equals the first."
         ),
     ]
-    for episodes in episodes_to_look_at(evidence):
-        modality = episodes[0].modality
-        parts.append(_told(episodes))
-        if modality == "text":
-            parts += [part for episode in episodes for part in _texts(episode)]
-        else:
-            parts.append(figure(evidence.kind, f"episodes_{modality}", _seen(episodes)))
+    parts += shown_episodes(evidence.kind, episodes_to_look_at(evidence), _texts, _seen)
     return Chapter("Where it fails", parts)
 
 
@@ -157,14 +151,6 @@ def _few(tags: pd.DataFrame) -> list[str]:
     return [f"{name} {percent(f1)} %" for name, f1 in tags.mean(axis=1).head(NAMED).items()]
 
 
-def _told(episodes: Sequence[ShownEpisode]) -> Markdown:
-    """Return where episodes come from, as a caption."""
-    first = episodes[0]
-    numbers = listed(f"{episode.number} ({episode.why}, {episode.answered})" for episode in episodes)
-    many = "s" if len(episodes) > 1 else ""
-    return Markdown(f"**{capital(first.modality)}**: {plain(first.suite)}, episode{many} {numbers}.")
-
-
 def _texts(episode: ShownEpisode) -> list[Markdown]:
     """Return an episode of texts as a list: what was taught, what was asked, which tags it gave."""
     items = ["- taught"]
@@ -174,12 +160,11 @@ def _texts(episode: ShownEpisode) -> list[Markdown]:
     ]
     items.append("- asked")
     items += [f"  - {_marked(episode, place)}: {excerpt(episode.asked[place])}" for place in episode.shown_asked]
-    title = {"typical": "A typical one with mistakes", "worst": "The worst"}[episode.why]
     return [
         Markdown(
-            f"{title}, {episode.answered}; a few of the examples that were taught and of the questions, those with "
-            "most mistakes among them; ✓ given exactly its tags, ✗ not: missed tags that it has, or wrong ones that it "
-            "has not."
+            f"{TITLES[episode.why]}, {episode.answered}; a few of the examples that were taught and of the questions, "
+            "those with most mistakes among them; ✓ given exactly its tags, ✗ not: missed tags that it has, or wrong "
+            "ones that it has not."
         ),
         Markdown("\n".join(items)),
     ]

@@ -1,34 +1,19 @@
 """What the card says of tagging, and of no other kind."""
 
+from functools import partial
+
 import pandas as pd
 
 from quickstudy.kinds.tag import score
 from quickstudy.kinds.tag.shown import weak
 from quickstudy.kinds.tag.shown.cells import all_tags, cells
 from quickstudy.kinds.tag.shown.figures import figures
-from quickstudy.report.evidence import KindEvidence, Method
-from quickstudy.report.shown import Shown, Size
-from quickstudy.report.words import Chapter, Markdown, counted, counts, percent
+from quickstudy.report.evidence import KindEvidence
+from quickstudy.report.shown import Shown, Size, linear_methods, mean_scores, not_at_their_word, novelties_of
+from quickstudy.report.words import Chapter, Markdown, counts
 
-METHODS = {
-    "logreg_encoder": Method(
-        "LogReg, encoder", "a logistic regression a tag on the encoder before meta-training", family="encoder"
-    ),
-    "centroid_encoder": Method(
-        "centroid, encoder", "a nearest centroid a tag on the encoder before meta-training", family="encoder"
-    ),
-    "logreg_raw": Method("LogReg, raw", "a logistic regression a tag on raw features", family="raw"),
-    "centroid_raw": Method("centroid, raw", "a nearest centroid a tag on raw features", family="raw"),
-    "scratch": Method("from scratch", "the same network trained from scratch", family="scratch"),
-}
+METHODS = linear_methods("a logistic regression a tag", "a nearest centroid a tag")
 """The baselines, in the order of their columns; each tells a tag from the rest."""
-
-NOVELTIES = {
-    "classes": ("New tags", "The kind of data is known from meta-training; these tags are not."),
-    "dataset": ("New dataset", "Nothing of the dataset was in meta-training."),
-    "domain": ("New domain", "The tags are new, and so is where the examples come from: a voice, say, never heard."),
-}
-"""By what is new to the model: the heading and what it means."""
 
 STARTER = "quickstudy.starter.messages"
 """The source of messages that nobody wrote."""
@@ -61,12 +46,6 @@ print(task.predict("You billed me twice for a parcel that never came."))  # a li
 ```""")
 
 
-def headline(evidence: KindEvidence) -> list[tuple[str, str]]:
-    """Return what the card begins with: a number of examples, and the mean micro F1 with so many."""
-    means = evidence.own.groupby("shot")["score"].mean()
-    return [(f"{counted(int(shot), 'example')} a tag", f"{percent(mean)} %") for shot, mean in means.items()]
-
-
 def size(rows: pd.DataFrame) -> Size:
     """Return how many tags the tasks of some rows ask about."""
     tags = counts(rows["way"])
@@ -75,13 +54,10 @@ def size(rows: pd.DataFrame) -> Size:
 
 def not_for(evidence: KindEvidence) -> list[str]:
     """Return what the model is not for."""
-    seen = "their calibration was not measured"
-    if not evidence.answered.empty:
-        seen = "see how far from it they are under Calibration"
     return [
         "telling what is about nothing that the task knows: it may be given no tag, as an example may that it does not "
         "understand",
-        f"probabilities taken at their word: {seen}",
+        not_at_their_word(evidence),
         "saying where in an example something is, or writing text: it tags whole examples",
     ]
 
@@ -119,8 +95,8 @@ SHOWN = Shown(
     unit="example",
     per="a tag",
     methods=METHODS,
-    novelties=NOVELTIES,
-    headline=headline,
+    novelties=novelties_of("tags"),
+    headline=partial(mean_scores, per="a tag"),
     size=size,
     chance=all_tags,
     guess="all tags",
