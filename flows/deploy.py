@@ -12,13 +12,12 @@ from typing import Any
 
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.states import StateType
-from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
 from flows import process, recovery
@@ -28,6 +27,19 @@ from quickstudy.system.environment import find_project
 
 POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 """Work pool → how many runs it may have at once, when it is made; a pool that is there keeps its own."""
+
+TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"stream_output": True},
+    "variables": {
+        "type": "object",
+        "description": "Nothing: what a run of this pool is, its deployment says.",
+        "properties": {},
+        "additionalProperties": False,
+    },
+}
+"""What a run on a worker of this machine's may change about its process: nothing. Prefect's own template lets whoever
+starts a run name its command, folder and environment. Without ``env`` in the configuration Prefect has no place for one
+that a deployment was given later, which its server takes unseen."""
 
 SECOND = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 """What Prefect calls what a second retraining does."""
@@ -85,13 +97,15 @@ def _make_pools() -> None:
     with get_client(sync_client=True) as client:
         for name, limit in POOLS.items():
             try:
-                client.read_work_pool(name)
+                found = client.read_work_pool(name)
             except ObjectNotFound:
                 # With its template, which else the first worker adds; two that do so at once lock SQLite for a minute.
-                template = ProcessWorker.get_default_base_job_template()
                 client.create_work_pool(
-                    WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=template)
+                    WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=TEMPLATE)
                 )
+                continue
+            if found.type == "process" and found.base_job_template != TEMPLATE:
+                client.update_work_pool(name, WorkPoolUpdate(base_job_template=TEMPLATE))
 
 
 def _mark_the_dead() -> None:

@@ -84,8 +84,7 @@ def _begun(client: SyncPrefectClient, deployment: Any, root: Path, stage: stale.
     return _at_work(client, deployment.id, inputs) or run_deployment(
         DEPLOYMENT,
         parameters={"lock": lock, "data": data, "stage": stage.name},
-        tags=[f"inputs:{inputs}"],
-        job_variables={"env": {workspaces.COMMIT: commit}},
+        tags=[f"inputs:{inputs}", f"{workspaces.AT}{commit}"],
         timeout=0,
     )
 

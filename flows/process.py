@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from prefect import runtime
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
 
+from flows import guarded
 from flows.telling import tell
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
@@ -24,6 +27,9 @@ from quickstudy.system.environment import find_project
 from quickstudy.system.processes import GRACE, stream
 from quickstudy.system.progress import asking, read_event
 from quickstudy.versions.command import Busy, RemoteFailed, StageFailed
+
+if not PREFECT_API_URL.value():  # Prefect starts a server inside
+    guarded.guard_temporary_servers()
 
 RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
 """How often what may pass is tried again, and after how many seconds each time."""
@@ -54,6 +60,8 @@ def project_of(folder: str | None) -> Path:
     """
     if refused := os.environ.get(workspaces.REFUSED):
         raise QuickstudyError(refused)
+    if folder and runtime.deployment.id:  # whose caller may be elsewhere, and names no folder of the worker's machine
+        raise QuickstudyError("a run of a deployment works in its own workspace", where="project", fix="Leave it out")
     return find_project(Path(folder) if folder else None)
 
 

@@ -58,9 +58,9 @@ def _register() -> None:
 
 def main() -> None:
     """Run the command line. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
-    apply_environment()
-    _register()
     try:
+        apply_environment()
+        _register()
         app()
     except QuickstudyError as error:
         fail(str(error))

@@ -1,16 +1,18 @@
-"""up, worker and ui: servers and workers on this machine, for as long as the command runs."""
+"""up, worker and ui: servers and workers on this machine, for as long as the command runs; and who asks them."""
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs.servers import (
-    LOOPBACK,
+    Servers,
     Undertaker,
     Watcher,
+    check_host,
     check_pool,
     deploy,
     only_up,
@@ -18,6 +20,8 @@ from quickstudy.runs.servers import (
     start_worker,
     supervising,
 )
+from quickstudy.system.guard import LOOPBACK
+from quickstudy.system.logins import LOGIN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +31,8 @@ Host = Annotated[
     str,
     typer.Option(
         "--host",
-        help="What the servers listen on. Beyond this machine whoever reaches it may do everything: see docs/scale.md.",
+        help="What the servers listen on. Beyond this machine they need a password of yours, QUICKSTUDY_LOGIN: whoever "
+        "has it may do everything (docs/scale.md).",
     ),
 ]
 
@@ -37,10 +42,11 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(worker)
     app.command()(ui)
+    app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(prefect)
 
 
 def up(
-    host: Host = LOOPBACK,
+    host: Host = LOOPBACK[0],
     prefect_port: Annotated[int, typer.Option(help="Of Prefect's server; another one where it is taken.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Of MLflow's server; another one where it is taken.")] = 5000,
     gpu: Annotated[bool, typer.Option(help="A worker of the pool gpu here too.")] = True,
@@ -56,25 +62,24 @@ def up(
     from quickstudy.cli.pipeline import project
 
     root = project()
+    check_host(root, host)
     console = Console()
     with only_up(root) as told, supervising(root / ".cache" / "up.log") as run:
-        addresses = start_servers(root, run, console, host, prefect_port, mlflow_port)
-        json.dump(
-            {name.lower(): address for name, address in addresses.items()} | {"prefect": f"{addresses['Prefect']}/api"},
-            told,
-        )
+        servers = start_servers(root, run, console, host, prefect_port, mlflow_port)
+        json.dump(servers.told(), told)
         told.flush()
-        env = {"PREFECT_API_URL": f"{addresses['Prefect']}/api", "MLFLOW_TRACKING_URI": addresses["MLflow"]}
+        env = servers.environment()
+        os.environ |= servers.logins  # this process asks them too
         with console.status("Deploying"):
             deploy(root, env)
             Undertaker(root, env, run.log)()  # what died with the last one
         for pool in ("cpu", *(["gpu"] if gpu else [])):
             with console.status(f"The worker of {pool} starts"):
                 run(start_worker(root, pool, env))
-        _print(console, addresses)
+        _print(console, servers)
         console.print("Workers  cpu, gpu" if gpu else "Workers  cpu (gpu: quickstudy worker gpu, here or elsewhere)")
         console.print("\nquickstudy runs      what has run, runs and waits", highlight=False)
-        console.print("prefect deployment run retrain/retrain    retrain now", highlight=False)
+        console.print("quickstudy prefect deployment run retrain/retrain    retrain now", highlight=False)
         console.print("Ctrl-C stops all of it.")
         run.supervise(console, Watcher(root, env, run.log))
 
@@ -95,7 +100,7 @@ def worker(
     from rich.console import Console
 
     from quickstudy.cli.pipeline import project
-    from quickstudy.system.environment import serving
+    from quickstudy.system.environment import apply_environment, serving
 
     root = project()
     served = serving(root) or {}
@@ -110,6 +115,8 @@ def worker(
                 f"quickstudy worker {pool}",
             )
         env[name] = address
+    os.environ |= env
+    apply_environment(root)  # with the password where those are this clone's
     check_pool(env["PREFECT_API_URL"], pool)
     console = Console()
     with supervising(root / ".cache" / f"worker-{pool}.log") as run:
@@ -128,11 +135,12 @@ def ui() -> None:
     root = project()
     console = Console()
     if served := serving(root):
-        _print(console, {"MLflow": served["mlflow"], "Prefect": served["prefect"].removesuffix("/api")})
+        addresses = {"MLflow": served["mlflow"], "Prefect": served["prefect"].removesuffix("/api")}
+        _print(console, Servers(addresses, {}, tuple(served.get("login", "").split())))
         console.print("quickstudy up runs both.")
         return
     with supervising(root / ".cache" / "ui.log") as run:
-        _print(console, start_servers(root, run, console, LOOPBACK, 4200, 5000))
+        _print(console, start_servers(root, run, console, LOOPBACK[0], 4200, 5000))
         if not run.all:
             console.print("Both run elsewhere.")
             return
@@ -140,9 +148,29 @@ def ui() -> None:
         run.supervise(console)
 
 
+def prefect(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="As of `prefect`.")] = None,
+) -> None:
+    """Prefect's own command line, for the servers of `quickstudy up`, whose password it is given.
+
+    [cyan]quickstudy prefect deployment run retrain/retrain[/cyan]
+    """
+    from quickstudy.cli.pipeline import project
+    from quickstudy.system.environment import serving
+
+    root = project()
+    if not os.environ.get("PREFECT_API_URL") and serving(root) is None:
+        raise QuickstudyError("no server runs", where=root, fix="Start one: quickstudy up. Or set PREFECT_API_URL")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "prefect", *(arguments or ())])
+
+
 # ---- what runs
 
 
-def _print(console: "Console", addresses: dict[str, str]) -> None:
-    for name, address in addresses.items():
+def _print(console: "Console", servers: Servers) -> None:
+    for name, address in servers.addresses.items():
         console.print(f"{name:<8} {address}", highlight=False)
+    if servers.ask:
+        line = f"Login    both pages ask for what {LOGIN} says: user, colon, password; Prefect's for the whole line"
+        console.print(line, highlight=False, soft_wrap=True)

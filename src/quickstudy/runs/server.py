@@ -1,9 +1,6 @@
 """Prefect's server, by its REST API (https://docs.prefect.io/v3/api-ref/rest-api)."""
 
-import base64
-import json
 import urllib.error
-import urllib.request
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs import api
 from quickstudy.runs.database import QUEUED
 
 TIMEOUT_S = 10
@@ -147,13 +145,8 @@ class Server:
         return rows
 
     def _post(self, route: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        headers = {"Content-Type": "application/json"}
-        if self._auth:
-            headers["Authorization"] = f"Basic {base64.b64encode(self._auth.encode()).decode()}"
         try:
-            request = urllib.request.Request(f"{self._url}/{route}", json.dumps(body).encode(), headers)
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                found = json.load(answer)
+            found = api.request(self._url, f"/{route}", body, self._auth, TIMEOUT_S)
             if isinstance(found, list):
                 return found
             raise ValueError(route)

@@ -1,9 +1,8 @@
 """Prefect's and MLflow's servers and the workers of this machine, for as long as the process runs."""
 
-import base64
 import contextlib
 import fcntl
-import json
+import ipaddress
 import os
 import signal
 import socket
@@ -14,18 +13,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs.api import request
+from quickstudy.runs.server import FIXES
+from quickstudy.system.guard import LOOPBACK
 from quickstudy.system.progress import asking, read_event
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-LOOPBACK = "127.0.0.1"
 
 
 LIMITS = {"gpu": 1}
@@ -39,7 +39,10 @@ WORKER = {
 }
 
 
-DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+
+
+PAGE = "PREFECT_UI_API_URL"
 
 
 PATIENCE = 9  # times that a server which is busy is asked when a worker starts, some ten seconds each
@@ -246,31 +249,90 @@ def only_up(root: Path) -> Iterator[IO[str]]:
         file.truncate(0)
 
 
+@dataclass(frozen=True)
+class Servers:
+    """Prefect's and MLflow's servers, of which some may run elsewhere.
+
+    Attributes:
+        addresses: "MLflow" and "Prefect" → the address, without /api.
+        logins: what the clients of those that were started here give, by variables of the environment.
+        ask: which of those, "prefect" and "mlflow", ask for the project's own password.
+    """
+
+    addresses: dict[str, str]
+    logins: dict[str, str]
+    ask: tuple[str, ...]
+
+    def environment(self) -> dict[str, str]:
+        """Return what the clients need."""
+        api = f"{self.addresses['Prefect']}/api"
+        return {"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": self.addresses["MLflow"], **self.logins}
+
+    def told(self) -> dict[str, str]:
+        """Return what other commands of this project are told (quickstudy.system.environment.serving)."""
+        environment = self.environment()
+        addresses = {"prefect": environment["PREFECT_API_URL"], "mlflow": environment["MLFLOW_TRACKING_URI"]}
+        return {**addresses, "login": " ".join(self.ask)}
+
+
+def check_host(root: Path, host: str) -> None:
+    """Check that servers which others reach have a password of the user's own.
+
+    Raises:
+        QuickstudyError: one that would be started has none.
+    """
+    from quickstudy.registry import tracking_uri
+    from quickstudy.system import logins
+
+    elsewhere = {"mlflow": tracking_uri(root).startswith("http"), "prefect": bool(os.environ.get("PREFECT_API_URL"))}
+    open_ones = [name for name, away in elsewhere.items() if not away and not logins.set_by_user(name, os.environ)]
+    if open_ones and not _is_loopback(host):
+        raise QuickstudyError(
+            f"others would reach the servers at {host}, so they need a password of yours",
+            where="--host",
+            fix=f"Set {logins.OWN}=user:password, here and for each worker (docs/scale.md)",
+        )
+
+
 def start_servers(
     root: Path, run: Callable[[Daemon], None], console: "Console", host: str, prefect_port: int, mlflow_port: int
-) -> dict[str, str]:
-    """Start the servers that the environment does not name.
-
-    Returns:
-        "MLflow" and "Prefect" → the address, without /api.
+) -> Servers:
+    """Start the servers that the environment does not name. Each asks for a password: the user's, else the project's.
 
     Raises:
         QuickstudyError: one does not start; its log says why.
     """
     from quickstudy import registry
+    from quickstudy.registry.guarded import DESTINATION, STORE
+    from quickstudy.system import logins
+    from quickstudy.system.environment import DEFAULTS
+    from quickstudy.system.guard import hosts_of
 
+    check_host(root, host)
     registry.prepare(root)
-    addresses = {}
+    addresses: dict[str, str] = {}
+    given: dict[str, str] = {}
+    ask: list[str] = []
+
+    def login_of(server: str) -> str:
+        if login := logins.set_by_user(server, os.environ):
+            return login
+        ask.append(server)
+        return logins.find_or_make(root)
+
     uri = registry.tracking_uri(root)
     if uri.startswith("http"):
         addresses["MLflow"] = uri
     else:
         port = _free_port(host, mlflow_port)
         addresses["MLflow"] = f"http://{_reached(host)}:{port}"
-        command = ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+        command = ["quickstudy.registry.guarded", "--host", host, "--port", str(port)]
+        login = logins.of_mlflow(login_of("mlflow"))
+        given |= login
         env = {  # not arguments, which every user of the machine can read
-            "MLFLOW_BACKEND_STORE_URI": uri,
+            STORE: uri,
             DESTINATION: os.environ.get(DESTINATION, str(root / "mlruns/artifacts")),
+            **login,
         }
         with console.status("MLflow starts"):
             run(Daemon("MLflow's server", [sys.executable, "-m", *command], env, f"{addresses['MLflow']}/health"))
@@ -279,10 +341,17 @@ def start_servers(
     else:
         port = _free_port(host, prefect_port)
         addresses["Prefect"] = f"http://{_reached(host)}:{port}"
-        command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+        command = ["flows.guarded", "--host", host, "--port", str(port)]
+        login = logins.of_prefect(login_of("prefect"))
+        given |= {logins.PREFECT[1]: login[logins.PREFECT[1]]}
+        env = dict(login)
+        if os.environ.get(ORIGINS) == DEFAULTS[ORIGINS]:  # not the user's
+            env[ORIGINS] = ",".join(f"http://{name}:{port}" for name in hosts_of(host) if ":" not in name)
+        if PAGE not in os.environ:
+            env[PAGE] = "/api"  # where the page itself comes from, under whatever name and port that is reached
         with console.status("Prefect starts (half a minute the first time)"):
-            run(Daemon("Prefect's server", [sys.executable, "-m", *command], {}, f"{addresses['Prefect']}/api/health"))
-    return addresses
+            run(Daemon("Prefect's server", [sys.executable, "-m", *command], env, f"{addresses['Prefect']}/api/health"))
+    return Servers(addresses, given, tuple(ask))
 
 
 def start_worker(root: Path, pool: str, env: dict[str, str], limit: int | None = None) -> Daemon:
@@ -367,21 +436,14 @@ def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
 
     By its HTTP interface: importing prefect takes two seconds, and only the flows do.
     """
-    headers = {"Content-Type": "application/json"}
-    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{api.rstrip('/')}{path}", data, headers), timeout=10
-        ) as got:
-            return json.load(got)
+        return request(api, path, body, os.environ.get("PREFECT_API_AUTH_STRING"))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
         kind = ServerBusy if error.code == 503 else QuickstudyError
-        raise kind(f"Prefect's server answers {error}", where=api) from None
-    except (urllib.error.URLError, OSError) as error:
+        raise kind(f"Prefect's server answers {error}", where=api, fix=FIXES.get(error.code)) from None
+    except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
             raise ServerBusy(
                 "Prefect's server is busy and does not answer", where=api, fix="Try again in a minute"
@@ -393,7 +455,14 @@ def _ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
 
 def _reached(host: str) -> str:
     """Return an address under which this machine itself reaches a server."""
-    return LOOPBACK if host in ("0.0.0.0", "::") else host
+    return LOOPBACK[0] if host in ("0.0.0.0", "::") else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _free_port(host: str, wanted: int) -> int:

@@ -12,7 +12,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 from quickstudy import registry
 from quickstudy.config import load_settings
 from quickstudy.errors import QuickstudyError
+from quickstudy.runs.api import request
 from quickstudy.system.environment import find_project
 from quickstudy.versions import git, worktree
 
@@ -32,7 +35,11 @@ REPOSITORY = "QUICKSTUDY_REPOSITORY"
 """The variable that names where that clone comes from, where it is not there yet."""
 
 COMMIT = "QUICKSTUDY_COMMIT"
-"""The variable that names a run's commit, where another run has asked for it."""
+"""The variable by which whoever starts a worker names the commit of all its runs."""
+
+AT = "commit:"
+"""How the tag of a run begins that names its commit, where another run has asked for it. Whoever starts a run sets no
+variable of its environment: then they could set every one."""
 
 LOCKED = "QUICKSTUDY_LOCKED"
 """The variable that names the workspace whose lock this process holds already."""
@@ -45,6 +52,9 @@ REFUSED = "QUICKSTUDY_REFUSED"
 
 UNSENT = Path(".cache") / "unsent"
 """Says that what was built in a workspace is not registered yet."""
+
+TRIES = 5
+"""How often Prefect's server is asked, some seconds apart, before a run ends because it does not answer."""
 
 SHARED = ("checkpoints", "checks")
 """Folders of .cache, named by content, that all workspaces of a clone have in common: what one has begun, another can
@@ -85,10 +95,12 @@ def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
         raise QuickstudyError(
             f"no run has worked in the workspace {workspace} of this machine",
             where=folder,
-            fix="Start one: prefect deployment run retrain/retrain",
+            fix="Start one: quickstudy prefect deployment run retrain/retrain",
         )
     if not keep:
-        commit = git.find_commit(clone, os.environ.get(COMMIT) or load_settings(clone / "params.yaml").runs.ref)
+        commit = git.find_commit(
+            clone, os.environ.get(COMMIT) or _commit_of_run() or load_settings(clone / "params.yaml").runs.ref
+        )
         new = not (tree / ".git").exists()
         if new:
             worktree.remove_worktree(clone, tree)  # the rest of one that was cut off
@@ -108,6 +120,29 @@ def _checkout(clone: Path, workspace: str, keep: bool) -> Path:
     os.environ[LOCKED] = str(project)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project / "src"), os.environ.get("PYTHONPATH"))))
     return project
+
+
+def _commit_of_run() -> str | None:
+    """Return the commit that the tags of this process's run name.
+
+    Raises:
+        QuickstudyError: Prefect's server does not say what they are, or they name none.
+    """
+    run, api = os.environ.get(RUN), os.environ.get("PREFECT_API_URL")
+    if not (run and api):
+        return None
+    for tries in count(1):
+        try:
+            tags = request(api, f"/flow_runs/{run}", auth=os.environ.get("PREFECT_API_AUTH_STRING"))["tags"]
+            break
+        except (OSError, HTTPException, ValueError) as error:
+            if tries == TRIES:
+                raise QuickstudyError(f"Prefect's server does not say what run this is ({error})", where=api) from None
+            time.sleep(tries)
+    named = [tag.removeprefix(AT) for tag in tags if tag.startswith(AT)]
+    if named and not re.fullmatch(r"[0-9a-f]{40}", named[0]):
+        raise QuickstudyError("is no commit", where=f"{AT}{named[0]}", fix="Start the run again")
+    return named[0] if named else None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system import logins
 
 CHAMPION = "models:/quickstudy@champion"
 """The model that is used where no other is named."""
@@ -30,6 +31,8 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database takes 30, the default is 20
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # by its absence an automation can tell that a run is dead
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",  # no page elsewhere; `quickstudy up` says its own
     # Connections beyond the first five. With ten, those that wait for SQLite's lock leave none to whom holds it,
     # and all of them wait until the minute is over.
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "100",
@@ -62,18 +65,25 @@ def apply_environment(root: Path | None = None) -> None:
 
     Args:
         root: the project; by default the one around the current folder. Outside a project Prefect keeps its own home.
+
+    Raises:
+        QuickstudyError: a password is none, or others may read the project's own (quickstudy.system.logins).
     """
     for name, value in {**DEFAULTS, **_malloc()}.items():
         os.environ.setdefault(name, value)
     root = root or _project_around(Path.cwd())
+    served = {}
     if root is not None:
         os.environ.setdefault("PREFECT_HOME", str(root.resolve() / ".prefect"))
-        if "PREFECT_API_URL" not in os.environ and (served := serving(root)):
+        served = serving(root) or {}
+        if "PREFECT_API_URL" not in os.environ and served:
             os.environ["PREFECT_API_URL"] = served["prefect"]
+    logins.apply(root, served)
 
 
 def serving(root: Path) -> dict[str, str] | None:
-    """Return the addresses of the servers that `quickstudy up` runs for this project now; None where it does not run.
+    """Return the addresses of the servers that `quickstudy up` runs for this project now, "prefect" and "mlflow", and
+    under "login" which of them ask for the project's own password; None where it does not run.
 
     It holds a lock on the file for as long as it lives, so that what a killed one has left is not believed. Whoever
     asks takes a shared one, which filelock has not, so that two that ask at once do not see each other.
