@@ -185,7 +185,8 @@ class Machines(Stack):
             self.start_gpu()
 
     def start_gpu(self) -> None:
-        self._start("gpu", "worker", "gpu", PREFECT_API_URL=self.api, MLFLOW_TRACKING_URI=self.mlflow)
+        servers = {"PREFECT_API_URL": self.api, "MLFLOW_TRACKING_URI": self.mlflow}
+        self._start("gpu", "worker", "gpu", **servers, QUICKSTUDY_LOGIN=self.login())
 
     def begin(self) -> None:
         """Start all, and let the first model be made."""
@@ -256,9 +257,9 @@ class Machines(Stack):
                 case "keeper of that worker":
                     return keeper and "worker start --pool gpu" in text
                 case "Prefect's server":
-                    return not keeper and ("prefect server start" in text or "prefect.server.api.server" in text)
+                    return not keeper and "flows.guarded" in text
                 case "MLflow's server":
-                    return not keeper and ("mlflow server" in text or "mlflow.server" in text)
+                    return not keeper and "quickstudy.registry.guarded" in text
                 case "quickstudy up":
                     return "quickstudy up" in text
                 case "quickstudy worker":

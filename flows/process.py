@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from prefect import runtime
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
@@ -24,7 +24,7 @@ from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
 from quickstudy.system.environment import find_project
-from quickstudy.system.processes import GRACE, stream
+from quickstudy.system.processes import GRACE, STARTER, identity, is_gone, stream
 from quickstudy.system.progress import asking, read_event
 from quickstudy.versions.command import Busy, RemoteFailed, StageFailed
 
@@ -33,6 +33,9 @@ if not PREFECT_API_URL.value():  # Prefect starts a server inside
 
 RETRIES, BACKOFF = 4, [5.0, 15.0, 45.0, 120.0]
 """How often what may pass is tried again, and after how many seconds each time."""
+
+ENDS_WITHIN = 6 * GRACE
+"""Seconds after which a run whose starter was killed has ended: it is asked, then killed, and so is what it started."""
 
 POLL_SECONDS = 1.0
 """Between two looks at a lock that another run may hold for hours."""
@@ -78,17 +81,38 @@ def only_run(root: Path) -> Iterator[None]:
         return
     path = root / ".cache" / "run.lock"
     path.parent.mkdir(exist_ok=True)
-    try:
-        lock = FileLock(path).acquire(blocking=False)
-    except Timeout:
-        raise QuickstudyError(
-            f"another run is at work here (process {path.read_text().strip() or 'unknown'})",
-            where=root,
-            fix="Wait until it ends, or stop it",
-        ) from None
-    with lock:
-        path.write_text(str(os.getpid()))
+    with _not_waiting_for_the_living(path, root):
+        path.write_text(f"{identity()}\n{os.environ.get(STARTER, '')}\n")
         yield
+
+
+def _not_waiting_for_the_living(path: Path, root: Path) -> AcquireReturnProxy:
+    """Take a lock; wait for one that a dying run holds.
+
+    Raises:
+        QuickstudyError: another run holds it, that lives or does not die.
+    """
+    lock, told, until = FileLock(path), False, time.monotonic() + ENDS_WITHIN
+    while True:
+        try:
+            return lock.acquire(blocking=False)
+        except Timeout:
+            holder, starter = _holder(path)
+        dies = any(known and is_gone(known) for known in (holder, starter))
+        if not dies or time.monotonic() > until:
+            number = holder.split()[-2] if holder else "unknown"
+            what = "the run before was killed and does not end" if dies else "another run is at work here"
+            raise QuickstudyError(f"{what} (process {number})", where=root, fix="Wait until it ends, or stop it")
+        if not told:  # whoever started it was killed, so it is being ended (quickstudy.system.processes)
+            tell("text", step="data", text="the run before was killed; this one begins when it has ended")
+            told = True
+        time.sleep(0.1)
+
+
+def _holder(path: Path) -> tuple[str, str]:
+    """Who holds a lock, and who has started that, as `quickstudy.system.processes.identity` names them, or ""."""
+    lines = [*path.read_text(encoding="utf-8").splitlines(), "", ""]
+    return lines[0], lines[1]
 
 
 @contextlib.contextmanager

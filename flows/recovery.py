@@ -29,6 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from flows import process
+from quickstudy import registry
 from quickstudy.runs import workspaces
 from quickstudy.system.environment import find_project
 
@@ -44,13 +45,16 @@ NEVER_STARTED_WHY = "the worker that took it never started it"
 
 
 def bury(client: SyncPrefectClient, clone: Path) -> list[str]:
-    """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that.
+    """Mark the dead runs of this clone as crashed, or as cancelled where somebody had asked for that; and as killed in
+    MLflow what they have left there.
 
     Returns:
         their names, also of those that Prefect has marked by itself, when a worker saw them die.
     """
     buried = []
-    for run_id in workspaces.abandoned(clone):
+    if left := workspaces.abandoned(clone):
+        registry.end_abandoned(clone)
+    for run_id in left:
         with contextlib.suppress(ObjectNotFound):
             run = client.read_flow_run(UUID(run_id))
             kind = run.state.type if run.state else None

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from quickstudy.runs.api import request
+from quickstudy.system import logins
 from tests.toy.project import add_flows, make_project, run_git
 
 CANARIES = {
@@ -71,7 +72,7 @@ class Stack:
         return run_git(self.home, "rev-parse", "HEAD").strip()
 
     def environment(self, machine: str) -> dict[str, str]:
-        hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "MLFLOW_REGISTRY_URI")
+        hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "MLFLOW_REGISTRY_URI", *logins.PREFECT)
         env = {name: value for name, value in os.environ.items() if name not in hidden}
         (self.folder / f"{machine}-home").mkdir(exist_ok=True)
         env["AWS_SECRET_ACCESS_KEY"] = CANARIES["AWS_SECRET_ACCESS_KEY"]
@@ -96,7 +97,8 @@ class Stack:
             self.post("/block_documents/", block)
 
     def start_gpu(self) -> None:
-        self._start("gpu", "worker", "gpu", PREFECT_API_URL=self.api, MLFLOW_TRACKING_URI=self.mlflow)
+        servers = {"PREFECT_API_URL": self.api, "MLFLOW_TRACKING_URI": self.mlflow}
+        self._start("gpu", "worker", "gpu", **servers, QUICKSTUDY_LOGIN=self.login())
         self.wait(lambda: bool(self.online("gpu")), 60, lambda: self.said("gpu"))
 
     def _start(self, machine: str, *arguments: str, **env: str) -> "subprocess.Popen[str]":
@@ -156,13 +158,16 @@ class Stack:
         return self._ask(path, None)
 
     def post(self, path: str, body: Any) -> Any:
-        return self._ask(path, json.dumps(body).encode())
+        return self._ask(path, body)
 
-    def _ask(self, path: str, body: bytes | None) -> Any:
-        request = urllib.request.Request(f"{self.api}{path}", body, {"Content-Type": "application/json"})
+    def login(self) -> str:
+        """What the servers ask for."""
+        return (self.home / logins.LOGIN).read_text().strip()
+
+    def _ask(self, path: str, body: Any) -> Any:
         for _ in range(3):
             try:
-                return json.load(urllib.request.urlopen(request, timeout=90))
+                return request(self.api, path, body, self.login(), timeout=90)
             except urllib.error.HTTPError as error:
                 if error.code != 503:  # SQLite is busy
                     raise

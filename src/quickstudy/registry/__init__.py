@@ -18,7 +18,7 @@ from quickstudy.registry.promotions import (
     read_ledger,
     unjudged,
 )
-from quickstudy.registry.runs import Registration, model_key, register, registered, stage_metrics
+from quickstudy.registry.runs import Registration, end_abandoned, model_key, register, registered, stage_metrics
 from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, reachable, redacted, tracking_uri
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "aliases",
     "approved",
     "broken_ledger",
+    "end_abandoned",
     "following",
     "log_gate",
     "model_key",

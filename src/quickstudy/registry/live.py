@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.registry import runs, store
-from quickstudy.registry.runs import LIVE
+from quickstudy.registry.runs import LIVE, PROCESS
 from quickstudy.registry.store import NAME
+from quickstudy.system.processes import identity
 
 FOLLOW_SECONDS, FOLLOW_PATIENCE = 2.0, 20.0  # between two looks at a training; for the last of its numbers
 
@@ -88,8 +89,14 @@ class _Follower:
 
         with store.locked(self.root):
             self.client = store.client(self.root)
+            runs.close_abandoned(self.client)
         experiment = self.client.get_experiment_by_name(NAME).experiment_id
-        tags = {LIVE: "true", "mlflow.source.name": "quickstudy run", "mlflow.source.type": "PROJECT"}
+        tags = {
+            LIVE: "true",
+            PROCESS: identity(),
+            "mlflow.source.name": "quickstudy run",
+            "mlflow.source.type": "PROJECT",
+        }
         self.run_id = self.client.create_run(experiment, run_name="meta-training", tags=tags).info.run_id
         self.monitor = SystemMetricsMonitor(self.run_id, tracking_uri=store.tracking_uri(self.root))
         self.monitor.start()

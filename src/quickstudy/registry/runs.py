@@ -24,12 +24,16 @@ from quickstudy.registry import promotions, store
 from quickstudy.registry.ledger import Move
 from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED, weights_of
 from quickstudy.system.digests import DIGESTS, file_digests
+from quickstudy.system.processes import identity, is_gone
 from quickstudy.versions import dvc, git, lineage, stale
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
 WEIGHTS = "weights"
 """Of such a run: sha256 of what came of the training."""
+
+PROCESS = "process"
+"""Of a run that is not finished: the process that will finish it (quickstudy.system.processes.identity)."""
 
 LOADER = "quickstudy.adaptation.pyfunc"
 """What MLflow loads the model with: ``_load_pyfunc(path)``; its ``example()`` is the input example."""
@@ -138,6 +142,7 @@ def register(root: Path) -> Registration:
         raise QuickstudyError("no trained model", where=root / "build/model", fix="Build it: quickstudy run")
     with store.locked(root), store.using(store.tracking_uri(root)):
         client = store.client(root)
+        close_abandoned(client)
         if promotions.ledger_now(root).open is not None:  # a move was cut off: what follows looks at the aliases
             promotions.settled(root, client)
         found = _version_with(client, key)
@@ -198,6 +203,35 @@ def _finished_run(client: Any, key: str, evaluation: str) -> Any:
     return next((run for run in runs if run.info.status == "FINISHED"), None)
 
 
+def end_abandoned(root: Path) -> list[str]:
+    """Close as killed the runs whose process has certainly ended (`close_abandoned`); none while MLflow is away.
+
+    Returns:
+        their ids.
+    """
+    try:
+        with store.locked(root), store.reachable(root):
+            return close_abandoned(store.client(root))
+    except store.Unreachable:
+        return []
+
+
+def close_abandoned(client: Any) -> list[str]:
+    """Close as killed the runs that still go on in the records and whose process has certainly ended: by kill -9, say,
+    or with its machine's power. A run of another machine, or of before runs named their process, is left alone.
+
+    Returns:
+        their ids.
+    """
+    experiment = client.get_experiment_by_name(NAME).experiment_id
+    ended = []
+    for run in client.search_runs([experiment], f"attributes.status = 'RUNNING' and tags.{PROCESS} LIKE '%'"):
+        if is_gone(run.data.tags[PROCESS]):
+            client.set_terminated(run.info.run_id, status="KILLED")
+            ended.append(run.info.run_id)
+    return ended
+
+
 def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     import mlflow.data.meta_dataset
     from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
@@ -207,6 +241,7 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     tags = {
         KEY: key,
         EVALUATION: _evaluation_key(root),
+        PROCESS: identity(),
         "data_hash": version or "",
         "git_commit": record["git_commit"] or "",
         "git_dirty": str(record["git_dirty"]).lower(),

@@ -141,13 +141,12 @@ def apply(root: Path | None, served: Mapping[str, str]) -> None:
     own = os.environ.get(OWN)
     asking = served.get("login", "").split()
     if theirs["PREFECT_API_URL"]:
-        if is_temporary(os.environ.get(PREFECT[1])):  # of a run that started this process: it is none of that server's
-            del os.environ[PREFECT[1]]
         login = own and checked(own, OWN)
         if not login and root and "prefect" in asking and _same(theirs["PREFECT_API_URL"], served["prefect"]):
             login = read(root)
-        if login:
-            os.environ.setdefault(PREFECT[1], login)
+        # That of a server inside of a run which has started this process is none of this server's, where one is known.
+        if login and (not os.environ.get(PREFECT[1]) or is_temporary(os.environ[PREFECT[1]])):
+            os.environ[PREFECT[1]] = login
     else:
         server, client = (os.environ.get(name) for name in PREFECT)
         login = client or server or own or f"{TEMPORARY}{secrets.token_urlsafe(32)}"

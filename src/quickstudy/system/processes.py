@@ -19,6 +19,9 @@ from typing import Literal
 
 GRACE = 5.0  # seconds between the interrupt and the kill
 
+STARTER = "QUICKSTUDY_STARTER"
+"""The variable in which `start` tells a process which one has started it, as `identity` does."""
+
 
 def start(
     command: Sequence[str],
@@ -35,7 +38,7 @@ def start(
             "command": it alone, so that it can still use its own helpers, as a flow does its temporary server.
         popen: where the output goes, as for subprocess.Popen.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), STARTER: identity()}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-I", "-S", __file__, interrupt, *command],
@@ -47,6 +50,28 @@ def start(
         start_new_session=True,
         **popen,
     )
+
+
+def identity(process: int | None = None) -> str:
+    """Return what names a process, by default this one, for `is_gone` to ask about later, wherever that runs. Its
+    number alone is given to another one after its end."""
+    number = os.getpid() if process is None else process
+    return " ".join((_machine(), _boot(), _numbering(), str(number), _started(number) or "-"))
+
+
+def is_gone(identity: str) -> bool:
+    """Return whether a process has certainly ended: it was one of this machine's, and its number now stands for another
+    one or none. False where that cannot be known from here: another machine or container, or the name of no process."""
+    try:
+        machine, boot, numbering, number, started = identity.split()
+        process = int(number)
+    except ValueError:
+        return False
+    if boot != _boot():
+        return "-" not in (boot, machine) and machine == _machine()  # the machine has started again
+    if numbering != _numbering() or started == "-" or (boot == "-" and machine != _machine()):
+        return False
+    return _started(process) != started
 
 
 def stop(process: "subprocess.Popen[str]") -> int:
@@ -78,6 +103,45 @@ def stream(
     finally:
         stop(process)
         process.stdout and process.stdout.close()
+
+
+def _machine() -> str:
+    import hashlib
+    import socket
+
+    try:
+        number = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        number = ""
+    # Its digest: it may be read by others, in MLflow.
+    return hashlib.sha256(f"{socket.gethostname()}/{number}".encode()).hexdigest()[:16] if number else "-"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "-"
+
+
+def _numbering() -> str:
+    """The namespace that gives processes their numbers: each container has its own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "-"
+
+
+def _started(process: int) -> str | None:
+    """When a process has begun, as text without blanks; None where there is none of this number, or it is a zombie."""
+    if sys.platform != "linux":
+        found = subprocess.run(["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True).stdout
+        return "-".join(found.split()) or None
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def _end_session(session: int) -> None:
