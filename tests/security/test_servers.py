@@ -214,7 +214,7 @@ def test_beyond_this_machine_the_servers_need_a_password_of_the_users(
 
     def allowed(host: str, **env: str) -> bool:
         monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in names} | env)
-        environment.apply_environment(tmp_path)
+        environment.apply_environment(tmp_path)  # as each command does first
         try:
             servers.check_host(tmp_path, host)
         except QuickstudyError as error:

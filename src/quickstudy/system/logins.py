@@ -139,9 +139,10 @@ def apply(root: Path | None, served: Mapping[str, str]) -> None:
     """
     theirs = {name: os.environ.get(name) for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")}
     own = os.environ.get(OWN)
+    own = own and checked(own, OWN)
     asking = served.get("login", "").split()
     if theirs["PREFECT_API_URL"]:
-        login = own and checked(own, OWN)
+        login = own
         if not login and root and "prefect" in asking and _same(theirs["PREFECT_API_URL"], served["prefect"]):
             login = read(root)
         # That of a server inside of a run which has started this process is none of this server's, where one is known.
@@ -152,7 +153,7 @@ def apply(root: Path | None, served: Mapping[str, str]) -> None:
         login = client or server or own or f"{TEMPORARY}{secrets.token_urlsafe(32)}"
         os.environ.update({name: os.environ.get(name) or login for name in PREFECT})
     if theirs["MLFLOW_TRACKING_URI"] and not any(os.environ.get(name) for name in (*MLFLOW, "MLFLOW_TRACKING_TOKEN")):
-        login = own and checked(own, OWN)
+        login = own
         if not login and root and "mlflow" in asking and _same(theirs["MLFLOW_TRACKING_URI"], served["mlflow"]):
             login = read(root)
         if login:
