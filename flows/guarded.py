@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.system import logins
+from quickstudy.system.environment import DEFAULTS
 from quickstudy.system.guard import LOOPBACK, Guard, Scope, hosts_of
 
 HOST = "QUICKSTUDY_PREFECT_HOST"
 """The variable that says what the server listens on."""
+
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+
+PAGE = "PREFECT_UI_API_URL"
+"""The variable that tells the page where the API is."""
 
 
 def create_app() -> Guard:
@@ -65,15 +71,24 @@ def _start_temporary(server: Any) -> "subprocess.Popen[bytes]":
 
 
 def main() -> int:
-    import uvicorn
-    from prefect.settings import get_current_settings
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default=LOOPBACK[0])
     parser.add_argument("--port", type=int, default=4200)
     asked = parser.parse_args()
-    os.environ[HOST] = asked.host
-    os.environ["PREFECT__SERVER_FINAL"] = "1"
+    if logins.is_temporary(os.environ[logins.PREFECT[0]]):  # nobody would know it
+        print(f"quickstudy: {logins.PREFECT[0]}: is not set. Say user:password", file=sys.stderr)
+        return 2
+    own = {HOST: asked.host, "PREFECT__SERVER_FINAL": "1"}
+    if os.environ[ORIGINS] == DEFAULTS[ORIGINS]:  # not the user's
+        names = [name if ":" not in name else f"[{name}]" for name in hosts_of(asked.host)]
+        own[ORIGINS] = ",".join(f"http://{name}:{asked.port}" for name in names)
+    if PAGE not in os.environ:
+        own[PAGE] = "/api"  # where the page itself comes from, under whatever name and port that is reached
+    os.environ |= own
+
+    import uvicorn
+    from prefect.settings import get_current_settings
+
     settings = get_current_settings().server
     uvicorn.run(
         create_app,

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -31,6 +32,7 @@ from quickstudy.tasks.splits import meta_split
 from quickstudy.tasks.suites import training_pools
 from quickstudy.training import Engine, Source, write_curve
 from quickstudy.training.cost import Meter
+from quickstudy.training.engine import MEETING
 from quickstudy.training.loop import meta_train as fit
 
 KEPT_CHECKPOINTS = 3
@@ -119,7 +121,11 @@ def _nothing(kind: str) -> None:
 
 def _in_processes(kind: str, count: int, threads: int) -> None:
     """This stage in so many processes on this machine, by torchrun. What they tell is passed on, and what else they
-    print where they fail."""
+    print where they fail.
+
+    By itself torchrun has its processes meet at a port that every machine reaches, asks nobody for a password there and
+    loads pickles from it. Here they meet in a folder of this user's, and speak by the loopback interface.
+    """
     lines: list[str] = []
     mistakes: list[str] = []
 
@@ -132,24 +138,20 @@ def _in_processes(kind: str, count: int, threads: int) -> None:
         else:
             say(event, sys.stdout)
 
-    code = stream(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(count),
-            "-m",
-            "quickstudy",
-            "meta_train",
-            "--kind",
-            kind,
-        ],
-        Path.cwd(),
-        take,
-        {**asking(), "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count))},
-    )
+    loopback = "lo" if sys.platform == "linux" else "lo0"
+    with tempfile.TemporaryDirectory(prefix="quickstudy-processes-") as folder:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(count)]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{folder}/torchrun", "--rdzv-conf", "store_type=file"]
+        command += ["--rdzv-id", kind, "-m", "quickstudy", "meta_train", "--kind", kind]
+        env = {
+            **asking(),
+            "OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // count)),
+            MEETING: f"{folder}/processes",
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", loopback),
+            "NCCL_SOCKET_IFNAME": os.environ.get("NCCL_SOCKET_IFNAME", loopback),
+        }
+        code = stream(command, Path.cwd(), take, env)
     if code:
         if mistakes:
             raise QuickstudyError(mistakes[0])

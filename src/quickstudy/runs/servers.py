@@ -39,12 +39,6 @@ WORKER = {
 }
 
 
-ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
-
-
-PAGE = "PREFECT_UI_API_URL"
-
-
 PATIENCE = 9  # times that a server which is busy is asked when a worker starts, some ten seconds each
 
 
@@ -305,8 +299,6 @@ def start_servers(
     from quickstudy import registry
     from quickstudy.registry.guarded import DESTINATION, STORE
     from quickstudy.system import logins
-    from quickstudy.system.environment import DEFAULTS
-    from quickstudy.system.guard import hosts_of
 
     check_host(root, host)
     registry.prepare(root)
@@ -344,13 +336,12 @@ def start_servers(
         command = ["flows.guarded", "--host", host, "--port", str(port)]
         login = logins.of_prefect(login_of("prefect"))
         given |= {logins.PREFECT[1]: login[logins.PREFECT[1]]}
-        env = dict(login)
-        if os.environ.get(ORIGINS) == DEFAULTS[ORIGINS]:  # not the user's
-            env[ORIGINS] = ",".join(f"http://{name}:{port}" for name in hosts_of(host) if ":" not in name)
-        if PAGE not in os.environ:
-            env[PAGE] = "/api"  # where the page itself comes from, under whatever name and port that is reached
         with console.status("Prefect starts (half a minute the first time)"):
-            run(Daemon("Prefect's server", [sys.executable, "-m", *command], env, f"{addresses['Prefect']}/api/health"))
+            run(
+                Daemon(
+                    "Prefect's server", [sys.executable, "-m", *command], login, f"{addresses['Prefect']}/api/health"
+                )
+            )
     return Servers(addresses, given, tuple(ask))
 
 

@@ -3,6 +3,7 @@
 One process, or as many as torchrun starts, on one machine or on several; each draws its part of every meta-batch.
 """
 
+import atexit
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,10 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source
 
 T = TypeVar("T")
+
+MEETING = "QUICKSTUDY_PROCESSES"
+"""The variable that names the file by which the processes of a training on one machine find each other; without it, as
+over several machines, they do so as torchrun says."""
 
 DEVICE_SHARE = 0.5  # of a device's free memory that examples may take
 
@@ -47,6 +52,16 @@ class Engine:
                 where="train.processes",
                 fix="Start one process a GPU",
             )
+        if self.processes > 1 and (meeting := os.environ.get(MEETING)):
+            if device == "cuda":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            torch.distributed.init_process_group(  # Fabric, which would open a port for it, takes one that is there
+                "nccl" if device == "cuda" else "gloo",
+                init_method=f"file://{meeting}",
+                rank=int(os.environ["RANK"]),
+                world_size=self.processes,
+            )
+            atexit.register(torch.distributed.destroy_process_group)
         self.fabric = Fabric(
             accelerator=device,
             strategy="ddp" if self.processes > 1 else "auto",
