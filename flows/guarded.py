@@ -9,22 +9,24 @@ pages (quickstudy.system.guard).
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from quickstudy.system import logins
 from quickstudy.system.environment import DEFAULTS
 from quickstudy.system.guard import LOOPBACK, Guard, Scope, hosts_of
+from quickstudy.system.processes import GRACE
 
 HOST = "QUICKSTUDY_PREFECT_HOST"
 """The variable that says what the server listens on."""
 
-ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
-
-PAGE = "PREFECT_UI_API_URL"
-"""The variable that tells the page where the API is."""
+RUN = "QUICKSTUDY_RUN_PROCESS"
+"""The variable that names the process inside of whose run the server is."""
 
 
 def create_app() -> Guard:
@@ -45,9 +47,24 @@ def create_app() -> Guard:
         path = scope["path"]
         return scope["type"] == "http" and path.startswith(api) and path not in (f"{api}/health", f"{api}/ready")
 
+    if run := os.environ.get(RUN):
+        _end_with(int(run))
     # Prefect's page asks the person itself.
     hosts = hosts_of(os.environ.get(HOST, LOOPBACK[0]))
     return Guard(server.create_app(), hosts, auth.get_secret_value(), asks, dialog=False)
+
+
+def _end_with(run: int) -> None:
+    """End this process when the run that has started it has, also by a kill."""
+
+    def watch() -> None:
+        while os.getppid() == run:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="run", daemon=True).start()
 
 
 def guard_temporary_servers() -> None:
@@ -67,7 +84,7 @@ def _start_temporary(server: Any) -> "subprocess.Popen[bytes]":
     command += ["--log-level", "error", "--lifespan", "on"]
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    return subprocess.Popen(command, env={**os.environ, **own, **settings, HOST: LOOPBACK[0]})
+    return subprocess.Popen(command, env={**os.environ, **own, **settings, HOST: LOOPBACK[0], RUN: str(os.getpid())})
 
 
 def main() -> int:
@@ -78,28 +95,34 @@ def main() -> int:
     if logins.is_temporary(os.environ[logins.PREFECT[0]]):  # nobody would know it
         print(f"quickstudy: {logins.PREFECT[0]}: is not set. Say user:password", file=sys.stderr)
         return 2
-    own = {HOST: asked.host, "PREFECT__SERVER_FINAL": "1"}
-    if os.environ[ORIGINS] == DEFAULTS[ORIGINS]:  # not the user's
-        names = [name if ":" not in name else f"[{name}]" for name in hosts_of(asked.host)]
-        own[ORIGINS] = ",".join(f"http://{name}:{asked.port}" for name in names)
-    if PAGE not in os.environ:
-        own[PAGE] = "/api"  # where the page itself comes from, under whatever name and port that is reached
-    os.environ |= own
+    os.environ |= {HOST: asked.host, "PREFECT__SERVER_FINAL": "1"}
 
     import uvicorn
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings().server
-    uvicorn.run(
-        create_app,
-        factory=True,
-        host=asked.host,
-        port=asked.port,
-        timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval,
-        ws_ping_timeout=settings.api.websocket_ping_timeout,
-        log_level=settings.logging_level.lower(),
+    from prefect.settings import (
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+        PREFECT_UI_API_URL,
+        get_current_settings,
+        temporary_settings,
     )
+
+    names = [name if ":" not in name else f"[{name}]" for name in hosts_of(asked.host)]
+    own = {
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: ",".join(f"http://{name}:{asked.port}" for name in names),
+        PREFECT_UI_API_URL: "/api",  # where the page itself comes from, under whatever name and port that is reached
+    }
+    theirs = {setting for setting in own if os.environ.get(setting.name) != DEFAULTS.get(setting.name)}
+    settings = get_current_settings().server
+    with temporary_settings({setting: value for setting, value in own.items() if setting not in theirs}):
+        uvicorn.run(
+            create_app,
+            factory=True,
+            host=asked.host,
+            port=asked.port,
+            timeout_keep_alive=settings.api.keepalive_timeout,
+            ws_ping_interval=settings.api.websocket_ping_interval,
+            ws_ping_timeout=settings.api.websocket_ping_timeout,
+            log_level=settings.logging_level.lower(),
+        )
     return 0
 
 

@@ -515,9 +515,10 @@ def test_the_server_inside_of_a_run_is_guarded_too(tmp_path: Path) -> None:
             assert code == 403 and "access-control-allow-origin" not in told
             assert call(f"{api}/health", "GET", more)[0] == 403
     finally:
-        run.communicate("", timeout=60)
+        run.kill()
+        run.communicate()
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:  # and goes with it
+    while time.monotonic() < deadline:  # and goes with it, also by a kill
         try:
             call(f"{api}/health", "GET", {})
         except OSError:
