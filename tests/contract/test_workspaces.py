@@ -1,11 +1,14 @@
 """Workspaces of runs: git worktrees with the clone's DVC cache, and a lock that says who is at work."""
 
 import fcntl
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,40 @@ def test_a_run_that_can_have_no_workspace_is_told_why(clone: Path, monkeypatch: 
     run_git(clone, "commit", "--quiet", "--all", "--message=another numpy")
     said = refusal()
     assert "not 1.0.0, no-such-package none, not 3)" in said and "make install" in said
+
+
+def test_the_commit_is_what_the_run_that_asked_for_it_says(
+    clone: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = git(clone, "rev-parse", "HEAD").strip()
+    (clone / "stage.py").write_text("# later\n")
+    git(clone, "commit", "--quiet", "--all", "--message=later")
+    tags = ["inputs:0123"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/api/flow_runs/the-run" and self.headers["Authorization"].startswith("Basic ")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"tags": tags}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as prefect:
+        threading.Thread(target=prefect.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect.server_address[1]}/api")
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ada:lovelace")
+        monkeypatch.setenv(workspaces.RUN, "the-run")
+        tree = Path(workspaces.checkout("one")["directory"])
+        assert (tree / "stage.py").read_text() == "# later\n"
+        tags.append(f"{workspaces.AT}{first}")
+        tree = Path(workspaces.checkout("two")["directory"])
+        assert git(tree, "rev-parse", "HEAD").strip() == first
+        tags[-1] = f"{workspaces.AT}--upload-pack=touch evil"
+        assert workspaces.checkout("three") == {"directory": str(clone)}
+        assert "is no commit" in os.environ[workspaces.REFUSED]
+        prefect.shutdown()
 
 
 def test_what_mlflow_could_not_take_is_registered_before_anything_changes(
