@@ -5,7 +5,6 @@ import re
 import signal
 import time
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 from tests.toy.project import run_git
@@ -185,8 +184,7 @@ def test_a_pool_without_a_worker(stack: Stack) -> None:
     stack.stop("gpu")
     stack.wait(lambda: not stack.online("gpu"), 120)
     for worker in stack.post("/work_pools/gpu/workers/filter", {}):  # one that was never there
-        address = f"{stack.api}/work_pools/gpu/workers/{urllib.parse.quote(worker['name'])}"
-        urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).close()
+        stack.send("DELETE", f"/work_pools/gpu/workers/{urllib.parse.quote(worker['name'])}")
     seen = all_runs(stack)
     new_data(stack, "slow", "0")
     run = next_retraining(stack, seen)

@@ -430,10 +430,8 @@ def test_a_run_says_nothing_about_its_command_folder_or_environment(stack: Stack
             with pytest.raises(urllib.error.HTTPError, match="422"):
                 stack.post(path, body)
     # Prefect takes them where a deployment that is there is changed; a run that its schedule starts then has them.
-    code, _ = call(
-        f"{stack.api}/deployments/{found}", "PATCH", _with_token(stack), json.dumps({"job_variables": wanted}).encode()
-    )
-    assert code == 204 and stack.get(f"/deployments/{found}")["job_variables"] == wanted
+    assert stack.send("PATCH", f"/deployments/{found}", {"job_variables": wanted}) == 204
+    assert stack.get(f"/deployments/{found}")["job_variables"] == wanted
     try:
         now = datetime.now(UTC)
         until = {"start_time": now.isoformat(), "end_time": (now + timedelta(hours=2)).isoformat(), "min_runs": 1}
@@ -444,23 +442,16 @@ def test_a_run_says_nothing_about_its_command_folder_or_environment(stack: Stack
         stack.post(f"/flow_runs/{run}/set_state", {"state": due, "force": True})
         assert stack.ended(run, 120)[0] == "Completed", stack.log(run)
     finally:
-        headers = _with_token(stack)
-        assert call(f"{stack.api}/deployments/{found}", "PATCH", headers, b'{"job_variables": {}}')[0] == 204
+        assert stack.send("PATCH", f"/deployments/{found}", {"job_variables": {}}) == 204
     assert not evil.exists()
-
-
-def _with_token(stack: Stack) -> dict[str, str]:
-    token = stack.get("/csrf-token?client=tests")["token"]
-    more = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests", "Content-Type": "application/json"}
-    return {**basic(stack.login()), **more}
 
 
 def test_a_pool_of_before_is_closed_when_it_is_deployed_again(stack: Stack) -> None:
     from prefect.workers.process import ProcessWorker
 
     own = stack.get("/work_pools/cpu")["base_job_template"]
-    body = json.dumps({"base_job_template": ProcessWorker.get_default_base_job_template()}).encode()
-    assert call(f"{stack.api}/work_pools/cpu", "PATCH", _with_token(stack), body)[0] == 204
+    old = {"base_job_template": ProcessWorker.get_default_base_job_template()}
+    assert stack.send("PATCH", "/work_pools/cpu", old) == 204
     assert stack.get("/work_pools/cpu")["base_job_template"] != own
     stack.deploy()
     assert stack.get("/work_pools/cpu")["base_job_template"] == own

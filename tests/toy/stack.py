@@ -1,6 +1,7 @@
 """A team's machines in miniature: a clone with the servers and a worker of the pool cpu, and another clone, with a HOME
 and a DVC cache of its own, with a worker of the pool gpu. Between them a git repository and a DVC remote."""
 
+import base64
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,16 @@ class Stack:
 
     def post(self, path: str, body: Any) -> Any:
         return self._ask(path, body)
+
+    def send(self, method: str, path: str, body: Any = None) -> int:
+        """Change or delete something; the status of the answer."""
+        token = self.get("/csrf-token?client=tests")["token"]
+        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests", "Content-Type": "application/json"}
+        headers["Authorization"] = f"Basic {base64.b64encode(self.login().encode()).decode()}"
+        data = None if body is None else json.dumps(body).encode()
+        sent = urllib.request.Request(f"{self.api}{path}", data, headers, method=method)
+        with urllib.request.urlopen(sent, timeout=90) as answer:
+            return int(answer.status)
 
     def login(self) -> str:
         """What the servers ask for."""
