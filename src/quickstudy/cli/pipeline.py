@@ -36,7 +36,7 @@ def run(
     from quickstudy import registry
     from quickstudy.cli.summary import next_steps, score_tables, step_times
     from quickstudy.config import load_settings
-    from quickstudy.versions import dvc
+    from quickstudy.versions import dvc, git
     from quickstudy.versions import stale as stale_
 
     root = project()
@@ -53,6 +53,10 @@ def run(
         console.print("Everything is up to date; nothing was trained or registered.", style="bold green")
         return
 
+    # What would end it after the work is told before.
+    registry.check_ledger(root)
+    for name, why in git.check_recordable(root).left_out.items():
+        print(f"Note: {name} is not recorded with the run: {why}", file=sys.stderr)
     display = drive(root, ["-m", "flows.retrain", *(("--kind", kind) if kind else ())], "run.log")
     done = display.last.get("register", {})
     console.print()
