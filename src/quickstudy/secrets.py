@@ -124,7 +124,7 @@ _CANDIDATE = re.compile(r"[A-Za-z0-9+/=_~.\-]{20,}")
 _PLACEHOLDER = re.compile(
     r"(?i)(?:x+|\*+|\.+|…+|-+|secret|pass(?:word)?|passwd|pwd|token|key|none|null|nil|true|false|str|int|bytes|bool|any|"
     r"auto|user|name|value|changeme|change[_-]?me|example|todo|your[\w-]*|my[_-]?\w*|dummy|redacted|"
-    r"(?:the|a)[_-]\w+|[A-Z][A-Z_]*[A-Z]|[a-z_]*(?:password|secret|token|key))"
+    r"(?:the|a)[_-]\w+|(?-i:[A-Z][A-Z_]*[A-Z])|[a-z_]*(?:password|secret|token|key))"
 )
 _HEX_DIGESTS = (32, 40, 56, 64, 96, 128)
 LONGEST_TOKEN = 1000
@@ -199,9 +199,11 @@ def find_secrets(text: str, name: str = "", *, shapes_alone: bool = False) -> It
         end = starts[number] - 1 if number < len(starts) else len(text)
         if ALLOWED in text[start:end]:
             continue
-        found = sorted(_shapes(text, start, end))
+        found = list(_shapes(text, start, end))
         if not shapes_alone:
-            found = sorted([*found, *_likely(text, start, end, name.endswith((".py", ".pyi", ".ipynb", ".js", ".ts")))])
+            code = name.endswith((".py", ".pyi", ".ipynb", ".js", ".ts"))
+            found += _likely(text, start, end, code)
+        found.sort(key=lambda one: one[0])  # where two begin at the same place, the surer one
         for begin, finish, what in found:
             if begin >= seen:
                 yield Finding(number, what, begin, finish)
@@ -281,7 +283,7 @@ def _is_random(token: str, before: str) -> bool:
         if len(kinds) < 18 or "0" not in kinds or re.fullmatch(r"[0-9a-fA-F_-]+", part):
             continue
         if "A" in kinds and "a" in kinds:
-            if _changes(kinds) >= 0.42 and _entropy(part) >= 3.6:
+            if _changes(kinds) >= 0.3 and _entropy(part) >= 3.6:
                 return True
         elif any(len(piece) >= 24 and _is_mixed(piece) for piece in re.split(r"[_-]", part)):
             return True
@@ -294,8 +296,9 @@ def _is_mixed(piece: str) -> bool:
 
 
 def _changes(kinds: list[str]) -> float:
-    """How often a letter is of another kind than the one before it: seldom in words, at most places in keys."""
-    return sum(one != other for one, other in pairwise(kinds)) / (len(kinds) - 1)
+    """How often a letter is of another kind than the one before it, but for a capital: seldom in words, often in keys."""
+    changes = sum(one != other and (one, other) != ("A", "a") for one, other in pairwise(kinds))
+    return changes / (len(kinds) - 1)
 
 
 def _letter(letter: str) -> str:

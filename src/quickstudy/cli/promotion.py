@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.registry.ledger import Ledger, Verb
@@ -75,12 +76,12 @@ def history(
 ) -> None:
     """Which version was champion when, by whom and why; says where the ledger is broken (exit code 2), also by what git
     keeps of it."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     if on and as_json:
         raise QuickstudyError("one answer or the whole ledger", where="--on --json", fix="Leave one out")
@@ -172,12 +173,12 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Two versions side by side: data, code, parameters and metrics, what differs first."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     root = project()
     versions = [registry.version(root, name) for name in (a, b)]
@@ -249,12 +250,11 @@ def _champion_on(ledger: "Ledger", on: str) -> str:
 
 
 def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = False) -> None:
-    from rich.console import Console
-
     from quickstudy import registry
     from quickstudy.cli.gate import show_verdict
     from quickstudy.cli.pipeline import drive, project
     from quickstudy.errors import GATE_CODES
+    from quickstudy.system.terminal import Console
 
     root = project()
     # A mistake is told before Prefect starts; the flow looks again.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from quickstudy.system.printing import print
 
+if TYPE_CHECKING:
     from quickstudy.lineage.recipe import DataOrigin, Recipe
     from quickstudy.lineage.reproduction import Reproduction
+    from quickstudy.system.terminal import Console
 
 Uri = Annotated[
     str,
@@ -55,12 +56,11 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import drive, project
     from quickstudy.lineage import rebuild
     from quickstudy.lineage import recipe as recipes
     from quickstudy.lineage import reproduction as reproductions
+    from quickstudy.system.terminal import Console
 
     root = project()
     console = Console(stderr=as_json)
@@ -112,12 +112,12 @@ def lineage(
 
     data → tasks → parameters → code → environment → run → version → promotions
     """
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
     from quickstudy.cli.pipeline import project
     from quickstudy.lineage.links import chain
+    from quickstudy.system.terminal import Console
 
     root = project()
     links = chain(root, uri)

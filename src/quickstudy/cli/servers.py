@@ -20,7 +20,7 @@ from quickstudy.runs.servers import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from quickstudy.system.terminal import Console
 
 
 Host = Annotated[
@@ -51,9 +51,8 @@ def up(
     (watch). Servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name are taken as they are. What ends is started
     again. Ctrl-C stops all of it; a training that runs then goes on from its checkpoint the next time.
     """
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     root = project()
     console = Console()
@@ -92,10 +91,9 @@ def worker(
     Each run works in a worktree of its own in .cache/workspaces, at the commit that it names. Ctrl-C stops it; a
     training that runs then goes on from its checkpoint the next time.
     """
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
     from quickstudy.system.environment import serving
+    from quickstudy.system.terminal import Console
 
     root = project()
     served = serving(root) or {}
@@ -120,10 +118,9 @@ def worker(
 
 def ui() -> None:
     """Open MLflow's and Prefect's pages on this machine; Ctrl-C closes them."""
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
     from quickstudy.system.environment import serving
+    from quickstudy.system.terminal import Console
 
     root = project()
     console = Console()

@@ -252,6 +252,8 @@ def _binary(patch: str) -> frozenset[str]:
 
 def _without_passwords(patch: str) -> str:
     """Return a patch whose new lines of params.yaml name no passwords in addresses; no stage reads those."""
+    # Behind the place of a hunk git tells a line above it, which is not of the change.
+    patch = re.sub(r"^(@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@).*$", r"\1", patch, flags=re.MULTILINE)
     parts = re.split(r"^(?=diff --git )", patch, flags=re.MULTILINE)
     for place, part in enumerate(parts):
         if patched(part.partition("\n")[0].encode()) and part.partition("\n")[0].endswith("params.yaml"):
