@@ -296,7 +296,7 @@ def _is_mixed(piece: str) -> bool:
 
 
 def _changes(kinds: list[str]) -> float:
-    """How often a letter is of another kind than the one before it, but for a capital: seldom in words, often in keys."""
+    """How often a letter is of another kind than the one before it, but for capitals: seldom in words."""
     changes = sum(one != other and (one, other) != ("A", "a") for one, other in pairwise(kinds))
     return changes / (len(kinds) - 1)
 

@@ -104,7 +104,10 @@ def append(root: Path, client: Any, line: LedgerEntry) -> None:
 def end(root: Path, client: Any, line: LedgerEntry) -> None:
     """Remember the last line in the places beside the ledger: a tag, and git. What a remote does not take it gets with
     the next one."""
-    client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # no model is registered any more: the line says that it may be so
+        client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
     asked = settings(root)
     if not asked.anchor:
         return

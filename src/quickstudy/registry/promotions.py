@@ -199,8 +199,10 @@ def accept_breaks(root: Path, why: str) -> tuple[Break, ...]:
     with store.locked(root):
         client, found = store.client(root), _broken_now(root)
         moves = [Move(alias, wanted, there) for alias, wanted, there, _ in _astray(root, found)]
+        now, challenger = models.aliases_of(client), found.standing().get("challenger")
+        if challenger is not None and "challenger" not in now:
+            moves.append(Move("challenger", challenger, None))
         _decide(root, client, found, "accept", why, moves)
-        now = models.aliases_of(client)
         _set_aliases(
             client, [move for move in moves if move.target is None and move.alias in now]
         )  # its version is gone

@@ -347,7 +347,7 @@ def check_ref(root: Path, ref: str) -> None:
     Raises:
         QuickstudyError: it is none.
     """
-    name = re.sub(r"[~^]\d*", "", ref)
+    name = re.sub(r"(?:[~^]\d*)+$", "", ref)
     odd = any(part.startswith("-") for part in name.split("/"))
     if odd or run(["git", "check-ref-format", "--allow-onelevel", name], root).returncode != 0:
         raise QuickstudyError(
