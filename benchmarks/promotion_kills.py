@@ -29,7 +29,7 @@ from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
 from quickstudy import registry
-from quickstudy.registry import promotions, store
+from quickstudy.registry import lines, promotions, store
 from quickstudy.registry.ledger import Move
 
 REPOSITORY = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def forked(body: Callable[[], Any]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def make_store(root: Path) -> None:
+def make_store(root: Path, in_ledger: bool = True) -> None:
     registry.prepare(root)
     uri = registry.tracking_uri(root)
     client = MlflowClient(uri, uri)
@@ -70,6 +70,8 @@ def make_store(root: Path) -> None:
         client.create_model_version(registry.NAME, folder.parents[1].as_uri(), run, tags=tags)
     for alias, number in BEFORE.items():
         client.set_registered_model_alias(registry.NAME, alias, str(number))
+    if in_ledger:
+        registry.accept_breaks(root, "as they were found")
 
 
 def command(root: Path, verb: str, kill_at: int | None) -> None:
@@ -161,7 +163,7 @@ def fill(root: Path, versions: int) -> None:
 
     from quickstudy.registry import ledger
 
-    make_store(root)
+    make_store(root, in_ledger=False)
     with sqlite3.connect(root / "mlruns/mlflow.db") as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(model_versions)")]
         (first,) = database.execute("SELECT * FROM model_versions WHERE version = 1").fetchall()
@@ -186,7 +188,7 @@ def fill(root: Path, versions: int) -> None:
                 metric = {"key": f"evaluate/suite{index}.1-shot.accuracy", "value": index / number, "timestamp": 0}
                 insert("latest_metrics", {**metric, "step": 0, "is_nan": 0, "run_uuid": run})
         insert("registered_models", {"name": promotions.LEDGER, "creation_time": 0, "last_updated_time": 0})
-        last, line, champion = ledger.START, 0, 1
+        last, line, champion, standing = ledger.START, 0, 1, dict[str, int | None]()
         evidence = {"answer": "PROMOTE", "rules": [{"name": f"rule {i}", "gain": 0.01 * i} for i in range(20)]}
         for number in range(4, versions + 1):
             verbs = [("register", [Move("challenger", number - 1, number)])]
@@ -194,6 +196,7 @@ def fill(root: Path, versions: int) -> None:
                 verbs.append(("promote", [Move("champion", champion, number), Move("previous", None, champion)]))
                 champion = number
             for verb, moves in verbs:
+                standing |= {move.alias: move.target for move in moves}
                 who = {"when": "2026-03-03T10:00:00+00:00", "who": "ada@lab"}
                 proof = evidence if verb == "promote" else None
                 intent = ledger.entry("intent", verb, before=last, why="x", moves=moves, evidence=proof, **who)
@@ -202,8 +205,10 @@ def fill(root: Path, versions: int) -> None:
                 for entry in (intent, done):
                     line += 1
                     insert("model_versions", {**template, "name": promotions.LEDGER, "version": line, "run_id": None})
-                    tag = {"name": promotions.LEDGER, "version": line, "key": promotions.ENTRY, "value": entry.line}
+                    tag = {"name": promotions.LEDGER, "version": line, "key": lines.ENTRY, "value": entry.line}
                     insert("model_version_tags", {**tag, "workspace": template["workspace"]})
+        for alias, number in standing.items():
+            database.execute("UPDATE registered_model_aliases SET version = ? WHERE alias = ?", (number, alias))
 
 
 def look_up(versions: int, repeats: int = 3) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from prefect.exceptions import Pause
 from flows import telling
 from quickstudy.cli.summary import duration
 from quickstudy.config import load_settings
+from quickstudy.secrets import redacted
 
 KEY = "run"
 
@@ -69,7 +70,8 @@ def sentence(done: Sequence[dict[str, Any]], failure: BaseException | None = Non
     if failure is not None:
         failed = next((row["step"] for row in done if row["outcome"] == "failed"), None)
         parts.append(
-            f"{f'{failed} ended early' if failed else 'ended early'}: {str(failure) or type(failure).__name__}"
+            f"{f'{failed} ended early' if failed else 'ended early'}: "
+            f"{redacted(str(failure)) or type(failure).__name__}"
         )
     return "; ".join(part.rstrip(".") for part in parts) or "nothing was stale"
 
@@ -97,6 +99,7 @@ def notify(name: str, subject: str, text: str) -> None:
         block: Any = Block.load(name)
         block.notify(text, subject=subject)
     except Exception as error:  # whatever a service may answer
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # What it says may name the address of a webhook, which is its password.
+        what = redacted(str(error).splitlines()[0]) if str(error) else type(error).__name__
         get_run_logger().warning("%s was not notified (%s)", name, what)
         telling.tell("text", step="notify", text=f"{name} was not notified ({what})")

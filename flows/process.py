@@ -23,6 +23,7 @@ from flows.telling import tell
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
+from quickstudy.secrets import redacted
 from quickstudy.system.environment import find_project
 from quickstudy.system.processes import GRACE, STARTER, identity, is_gone, stream
 from quickstudy.system.progress import asking, read_event
@@ -184,7 +185,7 @@ def main(flow: Callable[[], Any]) -> int:
     except Exception as error:
         code = fail(error)
         if code == 1:
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), file=sys.stderr)
         return code
     return 0
 
@@ -209,5 +210,6 @@ def fail(error: BaseException) -> int:
         tell("error", text=str(error))
         print(f"quickstudy: {error}", file=sys.stderr)
         return 2
-    tell("crash", text=f"{error}" if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}")
+    what = f"{error}" if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}"
+    tell("crash", text=redacted(what))
     return 1

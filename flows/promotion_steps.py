@@ -207,11 +207,17 @@ def notify(blocks: Sequence[str], entry: LedgerEntry) -> None:
     """Tell Prefect's notification blocks of a move. What is moved stays moved, whoever cannot be reached."""
     moves = ", ".join(str(move) for move in entry.moves)
     for name in blocks:
-        notice.notify(name, f"quickstudy {entry.verb}", f"{moves}\nby {entry.who}, {entry.when}\n{entry.why}")
+        notice.notify(
+            name,
+            f"quickstudy {entry.verb}",
+            f"{moves}\nby {entry.who}, {entry.when}\n{entry.why}\nledger {entry.digest}",
+        )
 
 
 def _about_version(registration: registry.Registration) -> str:
     names = " ".join([f"version {registration.version}", *(f"@{alias}" for alias in registration.aliases)])
+    if registration.note:
+        names = f"{names}; {registration.note}"
     if registration.new:
         return f"new {names}"
     return f"{names} is this model; its new evaluation is a run of its own" if registration.logged else names

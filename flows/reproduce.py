@@ -27,10 +27,11 @@ from quickstudy.versions import stale
 # A rebuild starts from nothing: no step is taken from what an earlier one has left. How long it takes is not what the
 # same step of a run would take, and is not remembered.
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
-def read(root: Path, uri: str) -> recipes.Recipe:
+def read(root: Path, uri: str, patch: str | None) -> recipes.Recipe:
     """Read what was recorded of the model."""
     with telling.step(None, "record") as done:
         recipe = recipes.read(root, uri)
+        recipes.check_patch(recipe, patch)
         done["note"] = f"{recipe.uri}, run {recipe.record.run_id}"
     return recipe
 
@@ -106,12 +107,13 @@ def judge(
 
 
 @flow(name="reproduce", persist_result=False)
-def reproduce(uri: str, project: str | None = None) -> reproductions.Reproduction:
+def reproduce(uri: str, project: str | None = None, patch: str | None = None) -> reproductions.Reproduction:
     """Build a model again, in a worktree of its commit.
 
     Args:
         uri: a version, an alias or a run.
         project: its folder; by default the one around the current folder.
+        patch: sha256 of the patch that a person has read, where that is not the recorded one.
 
     Raises:
         QuickstudyError: it cannot be rebuilt; says why.
@@ -119,7 +121,7 @@ def reproduce(uri: str, project: str | None = None) -> reproductions.Reproductio
     """
     root, started = process.project_of(project), time.monotonic()
     with recipes.alone(root), notice.of_run(root):
-        read_state = read(root, uri, return_state=True)
+        read_state = read(root, uri, patch, return_state=True)
         recipe = read_state.result()
         prepared = prepare(root, recipe, return_state=True, wait_for=[read_state])
         worktree, data_from = prepared.result()
@@ -142,8 +144,9 @@ def reproduce(uri: str, project: str | None = None) -> reproductions.Reproductio
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
     parser.add_argument("uri", help="a version, an alias or a run")
+    parser.add_argument("--patch", help="sha256 of the patch that you have read, where it is not the recorded one")
     asked = parser.parse_args(arguments)
-    return process.main(lambda: reproduce(asked.uri))
+    return process.main(lambda: reproduce(asked.uri, patch=asked.patch))
 
 
 if __name__ == "__main__":

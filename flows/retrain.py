@@ -68,6 +68,7 @@ def retrain(
             get_run_logger().info("does the work of %d other runs too, whose time on the schedule had come", missed)
     alone = only_retraining(settings.runs.second) if deployed else contextlib.nullcontext()
     with process.only_run(root), alone, notice.of_run(root):
+        check_before(root)
         if data:
             state = data_steps.take_data.with_options(timeout_seconds=limit("data"))(root, data, return_state=True)
         else:
@@ -105,6 +106,18 @@ def retrain(
             if verdict["answer"] == "PROMOTE" and automatic:
                 promotion_steps.move_and_notify(root, plan, verdict["sentence"], verdict, settings.gate.notify)
     return registration
+
+
+def check_before(root: Path) -> None:
+    """Tell what would end the run after hours of work, or leave its changes unrecorded, before it begins.
+
+    Raises:
+        QuickstudyError: a secret would go into MLflow, or no alias could move.
+    """
+    for name, why in git.check_recordable(root).left_out.items():
+        get_run_logger().info("%s is not recorded with the run: %s", name, why)
+    with contextlib.suppress(registry.Unreachable), registry.reachable(root):  # what is built waits for it
+        registry.check_ledger(root)
 
 
 def of_kind(root: Path, kind: str | None) -> tuple[stale.Stage, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import get_run_logger
 
 from quickstudy.runs.durations import record_duration
+from quickstudy.secrets import redacted, redacted_values
 from quickstudy.system.progress import Event, asked, in_words, read_event, say
 from quickstudy.versions import command
 
@@ -38,9 +39,10 @@ def step(root: Path | None, name: str) -> Iterator[dict[str, Any]]:
     except BaseException as failure:
         if isinstance(failure, command.StageFailed):
             tell("text", step=name, text=str(failure))
-        note = str(failure) or type(failure).__name__
+        note = redacted(str(failure)) or type(failure).__name__
         DONE.append({"step": name, "outcome": "failed", "seconds": time.monotonic() - start, "note": note})
         raise
+    done = redacted_values(done)
     seconds = time.monotonic() - start
     if root is not None and done["outcome"] == "ran":
         record_duration(root, name, seconds)
@@ -53,7 +55,7 @@ def reporter(name: str) -> Callable[[Event], None]:
     log = get_run_logger()
 
     def report(event: Event) -> None:
-        log.info("%s", in_words(event))
+        log.info("%s", redacted(in_words(event)))
         tell(**{**event, "step": name})
 
     return report

@@ -198,6 +198,13 @@ class Gate(Section):
         return self.dataset_margins.get(dataset, self.dataset_margin)
 
 
+class Ledger(Section):
+    key: str | None = None
+    signers: str | None = None
+    anchor: bool = True
+    remote: str | None = None
+
+
 class Drift(Section):
     significance: Share
     auc: Annotated[float, Field(ge=0.5, le=1)]
@@ -295,6 +302,7 @@ class Settings(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    ledger: Ledger = Ledger()
     drift: Drift
     reproduce: Reproduce
     serve: Serve

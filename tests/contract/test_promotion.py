@@ -34,7 +34,8 @@ def client(root: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with three versions as registration leaves them, their runs, their files, and nothing in the ledger."""
+    """A store with three versions as registration leaves them, their runs, their files, and one line in the ledger: a
+    person lets the aliases stand where they were found."""
     from mlflow.entities import Metric, Param
 
     root = tmp_path_factory.mktemp("three versions")
@@ -60,6 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     for alias, version in {"champion": 1, "challenger": 3, "previous": 2}.items():
         mlflow.set_registered_model_alias("quickstudy", alias, str(version))
+    registry.accept_breaks(root, "as they were found")
     return root
 
 
@@ -78,15 +80,19 @@ def test_a_promotion_moves_the_aliases_and_says_who_when_and_why(three: Path) ->
     registry.promote(three, 3, against=1, why="it hears children", evidence=evidence)
     assert registry.aliases(three) == AFTER
     found = registry.read_ledger(three)
-    assert found.states() == {1: "done"} and found.standing() == {**AFTER, "challenger": None}
-    line = found.entries[1]
+    assert found.states() == {2: "done"} and found.standing() == {**AFTER, "challenger": None}
+    line = found.entries[2]
     assert (line.verb, line.why, line.evidence) == ("promote", "it hears children", evidence)
     assert line.moves[0] == Move("champion", 1, 3) and "@" in line.who and line.when.startswith("20")
     assert client(three).get_registered_model("quickstudy").tags["ledger_end"] == found.last
 
     registry.promote(three, 1, against=3, why="it is slow", verb="rollback")
     assert registry.aliases(three) == {"champion": 1, "previous": 3}
-    assert [line.verb for line in registry.read_ledger(three).entries.values()] == ["promote"] * 2 + ["rollback"] * 2
+    assert [line.verb for line in registry.read_ledger(three).entries.values()] == [
+        "accept",
+        *["promote"] * 2,
+        *["rollback"] * 2,
+    ]
 
 
 def answered(kind: str, score: float) -> pd.DataFrame:
@@ -297,7 +303,7 @@ def just_before(method: str, action: Callable[[], None]) -> Iterator[None]:
 def test_a_shared_store_keeps_its_own_ledger(shared: list[Path]) -> None:
     one, other = shared
     registry.promote(one, 3, against=1, why="better")
-    assert registry.aliases(other) == AFTER and registry.read_ledger(other).states() == {1: "done"}
+    assert registry.aliases(other) == AFTER and registry.read_ledger(other).states() == {2: "done"}
     assert registry.version(other, "champion").metrics == {"evaluate/digits.1-shot.accuracy": 0.8}
     with pytest.raises(QuickstudyError, match="changed meanwhile"):
         registry.promote(other, 2, against=1, why="better")
@@ -376,6 +382,8 @@ def test_what_cannot_serve_is_not_promoted(three: Path) -> None:
     client(three).delete_run(client(three).get_model_version("quickstudy", "2").run_id)
     refused(three, r"models:/quickstudy/2: its run \w+ was deleted. Restore it", 2)
     client(three).delete_model_version("quickstudy", "2")
+    refused(three, "@previous was taken away by another tool: the ledger says version 2, which was deleted", 2)
+    registry.accept_breaks(three, "we do not need it")
     refused(three, "models:/quickstudy/2: there is no such version", 2)
     client(three).delete_model_version_tag("quickstudy", "3", "registered")
     refused(three, "models:/quickstudy/3: its registration was cut off")
@@ -399,13 +407,13 @@ def test_every_load_looks_at_every_file(three: Path) -> None:
 
 def test_with_an_edited_ledger_nothing_moves_until_a_person_lets_it_stand(three: Path) -> None:
     registry.promote(three, 3, against=1, why="better")
-    edit_line(three, 1)
-    refused(three, "line 1 was edited.*quickstudy history --accept", 2, against=3)
-    assert [broken.number for broken in registry.accept_breaks(three, "a test of ours")] == [1]
+    edit_line(three, 2)
+    refused(three, "line 2 was edited.*quickstudy history --accept", 2, against=3)
+    assert [broken.number for broken in registry.accept_breaks(three, "a test of ours")] == [2]
     registry.promote(three, 2, against=3, why="better")
     found = registry.read_ledger(three)
     assert registry.aliases(three) == {"champion": 2, "previous": 3}
-    assert found.broken == () and [broken.number for broken in found.breaks] == [1]
+    assert found.broken == () and [broken.number for broken in found.breaks] == [2]
     with pytest.raises(QuickstudyError, match="the ledger is whole"):
         registry.accept_breaks(three, "again")
     client(three).delete_registered_model("quickstudy-ledger")

@@ -148,6 +148,12 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
         '    (model / "model.safetensors").write_bytes(digest)',
     )
     (root / "stage.py").write_text(stage)
+    pipeline = (root / "dvc.yaml").read_text()
+    reads = '"build/tasks/${item}/tasks.json"'
+    pipeline = pipeline.replace(f"[stage.py, {reads}]", f"[stage.py, {reads}, ä b.bin, new, latin.txt]")
+    (root / "dvc.yaml").write_text(
+        pipeline.replace("[stage.py, build/evaluate]", "[stage.py, build/evaluate, huge.zip]")
+    )
     (root / "ä b.bin").write_bytes(bytes(range(256)) * 4)
     (root / "new").mkdir()
     (root / "new/code.py").write_bytes(b"a = 1\r\nb = 2\n\nno end of line")
@@ -158,7 +164,7 @@ def test_a_dirty_tree_is_rebuilt_with_new_binary_and_oddly_encoded_files(root: P
     assert version == 2
     for name in ("ä b.bin", "latin.txt", "huge.zip"):
         (root / name).unlink()
-    git(root, "checkout", "--quiet", "stage.py")
+    git(root, "checkout", "--quiet", "stage.py", "dvc.yaml")
     before = working_copy(root)
     found = rebuild(root, "2")
     assert found.answer == "IDENTICAL", found
@@ -177,6 +183,8 @@ def test_a_patch_is_the_same_whatever_git_is_set_to_and_can_be_applied(root: Pat
     (root / "sub/run.sh").write_text("echo\n")
     (root / "sub/run.sh").chmod(0o755)
     (root / "sub/to").symlink_to("blob")
+    pipeline = (root / "dvc.yaml").read_text()
+    (root / "dvc.yaml").write_text(pipeline.replace("deps: [stage.py, data]", "deps: [renamed ü.py, sub, data]"))
     (root / "data/new.txt").write_text("data is DVC's\n")
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 0", "seed: 9"))
     plain, index = git_.patch(root), (root / ".git/index").read_bytes()
@@ -191,7 +199,7 @@ def test_a_patch_is_the_same_whatever_git_is_set_to_and_can_be_applied(root: Pat
     }.items():
         git(root, "config", name, value)
     assert git_.patch(root) == plain and (root / ".git/index").read_bytes() == index
-    names = {"params.yaml", "stage.py", "renamed ü.py", "sub/blob", "sub/run.sh", "sub/to"}
+    names = {"params.yaml", "dvc.yaml", "stage.py", "renamed ü.py", "sub/blob", "sub/run.sh", "sub/to"}
     assert git_.patched(plain.encode()) == names
     folder = tmp_path / "worktree"
     project = worktree.add_worktree(root, folder, "HEAD")

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.system.environment import apply_environment
+from quickstudy.system.environment import apply_environment, keep_private
 from quickstudy.system.progress import say
 
 app = typer.Typer(
@@ -59,6 +59,7 @@ def _register() -> None:
 def main() -> None:
     """Run the command line. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
     try:
+        keep_private()
         apply_environment()
         _register()
         app()
@@ -73,6 +74,8 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            fail(f"{error.filename or 'a folder'}: is on a disk that is only read. Work in a copy that can be written")
         if error.errno == errno.ENOSPC:
             place = f" while writing {error.filename}" if error.filename else ""
             fail(f"no space left on the disk{place}. Free some and run the same again")

@@ -11,6 +11,7 @@ import typer
 from quickstudy.cli.tasks import PANEL, ModelOption
 from quickstudy.system.atomic import draft
 from quickstudy.system.environment import CHAMPION
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.serving.chat.chat import Entry

@@ -10,15 +10,16 @@ import typer
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import draft, write_bytes
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
     from rich.table import Table
 
     from quickstudy.comparison.grid import Cell
     from quickstudy.config import Settings
     from quickstudy.pipeline.compare import Run
+    from quickstudy.system.terminal import Console
 
 LEAST_NAME = 18  # columns of a terminal; a longer name goes on in the next line
 
@@ -114,13 +115,13 @@ def _tell(
 ) -> None:
     """Write table.csv, compare.md, compare.png and episodes.parquet; print the table and what it says."""
     import pandas as pd
-    from rich.console import Console
     from rich.text import Text
 
     from quickstudy.comparison.page import PICTURE, capital, markdown, sentence
     from quickstudy.comparison.picture import png
     from quickstudy.comparison.table import recommend, tabulate
     from quickstudy.kinds.scores import SCORES
+    from quickstudy.system.terminal import Console
 
     episodes = pd.concat([run.answers for own in runs.values() for run in own], ignore_index=True)
     episodes = episodes.merge(times.assign(seed=base.seed), how="left", on=["cell", "seed", "suite", "shot", "episode"])

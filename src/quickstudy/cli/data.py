@@ -8,13 +8,13 @@ import typer
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_json
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from quickstudy.config import Settings
     from quickstudy.data.dataset import Dataset, DatasetInfo
     from quickstudy.kinds.findings import Finding
+    from quickstudy.system.terminal import Console
 
 ROOT = Path("data")
 CACHE = Path(".cache/checks")
@@ -342,6 +342,10 @@ def take(
 
     with showing_progress() as progress:
         outcomes = take(ROOT, settings, _split_of(settings), cache=CACHE, progress=progress)
+    if json_file is not None:
+        from dataclasses import asdict
+
+        write_json(json_file, [asdict(one) for one in outcomes])
     for one in outcomes:
         if one.outcome == "taken":
             more = f". {one.reason[0].upper()}{one.reason[1:]}" if one.reason else ""
@@ -353,18 +357,14 @@ def take(
         print(f"{one.dataset}/{one.delivery} {told}" if one.dataset else f"{one.delivery} {told}")
     if not outcomes:
         print(f"Nothing lies in {settings.watch.inbox}/.")
-    if json_file is not None:
-        from dataclasses import asdict
-
-        write_json(json_file, [asdict(one) for one in outcomes])
 
 
 @app.command("list")
 def list_() -> None:
     """Show the datasets: size, groups, how the groups are split, licence."""
     settings = _settings()
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from quickstudy.data.dataset import PLACES, dataset_names, read_dataset
     from quickstudy.kinds.targets import PLAIN, targets_of
@@ -387,7 +387,7 @@ def list_() -> None:
             dataset = read_dataset(ROOT / name, PLACES)
             info, targets = dataset.info, targets_of(dataset.info.kind)
         except QuickstudyError as error:
-            table.add_row(name, f"[red]{escape(error.what[:60])}[/red]")
+            table.add_row(name, Text(error.what[:60], style="red"))
             continue
         domains = len(set(dataset.column("domain"))) if info.domain else 0
         cells = [
@@ -395,11 +395,11 @@ def list_() -> None:
             info.modality if info.kind == PLAIN else f"{info.modality}, {info.kind}",
             f"{len(dataset):,}",
             f"{len(targets.names(dataset)):,}",
-            f"{len(set(dataset.column('group'))):,} {escape(info.group)}",
-            f"{domains} {escape(info.domain)}" if info.domain else "–",
+            f"{len(set(dataset.column('group'))):,} {info.group}",
+            f"{domains} {info.domain}" if info.domain else "–",
             "/".join(map(str, _side_counts(dataset, settings).values())),
         ]
-        table.add_row(*cells, *([escape(info.licence)] if wide else []))
+        table.add_row(*cells, *([info.licence] if wide else []))
     console.print(table)
     legend = "tr/va/te: groups in meta-train, meta-validation and meta-test"
     console.print(legend if wide else f"{legend}. Licences show in a wider window", style="dim")
@@ -565,8 +565,8 @@ def _sides(dataset: "Dataset", settings: "Settings") -> str:
 
 
 def _print_findings(findings: list["Finding"]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     if not findings:
         return
@@ -575,8 +575,8 @@ def _print_findings(findings: list["Finding"]) -> None:
     table.add_column()
     for finding in findings:
         colour = "red" if finding.severity == "fatal" else "yellow"
-        told = f"{escape(finding.dataset)}: {escape(finding.what)}. [dim]{escape(finding.fix)}[/dim]"
-        table.add_row(f"[{colour}]{finding.severity}[/{colour}]", told)
+        told = Text.assemble(f"{finding.dataset}: {finding.what}. ", (finding.fix, "dim"))
+        table.add_row(Text(finding.severity, style=colour), told)
     _console().print(table)
 
 
@@ -584,6 +584,6 @@ def _console() -> "Console":
     """Where there is no terminal, lines are not cut at the 80 columns that it would have."""
     import sys
 
-    from rich.console import Console
+    from quickstudy.system.terminal import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)

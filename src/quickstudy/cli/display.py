@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from quickstudy.cli.summary import duration
 from quickstudy.system.progress import Event, in_words, read_event
+from quickstudy.system.terminal import Console
 
 
 class Display:
@@ -28,7 +28,7 @@ class Display:
         self._console = console
         self._live = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("{task.fields[line]}", markup=False),

@@ -12,6 +12,7 @@ from quickstudy.errors import DRIFT, QuickstudyError
 from quickstudy.pipeline.paths import DATA
 from quickstudy.system.atomic import write_json
 from quickstudy.system.environment import CHAMPION
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.config import Settings
@@ -107,10 +108,11 @@ def drift(
     for kind in dict.fromkeys(batch.dataset.info.kind for batch in able):
         own = [batch for batch in able if batch.dataset.info.kind == kind]
         verdicts += judge(load_model(folder, kind), known, own, settings, model)
+    if json is not None:  # before anything is shown, as a reader may have gone
+        write_json(json, _record(verdicts, left_out, settings, model, weights_digest(folder, next(iter(parts)))))
     if verdicts:
         _print(verdicts, settings)
     if json is not None:
-        write_json(json, _record(verdicts, left_out, settings, model, weights_digest(folder, next(iter(parts)))))
         print(f"→ {json}")
     if any(verdict.drifted for verdict in verdicts):
         raise typer.Exit(DRIFT)
@@ -166,9 +168,10 @@ def _brought(
 def _print(verdicts: "Sequence[Verdict]", settings: "Settings") -> None:
     import sys
 
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from quickstudy.system.terminal import Console
 
     table = Table("new examples", "compared with", "AUC", "far", "p", "over", box=None, pad_edge=False)
     for verdict in verdicts:
@@ -177,18 +180,18 @@ def _print(verdicts: "Sequence[Verdict]", settings: "Settings") -> None:
             over = _counted(test.units, verdict.words.get(test.kind, test.kind))
             over += f" against {test.reference_units}" + (f", {test.shared} in both" if test.shared else "")
             table.add_row(
-                f"{escape(verdict.dataset)} ({len(verdict.rows):,})" if place == 0 else "",
-                escape(name),
+                f"{verdict.dataset} ({len(verdict.rows):,})" if place == 0 else "",
+                name,
                 f"{distance.auc:.2f}",
                 f"{distance.far:.0%}",
                 f"{distance.p:.3f}",
-                escape(over),
+                over,
             )
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for verdict in verdicts:
         colour = "red" if verdict.drifted else "green"
-        console.print(f"[{colour}]{escape(_sentence(verdict, settings))}[/{colour}]", highlight=False, soft_wrap=True)
+        console.print(Text(_sentence(verdict, settings), style=colour), soft_wrap=True)
         for caution in _cautions(verdict):
             console.print(f"  Note: {caution}", markup=False, highlight=False, soft_wrap=True)
         console.print("  Farthest from what was learned:", highlight=False)

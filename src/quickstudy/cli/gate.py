@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.errors import GATE_CODES, QuickstudyError
+from quickstudy.system.printing import print
 
 
 def register(app: typer.Typer) -> None:
@@ -28,13 +29,12 @@ def gate(
     import json
     import os
 
-    from rich.console import Console
-
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
     from quickstudy.config import load_settings
     from quickstudy.pipeline.gate import judge_versions
     from quickstudy.system.progress import showing_progress
+    from quickstudy.system.terminal import Console
 
     root = project()
     os.chdir(root)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.secrets import redacted
 from quickstudy.system.environment import apply_environment, find_project
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.cli.display import Display
@@ -31,12 +33,11 @@ def run(
 
     With --kind only the stages of that kind; card and registration follow where the other kinds are up to date too.
     """
-    from rich.console import Console
-
     from quickstudy import registry
     from quickstudy.cli.summary import next_steps, score_tables, step_times
     from quickstudy.config import load_settings
-    from quickstudy.versions import dvc
+    from quickstudy.system.terminal import Console
+    from quickstudy.versions import dvc, git
     from quickstudy.versions import stale as stale_
 
     root = project()
@@ -53,6 +54,10 @@ def run(
         console.print("Everything is up to date; nothing was trained or registered.", style="bold green")
         return
 
+    # What would end it after the work is told before.
+    registry.check_ledger(root)
+    for name, why in git.check_recordable(root).left_out.items():
+        print(f"Note: {name} is not recorded with the run: {why}", file=sys.stderr)
     display = drive(root, ["-m", "flows.retrain", *(("--kind", kind) if kind else ())], "run.log")
     done = display.last.get("register", {})
     console.print()
@@ -81,11 +86,10 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
         QuickstudyError: a user's mistake ended it.
         typer.Exit: something else did; the end of its log is on stderr.
     """
-    from rich.console import Console
-
     from quickstudy.cli.display import Display
     from quickstudy.system import processes
     from quickstudy.system.progress import asking
+    from quickstudy.system.terminal import Console
 
     log_path = root / ".cache" / log_name
     log_path.parent.mkdir(exist_ok=True)
@@ -103,7 +107,7 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
             assert flow.stdout is not None
             for line in flow.stdout:
                 if not display.take(line):
-                    log.write(line)
+                    log.write(redacted(line))
             code = flow.wait()
         finally:
             processes.stop(flow)
@@ -119,13 +123,13 @@ def drive(root: Path, command: list[str], log_name: str) -> "Display":
 
 def plan() -> None:
     """Say what is stale and why, and what it took the last time. Changes nothing."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy import registry
     from quickstudy.cli.summary import duration
     from quickstudy.runs.durations import read_durations
+    from quickstudy.system.terminal import Console
     from quickstudy.versions import stale as stale_
 
     root = project()
@@ -164,9 +168,8 @@ def project() -> Path:
 
 
 def _print_versions(console: object, root: Path, version: int | None, aliases: tuple[str, ...]) -> None:
-    from rich.console import Console
-
     from quickstudy import registry
+    from quickstudy.system.terminal import Console
     from quickstudy.versions import dvc
 
     assert isinstance(console, Console)

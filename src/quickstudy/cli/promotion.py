@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.registry.ledger import Ledger, Verb
@@ -60,40 +62,66 @@ def history(
         str, typer.Option("--on", metavar="DATE", help="Who was champion then, and why: 2026-03-03, or with a time.")
     ] = "",
     accept: Annotated[
-        bool, typer.Option("--accept", help="Let the broken lines stand, so that aliases can move again.")
+        bool,
+        typer.Option("--accept", help="Let broken lines stand, and aliases where they are: then these can move again."),
+    ] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put the aliases back to where the ledger says they stand.")
     ] = False,
     reason: Reason = "",
+    holds: Annotated[
+        str,
+        typer.Option("--holds", metavar="DIGEST", help="Is this line in the ledger, as a notification has told of it?"),
+    ] = "",
 ) -> None:
-    """Which version was champion when, by whom and why; says where the ledger is broken."""
-    from rich.console import Console
+    """Which version was champion when, by whom and why; says where the ledger is broken (exit code 2), also by what git
+    keeps of it."""
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     if on and as_json:
         raise QuickstudyError("one answer or the whole ledger", where="--on --json", fix="Leave one out")
     root = project()
     console = Console()
-    if reason and not accept:
-        raise QuickstudyError("a reason is for broken lines", where="--reason", fix="Add --accept, or leave it out")
-    if accept:
+    if accept and restore:
+        raise QuickstudyError("the registry is right or the ledger is", where="--accept --restore", fix="Leave one out")
+    if reason and not (accept or restore):
+        raise QuickstudyError("a reason is for a decision", where="--reason", fix="Add --accept, or leave it out")
+    if accept or restore:
         if not reason.strip():
-            raise QuickstudyError("a broken line needs a reason to stand", where="--accept", fix='Say --reason "…"')
-        for broken in registry.accept_breaks(root, reason):
-            console.print(f"{broken}: it stands from now on", highlight=False, soft_wrap=True)
+            where = "--accept" if accept else "--restore"
+            raise QuickstudyError("a decision needs a reason", where=where, fix='Say --reason "…"')
+        if restore:
+            for move in registry.restore_aliases(root, reason):
+                console.print(f"{move}: as the ledger says", soft_wrap=True)
+        else:
+            for broken in registry.accept_breaks(root, reason):
+                console.print(f"{broken}: it stands from now on", soft_wrap=True)
         return
-    ledger, aliases = registry.read_ledger(root), registry.aliases(root)
-    moved_elsewhere = {
-        alias: version
-        for alias, version in ledger.standing().items()
-        if alias in registry.ALIASES and aliases.get(alias) != version
-    }
+    ledger, aliases, signed = registry.read_ledger(root), registry.aliases(root), registry.signers(root)
+    try:
+        ledger = replace(ledger, breaks=(*ledger.breaks, *registry.compare_remote(root, ledger)))
+    except QuickstudyError as error:
+        Console(stderr=True).print(f"not compared with the git remote: {error}", style="yellow", soft_wrap=True)
+    if holds:
+        held = [number for number, entry in ledger.entries.items() if entry.digest.startswith(holds.lower())]
+        if not held or len(holds) < 8:
+            raise QuickstudyError("no line of the ledger has this digest", where=f"--holds {holds}")
+        print(f"line {held[0]}")
+        return
     if as_json:
         states = ledger.states()
         lines = [
-            {"line": number, **json.loads(entry.line), **({"state": states[number]} if number in states else {})}
+            {
+                "line": number,
+                **json.loads(entry.line),
+                **({"state": states[number]} if number in states else {}),
+                **({"signed_by": signed[number]} if number in signed else {}),
+            }
             for number, entry in ledger.entries.items()
         ]
         breaks = [
@@ -108,16 +136,17 @@ def history(
         for heading in ("when (UTC)", "who", "what", "aliases", "gate", "why"):
             table.add_column(heading, overflow="fold")
         broken_lines = {found.number for found in ledger.breaks}
-        moved = list(ledger.states().items())
+        states = ledger.states()
+        moved = [(number, states.get(number, "done")) for number, entry in ledger.entries.items() if entry.moves]
         shown = moved if everything else moved[-LAST:]
         for number, state in shown:
             entry = ledger.entries[number]
             moves = "\n".join(map(str, entry.moves)) if state == "done" else "nothing moved: cut off"
             if number in broken_lines:
-                moves += "\nthis line was edited"
+                moves += "\nthis line is broken"
             table.add_row(
                 entry.when[:19].replace("T", " "),
-                Text(entry.who),
+                Text(f"{entry.who}\nsigned: {signed[number]}" if number in signed else entry.who),
                 entry.verb,
                 Text(moves, style="red" if number in broken_lines else "" if state == "done" else "dim"),
                 Text(_gate(entry.verb, entry.evidence)),
@@ -130,13 +159,10 @@ def history(
         if len(shown) < len(moved):
             console.print(f"{len(moved) - len(shown)} moves before these: quickstudy history --all", highlight=False)
         for found in ledger.breaks:
-            if found.number in ledger.accepted:
+            if found.number and found.number in ledger.accepted:
                 console.print(f"{found}; a person lets it stand", style="yellow", highlight=False, soft_wrap=True)
         now = ", ".join(f"@{alias} {aliases[alias]}" for alias in registry.ALIASES if alias in aliases)
         console.print(f"Now: {now or 'no version has an alias'}", highlight=False, soft_wrap=True)
-        for alias, version in moved_elsewhere.items():
-            line = f"@{alias} was moved by another tool: the ledger says {version or 'none'}"
-            console.print(line, style="yellow", highlight=False, soft_wrap=True)
     if ledger.broken:
         raise registry.broken_ledger(ledger)
 
@@ -147,12 +173,12 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Two versions side by side: data, code, parameters and metrics, what differs first."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy import registry
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     root = project()
     versions = [registry.version(root, name) for name in (a, b)]
@@ -224,12 +250,11 @@ def _champion_on(ledger: "Ledger", on: str) -> str:
 
 
 def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = False) -> None:
-    from rich.console import Console
-
     from quickstudy import registry
     from quickstudy.cli.gate import show_verdict
     from quickstudy.cli.pipeline import drive, project
     from quickstudy.errors import GATE_CODES
+    from quickstudy.system.terminal import Console
 
     root = project()
     # A mistake is told before Prefect starts; the flow looks again.
@@ -263,7 +288,7 @@ def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = Fa
 def _gate(verb: str, evidence: Any) -> str:
     if isinstance(evidence, dict) and "answer" in evidence:
         return str(evidence["answer"])
-    return "" if verb == "register" else "not asked: a person's word"
+    return "" if verb in ("register", "accept", "restore") else "not asked: a person's word"
 
 
 def _pairs(a: Any, b: Any) -> list[tuple[str, Any, Any]]:

@@ -1,16 +1,18 @@
 """reproduce and lineage: build a registered model again; show what it was made of."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from quickstudy.system.printing import print
 
+if TYPE_CHECKING:
     from quickstudy.lineage.recipe import DataOrigin, Recipe
     from quickstudy.lineage.reproduction import Reproduction
+    from quickstudy.system.terminal import Console
 
 Uri = Annotated[
     str,
@@ -36,6 +38,12 @@ def reproduce(
     uri: Uri,
     check: Annotated[bool, typer.Option("--check", help="Only say whether it can be rebuilt, and from what.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON, on stdout.")] = False,
+    patch: Annotated[
+        str | None,
+        typer.Option(
+            "--patch", metavar="SHA256", help="You have read the patch beside its run, which is not the recorded one."
+        ),
+    ] = None,
 ) -> None:
     """Build a registered model again from its record, and say whether it is the same.
 
@@ -48,18 +56,20 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import drive, project
     from quickstudy.lineage import rebuild
     from quickstudy.lineage import recipe as recipes
     from quickstudy.lineage import reproduction as reproductions
+    from quickstudy.system.terminal import Console
 
     root = project()
     console = Console(stderr=as_json)
     # What cannot be rebuilt is told before Prefect starts; the flow looks again.
     with recipes.alone(root):
         recipe = recipes.read(root, uri)
+        if recipe.unrecorded not in (None, patch) and _agreed(recipe):
+            patch = recipe.unrecorded
+        recipes.check_patch(recipe, patch)
         worktree, data_from = recipes.prepare(root, recipe)
         if check:
             rebuild.check_code(worktree, recipe)
@@ -71,7 +81,8 @@ def reproduce(
             _show_check(console, found)
         return
     # The run, not the alias: what was looked at is what is rebuilt.
-    display = drive(root, ["-m", "flows.reproduce", f"runs:/{recipe.record.run_id}"], "reproduce.log")
+    words = [f"runs:/{recipe.record.run_id}", *(["--patch", patch] if patch else [])]
+    display = drive(root, ["-m", "flows.reproduce", *words], "reproduce.log")
     rebuilt = reproductions.read_reproduction(root, display.last["verdict"]["run_id"])
     if as_json:
         print(json.dumps(asdict(rebuilt), indent=1, ensure_ascii=False))
@@ -79,6 +90,15 @@ def reproduce(
         _show(console, rebuilt)
     if rebuilt.answer == "DIFFERENT":
         raise typer.Exit(1)
+
+
+def _agreed(recipe: "Recipe") -> bool:
+    """Show a person a patch that was not recorded, and ask whether it shall be run."""
+    if recipe.patch is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(recipe.patch.decode(errors="replace"), file=sys.stderr)
+    print(f"This patch of {recipe.uri} is not the one that was recorded. A rebuild runs what it says.", file=sys.stderr)
+    return typer.confirm("Run it?", default=False, err=True)
 
 
 def lineage(
@@ -92,12 +112,12 @@ def lineage(
 
     data → tasks → parameters → code → environment → run → version → promotions
     """
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
     from quickstudy.cli.pipeline import project
     from quickstudy.lineage.links import chain
+    from quickstudy.system.terminal import Console
 
     root = project()
     links = chain(root, uri)

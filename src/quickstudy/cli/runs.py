@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from quickstudy.runs import FlowRun, WorkPool
+    from quickstudy.system.terminal import Console
 
 LAST = 20
 """How many runs are shown."""
@@ -51,9 +52,8 @@ def runs(
 
     Reads Prefect's server where PREFECT_API_URL is set, else what this project's runs without one left.
     """
-    from rich.console import Console
-
     from quickstudy.runs import details, open_records, overview
+    from quickstudy.system.terminal import Console
 
     if state and state not in STYLES:
         raise QuickstudyError(f"{state!r} is no state", where="--state", fix=f"Choose of {', '.join(STYLES)}")

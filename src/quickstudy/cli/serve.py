@@ -10,6 +10,7 @@ import typer
 from quickstudy.cli.tasks import ModelOption
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.environment import CHAMPION
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.serving.engine.loaded import Source
@@ -100,8 +101,9 @@ def add_key(
 @keys.command("list")
 def list_keys(database: DatabaseOption = None) -> None:
     """Who has keys. The keys themselves are kept nowhere."""
-    from rich.console import Console
     from rich.table import Table
+
+    from quickstudy.system.terminal import Console
 
     table = Table("id", "tenant", "made", box=None, header_style="bold")
     for key in _store(database).all_keys():

@@ -24,7 +24,7 @@ from quickstudy.system.guard import LOOPBACK
 from quickstudy.system.logins import LOGIN
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from quickstudy.system.terminal import Console
 
 
 Host = Annotated[
@@ -57,9 +57,8 @@ def up(
     (watch). Servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name are taken as they are. What ends is started
     again. Ctrl-C stops all of it; a training that runs then goes on from its checkpoint the next time.
     """
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
+    from quickstudy.system.terminal import Console
 
     root = project()
     check_host(root, host)
@@ -97,10 +96,9 @@ def worker(
     Each run works in a worktree of its own in .cache/workspaces, at the commit that it names. Ctrl-C stops it; a
     training that runs then goes on from its checkpoint the next time.
     """
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
     from quickstudy.system.environment import apply_environment, serving
+    from quickstudy.system.terminal import Console
 
     root = project()
     served = serving(root) or {}
@@ -127,10 +125,9 @@ def worker(
 
 def ui() -> None:
     """Open MLflow's and Prefect's pages on this machine; Ctrl-C closes them."""
-    from rich.console import Console
-
     from quickstudy.cli.pipeline import project
     from quickstudy.system.environment import serving
+    from quickstudy.system.terminal import Console
 
     root = project()
     console = Console()

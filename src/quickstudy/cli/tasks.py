@@ -8,6 +8,7 @@ import typer
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes, write_json
 from quickstudy.system.environment import CHAMPION
+from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.adaptation.state import TaskState
@@ -110,7 +111,6 @@ def predict(
 
     [dim]quickstudy predict tickets.parquet --task queues --out answers.parquet --keep id[/dim]
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -119,6 +119,7 @@ def predict(
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.kinds.scores import SCORES
     from quickstudy.kinds.targets import targets_of
+    from quickstudy.system.terminal import Console
 
     if out is None and (keep or skip_bad):
         raise QuickstudyError("--keep and --skip-bad are about the rows of --out FILE", fix="Say --out too")
@@ -144,23 +145,28 @@ def predict(
         extra = [Text("unknown" if unknown[i] else "")] if verdict else []
         extra += [] if labels is None else [Text(part.shown(labels[i]), style="" if labels[i] == answers[i] else "red")]
         table.add_row(Text(name), Text(part.shown(answers[i])), f"{said.confidence[i]:.2f}", *extra)
-    console = Console()
-    console.print(table)
-    if len(answers) > 20:
-        console.print(f"… and {len(answers) - 20} more" + ("" if json else "; --json FILE keeps all"))
     result = _about(state, task, model)
+    agreed = ""
     if labels is not None:
         score, half = SCORES[state.kind].agreement(answers, labels)
         result |= _scored(result["metric"], score) | {"ci95": half if len(labels) > 1 else None}
         spread = f" ± {half:.3f}" if len(labels) > 1 else ""
         metric = result["metric"]
-        console.print(f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples")
-    if json is not None:
+        agreed = f"{metric[0].upper()}{metric[1:]} {score:.3f}{spread} on {len(labels)} labelled examples"
+    if json is not None:  # before anything is shown, as a reader may have gone
         result["predictions"] = [
             {"example": where, "answer": answer, "probability": round(float(sure), 6), "known": not strange}
             for where, answer, sure, strange in zip(asked.paths, answers, said.confidence, unknown, strict=True)
         ]
-        _write_result(json, result)
+        write_json(json, result)
+    console = Console()
+    console.print(table)
+    if len(answers) > 20:
+        console.print(f"… and {len(answers) - 20} more" + ("" if json else "; --json FILE keeps all"))
+    if agreed:
+        console.print(agreed)
+    if json is not None:
+        print(f"→ {json}")
 
 
 def _predict_table(
@@ -191,17 +197,20 @@ def _predict_table(
             skip_bad=skip_bad,
             progress=lambda rows, total: progress("predict", rows, total),
         )
-    notes = [f"{done.unreadable:,} could not be read"] if done.unreadable else []
-    notes += [f"{done.unknown:,} seem to be of none of the classes"] if done.unknown else []
-    print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
     result = _about(state, task, model) | {"rows": done.rows, "unreadable": done.unreadable, "unknown": done.unknown}
     if done.labelled:
         score, half = share_interval(done.hits, done.labelled)
         result |= {"metric": done.metric, **_scored(done.metric, score), "ci95": half if done.labelled > 1 else None}
+    if json is not None:
+        write_json(json, result)
+    notes = [f"{done.unreadable:,} could not be read"] if done.unreadable else []
+    notes += [f"{done.unknown:,} seem to be of none of the classes"] if done.unknown else []
+    print(f"{done.rows:,} rows{''.join(f', {note}' for note in notes)} → {out}")
+    if done.labelled:
         metric = f"{done.metric[0].upper()}{done.metric[1:]} {score:.3f}"
         print(f"{metric} on the {done.labelled:,} rows with a label that the task knows")
     if json is not None:
-        _write_result(json, result)
+        print(f"→ {json}")
 
 
 def _adapted(task: str) -> "TaskState":
@@ -345,11 +354,6 @@ def evaluate(
             lambda done, total: progress("evaluate", done, total),
         )
     rows, metric = summarise(frame), SCORES[dataset.info.kind].NAME
-    for row in rows.itertuples():
-        print(
-            f"{row.suite}: {row.way}-way {row.shot}-shot {metric} {row.score:.4f} ± {row.ci95:.4f} "
-            f"(95% over {row.episodes} episodes), adapts in {row.adapt_ms:.0f} ms"
-        )
     if json is not None:
         results = [
             {
@@ -365,7 +369,14 @@ def evaluate(
             }
             for row in rows.itertuples()
         ]
-        _write_result(json, {**results[0], "model": model, "model_sha256": digest, "seed": seed, "suites": results})
+        write_json(json, {**results[0], "model": model, "model_sha256": digest, "seed": seed, "suites": results})
+    for row in rows.itertuples():
+        print(
+            f"{row.suite}: {row.way}-way {row.shot}-shot {metric} {row.score:.4f} ± {row.ci95:.4f} "
+            f"(95% over {row.episodes} episodes), adapts in {row.adapt_ms:.0f} ms"
+        )
+    if json is not None:
+        print(f"→ {json}")
 
 
 def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
@@ -421,8 +432,3 @@ def _draw(dataset: "Dataset", shots: int | None, seed: int, source: Path) -> Any
             raise QuickstudyError(what, where=source, fix="Ask for fewer")
         chosen.append(generator.permutation(pool.rows[start : start + count].numpy())[:shots])
     return np.array(list(dict.fromkeys(np.concatenate(chosen).tolist())))  # an example of two tags is one
-
-
-def _write_result(path: Path, result: dict[str, Any]) -> None:
-    write_json(path, result)
-    print(f"→ {path}")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -13,8 +14,10 @@ from filelock import FileLock, Timeout
 
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
+from quickstudy.registry import lines
 from quickstudy.registry.records import Recorded, artifact, counted, json_artifact, recorded
-from quickstudy.registry.store import FILES
+from quickstudy.registry.store import FILES, PATCH, WITHHELD
+from quickstudy.secrets import redacted_values
 from quickstudy.starter import STARTER
 from quickstudy.system.digests import file_digests
 from quickstudy.versions import dvc, git, lineage, stale, worktree
@@ -37,6 +40,9 @@ class Recipe:
     lineage: Mapping[str, Any]
     commit: str
     patch: bytes | None
+    unrecorded: str | None
+    """sha256 of the patch where it is not the recorded one: a person must have read it"""
+    patch_file: Path | None
     data: str
     """DVC's hash"""
     datasets: tuple[str, ...]
@@ -114,12 +120,20 @@ def read(root: Path, uri: str) -> Recipe:
     commit, data = origin.get("git_commit"), origin.get("data_hash")
     if not commit:
         obstacles.append("it was made in a repository without a commit")
+    elif not git.is_commit(commit):
+        obstacles.append("what was recorded as its commit is none")
     elif not git.has_commit(root, commit):
         obstacles.append(f"commit {commit[:10]} is not in this repository (fetch it, or clone the one that has it)")
     if not data:
         obstacles.append("no version of the data was recorded")
+    elif not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", data):
+        obstacles.append("what was recorded as the version of its data is none")
     lock = _lock(root, record, origin, notes)
-    patch = _patch(root, record, origin, lock, obstacles, notes)
+    evidence = {} if record.version is None else lines.evidence(root, record.version)
+    if evidence.get("git_commit", commit) != commit:
+        obstacles.append("the ledger says another git_commit than lineage.json beside its run")
+    patch_file = _patch(root, record, origin, lock, obstacles, notes)
+    patch = None if patch_file is None else patch_file.read_bytes()
     kept = artifact(root, record, "params.yaml")
     files, model = _files(root, record, obstacles, notes)
     if obstacles:
@@ -130,6 +144,8 @@ def read(root: Path, uri: str) -> Recipe:
         lineage=origin,
         commit=commit,
         patch=patch,
+        unrecorded=_unrecorded(record, evidence, patch),
+        patch_file=patch_file,
         data=data,
         datasets=tuple(counted(root, record, origin)),
         params=None if kept is None else yaml.safe_load(kept.read_text(encoding="utf-8")),
@@ -202,16 +218,19 @@ def _patch(
     lock: Mapping[str, Any],
     obstacles: list[str],
     notes: list[str],
-) -> bytes | None:
+) -> Path | None:
+    """Return the recorded patch."""
     if not origin.get("git_dirty"):
+        return None
+    if record.tags.get(PATCH) == WITHHELD:
+        obstacles.append("its working copy was changed, and that was not recorded, as a secret stood in it")
         return None
     path = artifact(root, record, "changes.patch")
     if path is None:
         names = ", ".join(origin.get("git_changed", []))
         obstacles.append(f"its working copy was changed and no patch was kept ({names})")
         return None
-    patch = path.read_bytes()
-    touched = git.patched(patch)
+    touched = git.patched(path.read_bytes())
     # A folder that git does not track stands for all of its files. Names in it that are quoted are those of before.
     lost = [
         name
@@ -224,7 +243,33 @@ def _patch(
         obstacles.append(f"what was changed in {', '.join(dict.fromkeys(fatal))} was not kept")
     if others := dict.fromkeys(name for name in lost if name not in fatal):
         notes.append(f"not kept, and read by no stage: {', '.join(others)}")
-    return patch
+    return path
+
+
+def _unrecorded(record: Recorded, evidence: Mapping[str, Any], patch: bytes | None) -> str | None:
+    if patch is None:
+        return None
+    digest = hashlib.sha256(patch).hexdigest()
+    told = {record.tags.get(PATCH), evidence.get(PATCH, record.tags.get(PATCH))}
+    return None if told == {digest} else digest
+
+
+def check_patch(recipe: Recipe, read: str | None) -> None:
+    """Make sure that a patch which is not the recorded one was read by a person, as it is run.
+
+    Args:
+        read: sha256 of the patch that was.
+
+    Raises:
+        QuickstudyError: it was not.
+    """
+    if recipe.unrecorded is None or recipe.unrecorded == read:
+        return
+    raise QuickstudyError(
+        "the patch beside its run is not the one that was recorded, and a rebuild runs what it says",
+        where=recipe.uri,
+        fix=f"Read {recipe.patch_file}, then say: quickstudy reproduce {recipe.uri} --patch {recipe.unrecorded}",
+    )
 
 
 def _files(root: Path, record: Recorded, obstacles: list[str], notes: list[str]) -> tuple[dict[str, str], Path | None]:
@@ -257,11 +302,11 @@ def together(digests: Mapping[str, str]) -> str:
 def _changed_params(recipe: Recipe, project: Path) -> list[str]:
     path = project / "params.yaml"
     try:
-        here = stale.flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        here = stale.flatten(redacted_values(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
     except (OSError, yaml.YAMLError) as error:
         return [f"cannot be read: {error}"]
     if recipe.params is not None:
-        there = stale.flatten(recipe.params)
+        there = stale.flatten(redacted_values(recipe.params))
         names = [*there, *here]
     else:  # as they were checked: what was left empty in the file is not in them
         there = recipe.lineage.get("parameters", {})

@@ -318,7 +318,7 @@ def elsewhere(recipe: Recipe, project: Path) -> list[str]:
     here = {name: _installed(name) for name in packages}
     found += [f"{name}: {packages[name]} → {here[name]}" for name in packages if packages[name] != here[name]]
     path = project / "requirements.lock"
-    if lineage.file_hash(path) != then.get("requirements_lock_hash"):
+    if lineage.kept_hash(path) != then.get("requirements_lock_hash"):
         found.append("requirements.lock of its commit is not the recorded one")
     elif path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

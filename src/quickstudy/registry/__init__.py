@@ -3,6 +3,7 @@
 Without ``MLFLOW_TRACKING_URI`` the store is ``mlruns/mlflow.db`` with the artifacts in ``mlruns/artifacts``.
 """
 
+from quickstudy.registry.lines import compare_remote, signers
 from quickstudy.registry.live import following
 from quickstudy.registry.models import Version, aliases, newest_with, resolve, version
 from quickstudy.registry.promotions import (
@@ -11,15 +12,18 @@ from quickstudy.registry.promotions import (
     accept_breaks,
     approved,
     broken_ledger,
+    check_ledger,
     log_gate,
     moved,
     plan,
     promote,
     read_ledger,
+    restore_aliases,
     unjudged,
 )
 from quickstudy.registry.runs import Registration, end_abandoned, model_key, register, registered, stage_metrics
-from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, reachable, redacted, tracking_uri
+from quickstudy.registry.store import ALIASES, NAME, Unreachable, prepare, reachable, tracking_uri
+from quickstudy.secrets import redacted
 
 __all__ = [
     "ALIASES",
@@ -33,6 +37,8 @@ __all__ = [
     "aliases",
     "approved",
     "broken_ledger",
+    "check_ledger",
+    "compare_remote",
     "end_abandoned",
     "following",
     "log_gate",
@@ -48,6 +54,8 @@ __all__ = [
     "register",
     "registered",
     "resolve",
+    "restore_aliases",
+    "signers",
     "stage_metrics",
     "tracking_uri",
     "unjudged",

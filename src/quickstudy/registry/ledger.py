@@ -9,16 +9,19 @@ Each line holds the digest of its content, in which stands the digest of the lin
 shows in itself, one that was removed or put in between in the line after it, lines cut off at the end by the digest of
 the last one, which is kept elsewhere. A line that follows an older one than the last has lost a race: two were written
 at once, and this one counts for nothing.
+
+Digests alone prove nothing against who writes all lines anew: for that there are signatures, and what git keeps of the
+lines (`quickstudy.registry.lines`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 LineType = Literal["intent", "done", "struck", "accepted"]
-Verb = Literal["register", "promote", "rollback", "accept"]
+Verb = Literal["register", "promote", "rollback", "accept", "restore"]
 MoveState = Literal["done", "struck", "open"]
 
 START = "0" * 64
@@ -49,7 +52,7 @@ class LedgerEntry:
     who: str
     why: str
     moves: tuple[Move, ...]
-    """of an intent; the first decides"""
+    """of an intent; the first decides. Of an accepted line: where aliases were found, which a person lets stand"""
     evidence: Any
     """the gate's, as JSON; None: it was not asked"""
     of: str | None
@@ -71,10 +74,11 @@ class Break:
     """A line at which the chain does not hold."""
 
     number: int
+    """0: it is no line, but an alias that stands elsewhere, or what is kept elsewhere of the lines"""
     what: str
 
     def __str__(self) -> str:
-        return f"line {self.number} {self.what}"
+        return f"line {self.number} {self.what}" if self.number else self.what
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,14 @@ class Ledger:
 
     def standing(self) -> dict[str, int | None]:
         """Return which version each alias stands at after all moves that were done. None: it was taken away."""
-        return {
-            move.alias: move.target
-            for number, state in self.states().items()
-            if state == "done"
-            for move in self.entries[number].moves
-        }
+        return {move.alias: move.target for entry in self._moved() for move in entry.moves}
+
+    def _moved(self) -> Iterator[LedgerEntry]:
+        """The lines that say where aliases stand."""
+        states = self.states()
+        for number, entry in self.entries.items():
+            if states.get(number) == "done" or entry.kind == "accepted":
+                yield entry
 
     def at(self, alias: str, moment: str) -> LedgerEntry | None:
         """Return the move that had put an alias where it stood at a moment; None where no version had it then.
@@ -130,9 +136,8 @@ class Ledger:
             moment: UTC, ISO 8601 to the second, as `LedgerEntry.when` is.
         """
         found: LedgerEntry | None = None
-        for number, state in self.states().items():
-            entry = self.entries[number]
-            if state == "done" and entry.when <= moment:
+        for entry in self._moved():
+            if entry.when <= moment:
                 for move in entry.moves:
                     if move.alias == alias:
                         found = entry if move.target is not None else None
@@ -157,12 +162,13 @@ def entry(
     return LedgerEntry(**{**vars(bare), "digest": _digest(asdict(bare))})
 
 
-def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
+def read(lines: Iterable[tuple[int, str]], end: str | None = None, unsigned: Mapping[int, str] | None = None) -> Ledger:
     """Check a ledger from its first line to its last.
 
     Args:
         lines: number and text of each.
         end: digest of a line that it must hold: what is kept elsewhere of its last one. It may be older than that.
+        unsigned: what is wrong with the signature of a line, by its number.
     """
     entries: dict[int, LedgerEntry] = {}
     breaks: list[Break] = []
@@ -176,7 +182,11 @@ def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
             breaks.append(Break(number, "cannot be read"))
             unsure = True
             continue
+        whole = number not in (unsigned or {})
+        if not whole:
+            breaks.append(Break(number, (unsigned or {})[number]))
         if _digest(asdict(found)) != found.digest:
+            whole = False
             breaks.append(Break(number, "was edited: its digest is another one"))
         elif found.before not in seen and not unsure:
             breaks.append(
@@ -186,7 +196,7 @@ def read(lines: Iterable[tuple[int, str]], end: str | None = None) -> Ledger:
             continue  # it lost a race
         unsure = False
         entries[number] = found
-        accepted |= set(found.accepts) if found.kind == "accepted" else set()
+        accepted |= set(found.accepts) - {0} if found.kind == "accepted" and whole else set()
         seen.add(found.digest)
         last = found.digest
     if end is not None and end not in seen:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import logging
 import re
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry import store
-from quickstudy.registry.store import FILES, NAME, NOT_DELETED, REGISTERED, weights_of
-from quickstudy.system.digests import check_files
+from quickstudy.registry import lines, store
+from quickstudy.registry.store import FILES, MANIFEST, NAME, NOT_DELETED, REGISTERED, weights_of
+from quickstudy.system.digests import check_files, check_manifest, manifest_digest
+
+_log = logging.getLogger(__name__)
 
 OLDEST = "classify"
 """The kind of task that models of before there were kinds are for."""
@@ -58,6 +60,22 @@ def aliases_of(client: Any) -> dict[str, int]:
         return {}
 
 
+def exists(root: Path, number: int) -> bool:
+    """Return whether there is a version of this number, whether or not its run was deleted."""
+    if store.is_local(root):
+        sql = f"SELECT 1 FROM model_versions v WHERE v.name = ? AND v.version = ? AND {NOT_DELETED}"
+        return bool(store.query(root, sql, NAME, number))
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client(root).get_model_version(NAME, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
 def version(root: Path, name: str) -> Version:
     """Return a version of the model, by its number or by an alias. Change nothing.
 
@@ -95,7 +113,8 @@ def resolve(uri: str, root: Path) -> Path:
             keeps elsewhere is downloaded into ``.cache/models``.
 
     Raises:
-        QuickstudyError: there is no such model; says which there are. Or a file of it is not what was registered.
+        QuickstudyError: there is no such model; says which there are. Or something of what is stored of it, its code
+            too, is not what was registered.
     """
     if not re.match(r"(models|runs|mlflow-artifacts|https?|s3|gs|file):", uri):
         folder = Path(uri)
@@ -106,12 +125,10 @@ def resolve(uri: str, root: Path) -> Path:
         return folder
     match = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))", uri)
     if match and store.is_local(root):
-        store.repair_moved(root)
         found = _local_version(root, match["version"], match["alias"])
         if found is None:
             raise QuickstudyError("there is no such model", where=uri, fix=f"Known models: {known(root)}")
-        where, files = found
-        return _verified(_model_inside(where, uri), files, uri)
+        return _verified(root, *found, uri)
     return _download(uri, root)
 
 
@@ -212,8 +229,8 @@ def _version_of_server(root: Path, number: int) -> Version | str | None:
     )
 
 
-def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[Path, str | None] | None:
-    """Return where a version's files are, and their digests."""
+def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[Path, dict[str, str], int] | None:
+    """Return where a version's files are, its tags and its number."""
     if alias is not None:
         rows = store.query(
             root, "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?", NAME, alias
@@ -221,15 +238,14 @@ def _local_version(root: Path, version: str | None, alias: str | None) -> tuple[
         version = str(rows[0][0]) if rows else None
     rows = store.query(
         root,
-        f"SELECT v.storage_location, t.value FROM model_versions v LEFT JOIN model_version_tags t"
-        f" ON t.name = v.name AND t.version = v.version AND t.key = '{FILES}'"
-        f" WHERE v.name = ? AND v.version = ? AND {NOT_DELETED}",
+        f"SELECT v.storage_location FROM model_versions v WHERE v.name = ? AND v.version = ? AND {NOT_DELETED}",
         NAME,
         version,
     )
-    if not rows or not rows[0][0]:
+    if version is None or not rows or not rows[0][0]:
         return None
-    return Path(urllib.parse.unquote(urllib.parse.urlparse(rows[0][0]).path)), rows[0][1]
+    tags = store.query(root, "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", NAME, version)
+    return store.path_of(root, rows[0][0]), dict(tags), int(version)
 
 
 def _model_inside(artifacts: Path, uri: str) -> Path:
@@ -242,27 +258,46 @@ def _model_inside(artifacts: Path, uri: str) -> Path:
     return found[0]
 
 
-def _verified(folder: Path, files: str | None, uri: str) -> Path:
-    """Return the folder, if its files are those that were registered. Versions of before there were digests have
-    none."""
-    if files:
+def _verified(root: Path, artifacts: Path, tags: Mapping[str, str], version: int | None, uri: str) -> Path:
+    """Return the folder of a model, if all that is stored of it is what was registered. Versions of before there were
+    digests, or digests of the code, are taken as they are.
+
+    Args:
+        tags: of the version or run. version: None: it is a run's.
+    """
+    folder = _model_inside(artifacts, uri)
+    if files := tags.get(FILES):
         check_files(folder, json.loads(files), uri)
+    manifest = json.loads(tags.get(MANIFEST, "null"))
+    told = None if version is None else lines.evidence(root, version).get("manifest")
+    if told is not None and (manifest is None or manifest_digest(manifest) != told):
+        raise QuickstudyError(
+            "what MLflow says of its files is not what the ledger says",
+            where=uri,
+            fix="Take another version, or restore MLflow's records from a backup: quickstudy history",
+        )
+    if manifest is not None:
+        check_manifest(artifacts, manifest, uri)
+    elif files:
+        _log.warning("%s: only its data is checked, not its code: it was registered before that was recorded", uri)
     return folder
 
 
 def _download(uri: str, root: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
-    folder = root / ".cache" / "models" / hashlib.sha256(f"{store.tracking_uri(root)} {uri}".encode()).hexdigest()[:16]
     store.client(root)
     import mlflow.artifacts
 
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with store.using(store.tracking_uri(root)):
-            files = _digests_of(root, uri)
+            tags, version = _told_of(root, uri)
+            # An alias moves: what is downloaded for another version must not lie under this one.
+            which = hashlib.sha256(f"{store.tracking_uri(root)} {uri} {version}".encode()).hexdigest()[:16]
+            folder = root / ".cache" / "models" / which
+            folder.mkdir(parents=True, exist_ok=True)
             path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-            return _verified(_model_inside(path, uri), files, uri)
+            return _verified(root, store.model_in(path), tags, version, uri)
     except (MlflowException, OSError) as error:
         raise QuickstudyError(
             f"MLflow cannot give this model ({str(error).splitlines()[0]})",
@@ -271,14 +306,13 @@ def _download(uri: str, root: Path) -> Path:
         ) from None
 
 
-def _digests_of(root: Path, uri: str) -> str | None:
-    """Return what MLflow keeps of the digests of a version's or a run's files."""
-    client = store.client(root)
-    found: str | None = None
+def _told_of(root: Path, uri: str) -> tuple[Mapping[str, str], int | None]:
+    """Return the tags that MLflow keeps of a version or a run, and the version's number."""
+    client, found = store.client(root), None
     if match := re.fullmatch(rf"models:/{NAME}@([\w.-]+)", uri):
-        found = client.get_model_version_by_alias(NAME, match[1]).tags.get(FILES)
+        found = client.get_model_version_by_alias(NAME, match[1])
     elif match := re.fullmatch(rf"models:/{NAME}/(\d+)", uri):
-        found = client.get_model_version(NAME, match[1]).tags.get(FILES)
+        found = client.get_model_version(NAME, match[1])
     elif match := re.fullmatch(r"runs:/(\w+)/model", uri):
-        found = client.get_run(match[1]).data.tags.get(FILES)
-    return found
+        return client.get_run(match[1]).data.tags, None
+    return ({}, None) if found is None else (found.tags, int(found.version))

@@ -1,34 +1,29 @@
 """Aliases and their ledger: who is champion, who moved it, when and why.
 
-Aliases move in one function, ``move``, which keeps the ledger (`quickstudy.registry.ledger`). MLflow has no log to
-append to, but it numbers the versions of a model without gaps or repeats, whoever makes them: version N of the
-registered model ``quickstudy-ledger`` is the ledger's line N, in a tag. So the ledger lies where the aliases lie, in
-the project's own store as in a server's.
+Aliases move in one function, ``move``, which keeps the ledger (`quickstudy.registry.ledger`, and where its lines lie
+`quickstudy.registry.lines`). An alias that does not stand where the ledger has put it, or whose version is gone, is a
+break of the ledger: nothing is promoted until a person decides, also no new model that would be "the first".
 """
 
 import contextlib
-import getpass
 import os
+import pwd
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry import ledger, models, store
+from quickstudy.registry import ledger, lines, models, store
 from quickstudy.registry.ledger import Break, Ledger, LedgerEntry, Move
-from quickstudy.registry.store import NAME
+from quickstudy.registry.lines import LEDGER
+from quickstudy.registry.store import ALIASES, NAME
+from quickstudy.secrets import redacted, redacted_values
 
 JUDGED = "gate_against"
 """Of a version: the champion that the gate compared it with last."""
-
-LEDGER = f"{NAME}-ledger"
-
-ENTRY = "entry"
-
-LEDGER_END = "ledger_end"
-"""Of the registered model: the digest of the ledger's last line, or of an older one where a process was killed."""
 
 MOVE_SECONDS = 60.0
 """How long a move on a server, where no lock says that its process lives, is taken to be under way."""
@@ -181,39 +176,98 @@ def read_ledger(root: Path) -> Ledger:
     return found
 
 
-def accept_breaks(root: Path, why: str) -> tuple[Break, ...]:
-    """Let the lines stand at which the ledger does not hold, so that aliases can move again. They stay visible.
-
-    Returns:
-        the broken lines.
+def check_ledger(root: Path) -> None:
+    """Make sure that aliases could move now: before hours of work that shall end in a promotion.
 
     Raises:
-        QuickstudyError: there are none.
+        QuickstudyError: the ledger is broken, or an alias does not stand where it says.
+    """
+    if (found := read_ledger(root)).broken:
+        raise broken_ledger(found)
+
+
+def accept_breaks(root: Path, why: str) -> tuple[Break, ...]:
+    """Let the lines stand at which the ledger does not hold, and the aliases where they are, so that they can move
+    again. The lines stay visible, and this one says where the aliases were.
+
+    Returns:
+        what was broken.
+
+    Raises:
+        QuickstudyError: nothing is.
     """
     with store.locked(root):
-        client, found = store.client(root), ledger_now(root)
-        if not found.broken:
-            raise QuickstudyError("the ledger is whole", where=LEDGER, fix="There is nothing to accept")
-        line = ledger.entry(
-            "accepted",
-            "accept",
-            before=found.last,
-            when=_now(),
-            who=_who(),
-            why=why,
-            accepts=[broken.number for broken in found.broken],
-        )
-        _append(client, line)
-        client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
+        client, found = store.client(root), _broken_now(root)
+        moves = [Move(alias, wanted, there) for alias, wanted, there, _ in _astray(root, found)]
+        now, challenger = models.aliases_of(client), found.standing().get("challenger")
+        if challenger is not None and "challenger" not in now:
+            moves.append(Move("challenger", challenger, None))
+        _decide(root, client, found, "accept", why, moves)
+        _set_aliases(
+            client, [move for move in moves if move.target is None and move.alias in now]
+        )  # its version is gone
         return found.broken
+
+
+def restore_aliases(root: Path, why: str) -> tuple[Move, ...]:
+    """Put the aliases back to where the ledger says they stand.
+
+    Returns:
+        what was moved.
+
+    Raises:
+        QuickstudyError: they are there, the ledger itself is broken, or a version of theirs is gone.
+    """
+    with store.locked(root):
+        client, found = store.client(root), _broken_now(root)
+        chain = lines.chain_now(root)
+        if chain.broken:
+            raise broken_ledger(chain)
+        astray = list(_astray(root, found))
+        for alias, wanted, _, _ in astray:
+            if wanted is not None and not _is_there(root, wanted):
+                raise QuickstudyError(
+                    f"its version {wanted} was deleted, and cannot be put back",
+                    where=f"models:/{NAME}@{alias}",
+                    fix='Restore MLflow\'s records from a backup, or: quickstudy history --accept --reason "…"',
+                )
+        moves = [Move(alias, there, wanted) for alias, wanted, there, _ in astray]
+        _decide(root, client, found, "restore", why, moves)
+        _set_aliases(client, moves)
+        return tuple(moves)
+
+
+def _broken_now(root: Path) -> Ledger:
+    found = ledger_now(root)
+    if not found.broken:
+        raise QuickstudyError("the ledger is whole", where=LEDGER, fix="There is nothing to decide")
+    return found
+
+
+def _decide(root: Path, client: Any, found: Ledger, verb: ledger.Verb, why: str, moves: list[Move]) -> None:
+    numbers = [broken.number for broken in found.broken if broken.number]
+    line = ledger.entry(
+        "accepted",
+        verb,
+        before=found.last,
+        when=_now(),
+        who=_who(),
+        why=redacted(why),
+        moves=moves,
+        accepts=numbers,
+    )
+    lines.append(root, client, line)
+    lines.end(root, client, line)
 
 
 def broken_ledger(found: Ledger) -> QuickstudyError:
     """Return what is wrong with a ledger, in a line."""
+    astray = any(broken.what.startswith("@") for broken in found.broken)
     return QuickstudyError(
         "; ".join(map(str, found.broken)),
         where=f"models:/{LEDGER}",
-        fix='No alias moves until a person lets it stand: quickstudy history --accept --reason "…"',
+        fix=f'No alias moves until a person decides: quickstudy history --accept --reason "…" lets it stand'
+        f"{', --restore puts the aliases back' if astray else ''}",
     )
 
 
@@ -222,20 +276,27 @@ def move(root: Path, client: Any, verb: ledger.Verb, moves: list[Move], why: str
     and holds the lock, which on a server others do not heed: there the ledger's order says who was first."""
     who = _who()
     intent = ledger.entry(
-        "intent", verb, before=ledger_now(root).last, when=_now(), who=who, why=why, moves=moves, evidence=evidence
+        "intent",
+        verb,
+        before=lines.chain_now(root).last,
+        when=_now(),
+        who=who,
+        why=redacted(why),
+        moves=moves,
+        evidence=redacted_values(evidence),
     )
-    _append(client, intent)
-    if ledger_now(root).last != intent.digest:
+    lines.append(root, client, intent)
+    if lines.chain_now(root).last != intent.digest:
         raise _too_late(root, moves[0])
     _set_aliases(client, moves)
     done = ledger.entry("done", verb, before=intent.digest, when=_now(), who=who, of=intent.digest)
-    _append(client, done)
-    after = ledger_now(root)
+    lines.append(root, client, done)
+    after = lines.chain_now(root)
     if not after.holds(done.digest):  # this process was taken for dead
         standing = after.standing()
         _set_aliases(client, [Move(move.alias, None, standing.get(move.alias, move.origin)) for move in moves])
         raise _too_late(root, moves[0])
-    client.set_registered_model_tag(NAME, LEDGER_END, done.digest)
+    lines.end(root, client, done)
     return intent
 
 
@@ -280,50 +341,56 @@ def settled(root: Path, client: Any) -> dict[str, int]:
             why="it was cut off, and is completed" if decided else "it was cut off before anything moved",
             of=intent.digest,
         )
-        _append(client, line)
-        client.set_registered_model_tag(NAME, LEDGER_END, line.digest)
+        lines.append(root, client, line)
+        lines.end(root, client, line)
+        if (found := ledger_now(root)).broken:
+            raise broken_ledger(found)
     return models.aliases_of(client)
 
 
 def ledger_now(root: Path) -> Ledger:
-    """Return the ledger as it stands, with a move that was cut off left open. Change nothing."""
-    lines: list[tuple[int, str]]
-    if store.is_local(root):
-        lines = store.query(
-            root,
-            f"SELECT v.version, coalesce(t.value, '') FROM model_versions v LEFT JOIN model_version_tags t"
-            f" ON t.name = v.name AND t.version = v.version AND t.key = '{ENTRY}' WHERE v.name = ? ORDER BY v.version",
-            LEDGER,
-        )
-        ends = store.query(root, "SELECT value FROM registered_model_tags WHERE name = ? AND key = ?", NAME, LEDGER_END)
-        return ledger.read(lines, ends[0][0] if ends else None)
-    from mlflow.exceptions import MlflowException
-
-    client = store.client(root)
-    found, token = [], None
+    """Return the ledger as it stands, with a move that was cut off left open; of its breaks are also the aliases that
+    do not stand where it has put them. Change nothing."""
+    found = lines.chain_now(root)
     while True:
-        page = client.search_model_versions(f"name = '{LEDGER}'", max_results=1000, page_token=token)
-        found += page
-        if not (token := page.token):
-            break
-    lines = sorted((int(line.version), line.tags.get(ENTRY, "")) for line in found)
-    try:
-        end = client.get_registered_model(NAME).tags.get(LEDGER_END)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        end = None
-    return ledger.read(lines, end)
+        astray = tuple(Break(0, what) for *_, what in _astray(root, found))
+        again = lines.chain_now(root) if astray else found
+        if again.last == found.last:  # else another process has moved aliases between the two looks
+            return replace(found, breaks=(*found.breaks, *astray))
+        found = again
 
 
-def _append(client: Any, line: LedgerEntry) -> None:
-    from mlflow.exceptions import MlflowException
+def _astray(root: Path, found: Ledger) -> Iterator[tuple[str, int | None, int | None, str]]:
+    """Yield the aliases that the ledger has put elsewhere: (alias, where the ledger says, where it is, in words). Those
+    of a move that is open may stand at either end."""
+    now, standing = models.aliases(root), found.standing()
+    moving = {move.alias for move in found.open.moves} if found.open is not None else set()
+    for alias in ALIASES:
+        wanted, there = standing.get(alias), now.get(alias)
+        if alias in moving or (there is None and (wanted is None or alias == "challenger")):
+            continue  # a challenger that was taken away lets nobody become champion
+        if wanted == there and there is not None:
+            if not _is_there(root, there):
+                yield alias, wanted, None, f"@{alias} stands at version {there}, which was deleted"
+        elif there is None:
+            gone = "" if _is_there(root, wanted) else ", which was deleted"
+            yield (
+                alias,
+                wanted,
+                None,
+                f"@{alias} was taken away by another tool: the ledger says version {wanted}{gone}",
+            )
+        elif not found.entries:
+            yield alias, wanted, there, f"@{alias} stands at version {there}, and the ledger is empty"
+        else:
+            said = "none" if wanted is None else f"version {wanted}"
+            gone = "" if _is_there(root, there) else ", which was deleted"
+            what = f"@{alias} was moved by another tool to version {there}{gone}: the ledger says {said}"
+            yield alias, wanted, there if _is_there(root, there) else None, what
 
-    with contextlib.suppress(MlflowException):  # it exists
-        client.create_registered_model(
-            LEDGER, description=f"No model: version N is line N of the ledger of {NAME}, in its tag {ENTRY}."
-        )
-    client.create_model_version(LEDGER, source="ledger:/line", tags={ENTRY: line.line}, await_creation_for=None)
+
+def _is_there(root: Path, number: int | None) -> bool:
+    return number is not None and models.exists(root, number)
 
 
 def _too_late(root: Path, move: Move) -> QuickstudyError:
@@ -336,7 +403,7 @@ def _too_late(root: Path, move: Move) -> QuickstudyError:
 
 def _by(root: Path) -> str:
     """Say who moved the champion last, and when."""
-    found = ledger_now(root)
+    found = lines.chain_now(root)
     for number, state in reversed(found.states().items()):
         entry = found.entries[number]
         if state != "struck" and entry.moves[0].alias == "champion":
@@ -349,11 +416,13 @@ def _called(number: int | None) -> str:
 
 
 def _who() -> str:
+    """Say whose process this is. The number is the system's word; the name of it is not asked of the environment."""
+    uid = os.getuid()
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container without a name for its user
+        user = str(uid)
+    return f"{user}@{socket.gethostname()} (uid {uid})"
 
 
 def _now() -> str:

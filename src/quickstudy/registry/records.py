@@ -124,13 +124,13 @@ def counted(root: Path, record: Recorded, origin: Mapping[str, Any]) -> dict[str
 
 def _run(root: Path, run_id: str, version: int | None, aliases: tuple[str, ...]) -> Recorded | None:
     if store.is_local(root):
-        store.repair_moved(root)
         rows = store.query(
             root, "SELECT start_time, artifact_uri, lifecycle_stage FROM runs WHERE run_uuid = ?", run_id
         )
         if not rows:
             return None
         started, place, stage = rows[0]
+        place = store.path_of(root, place).as_uri()
         if stage != "active":
             raise _deleted(run_id, f"runs:/{run_id}")
         tags, parameters = (

@@ -16,19 +16,33 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.registry import promotions, store
+from quickstudy.registry import keeping, promotions, store
 from quickstudy.registry.ledger import Move
-from quickstudy.registry.store import EVALUATION, FILES, KEY, NAME, NOT_DELETED, REGISTERED, weights_of
-from quickstudy.system.digests import DIGESTS, file_digests
+from quickstudy.registry.store import (
+    EVALUATION,
+    FILES,
+    KEY,
+    MANIFEST,
+    NAME,
+    NOT_DELETED,
+    PATCH,
+    REGISTERED,
+    WITHHELD,
+    weights_of,
+)
+from quickstudy.secrets import redacted, redacted_values
+from quickstudy.system.digests import DIGESTS, file_digests, manifest_digest, manifest_of
 from quickstudy.system.processes import identity, is_gone
 from quickstudy.versions import dvc, git, lineage, stale
 
 LIVE = "live"
 """Marks a run that holds a training as it went."""
+SECRETS = "secrets"
+"""Of a run whose patch was withheld: where in it the secrets stood."""
+
 WEIGHTS = "weights"
 """Of such a run: sha256 of what came of the training."""
 
@@ -71,6 +85,8 @@ class Registration:
     """Whether this call made the version."""
     logged: bool
     """Whether this call logged a run: of the training, or of a new evaluation of a known model."""
+    note: str = ""
+    """What was not recorded, and why."""
 
     @property
     def uri(self) -> str:
@@ -161,9 +177,23 @@ def register(root: Path) -> Registration:
             if version not in aliases.values():
                 alias = "challenger" if "champion" in aliases else "champion"
                 why = "a new model" if "champion" in aliases else "the first model"
-                promotions.move(root, client, "register", [Move(alias, aliases.get(alias), version)], why)
+                moves = [Move(alias, aliases.get(alias), version)]
+                promotions.move(root, client, "register", moves, why, _evidence(found.tags))
             client.set_model_version_tag(NAME, found.version, REGISTERED, "true")
-        return _registration(client, client.get_model_version(NAME, found.version), new=new, logged=logged)
+        found = client.get_model_version(NAME, found.version)
+        return _registration(client, found, new=new, logged=logged, note=_withheld(run) if logged else "")
+
+
+def _evidence(tags: Mapping[str, str]) -> dict[str, str]:
+    """What the ledger keeps of a version: digests of all that is stored of it, and what its code was."""
+    found = {"manifest": manifest_digest(json.loads(tags[MANIFEST]))} if MANIFEST in tags else {}
+    return {**found, **{name: tags[name] for name in (PATCH, "git_commit") if name in tags}}
+
+
+def _withheld(run: Any) -> str:
+    if run.data.tags.get(PATCH) != WITHHELD:
+        return ""
+    return f"what you have changed since the last commit was not recorded, as in it is {run.data.tags[SECRETS]}"
 
 
 def _evaluation_key(root: Path) -> str:
@@ -188,9 +218,9 @@ def _version_with(client: Any, key: str) -> Any:
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _registration(client: Any, version: Any, *, new: bool, logged: bool) -> Registration:
+def _registration(client: Any, version: Any, *, new: bool, logged: bool, note: str = "") -> Registration:
     aliases = tuple(a for a, v in client.get_registered_model(NAME).aliases.items() if int(v) == int(version.version))
-    return Registration(int(version.version), aliases, version.run_id, new=new, logged=logged)
+    return Registration(int(version.version), aliases, version.run_id, new=new, logged=logged, note=note)
 
 
 def _finished_run(client: Any, key: str, evaluation: str) -> Any:
@@ -237,6 +267,8 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
     from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
     record = lineage.record(root)
+    patch = git.patch(root) if record["git_dirty"] else ""
+    secrets = git.find_secrets_of(root, patch)
     version = record["data_hash"]
     tags = {
         KEY: key,
@@ -254,6 +286,10 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": record["git_commit"] or "",
     }
+    if secrets:
+        tags |= {PATCH: WITHHELD, SECRETS: "; ".join(secrets)[:1000]}
+    elif patch:
+        tags[PATCH] = hashlib.sha256(patch.encode()).hexdigest()
     experiment, name = (
         client.get_experiment_by_name(NAME).experiment_id,
         f"{'train' if with_model else 'evaluate'} {key[:8]}",
@@ -275,23 +311,25 @@ def _log_run(root: Path, client: Any, key: str, *, with_model: bool) -> Any:
             run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "meta-train")])]
         )
     client.log_text(run_id, lineage.to_json(record), "lineage.json")
-    if record["git_dirty"] and (patch := git.patch(root)):
+    if patch and not secrets:  # which were told before the work began, and have come since
         client.log_text(run_id, patch, "changes.patch")
     for name in ("params.yaml", "data.dvc", "dvc.lock", "requirements.lock"):
         if (root / name).exists():
-            client.log_artifact(run_id, str(root / name))
+            keeping.log_file(client, run_id, root / name)
     for folder in ("tasks", "meta_train", "evaluate", "card"):
         if (root / "build" / folder).is_dir():
-            client.log_artifacts(run_id, str(root / "build" / folder), folder)
+            keeping.log_folder(client, run_id, root / "build" / folder, folder)
 
-    model_id = _log_model(root, client, client.get_run(run_id), record) if with_model else None
+    suspect = {Path(place.rpartition(", line ")[0]).name for place in secrets}
+    model_id = _log_model(root, client, client.get_run(run_id), record, suspect) if with_model else None
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0, model_id=model_id) for name, value in stage_metrics(root).items()]
     metrics += [Metric(name, value, now, step) for name, step, value in _curve(root)]
     log_metrics(client, run_id, metrics)
     card = root / "build/card/card.md"
     if card.exists():
-        client.log_batch(run_id, tags=[RunTag("mlflow.note.content", card.read_text(encoding="utf-8")[:5000])])
+        note = redacted(card.read_text(encoding="utf-8"))[:5000]
+        client.log_batch(run_id, tags=[RunTag("mlflow.note.content", note)])
     client.set_terminated(run_id)
     return client.get_run(run_id)
 
@@ -306,7 +344,8 @@ def _live_run(root: Path, client: Any, experiment: str) -> str | None:
     return None
 
 
-def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> str:
+def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage, suspect: set[str]) -> str:
+    import mlflow.artifacts
     import mlflow.pyfunc
     from mlflow.models import Model, infer_signature
 
@@ -315,10 +354,12 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
     with tempfile.TemporaryDirectory() as scratch:
         # In MLflow a model carries its whole lineage; in build/ that would make every evaluation stale.
         folder = Path(scratch) / "model"
-        copytree(root / "build/model", folder)
+        keeping.copy_folder(root / "build/model", folder)
+        keeping.copy_code(CODE, Path(scratch) / CODE.name, suspect)
         path = folder / "lineage.json"
         own = _trained(folder)  # what the trainings say themselves
-        path.write_text(json.dumps({**own, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        told = redacted_values({**own, **record})
+        path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         digests = file_digests(folder)
         (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         client.set_tag(run.info.run_id, FILES, json.dumps(digests))
@@ -335,11 +376,15 @@ def _log_model(root: Path, client: Any, run: Any, record: lineage.Lineage) -> st
             run_id=run.info.run_id,
             loader_module=LOADER,
             data_path=str(folder),
-            code_paths=[str(CODE)],
+            code_paths=[str(Path(scratch) / CODE.name)],
             signature=infer_signature(example, prediction),
             input_example=example,
             pip_requirements=_serving_requirements(root),
         )
+        stored = Path(scratch) / "stored"
+        stored.mkdir()
+        mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{logged.model_id}", dst_path=str(stored))
+        client.set_tag(run.info.run_id, MANIFEST, json.dumps(manifest_of(store.model_in(stored))))
     return str(logged.model_id)
 
 
@@ -362,7 +407,7 @@ def _make_version(client: Any, run: Any, key: str) -> Any:
             NAME, description="One meta-trained model that adapts to a task it has never seen from a few examples."
         )
     model_id = run.outputs.model_outputs[-1].model_id
-    wanted = ("data_hash", "git_commit", "git_dirty", FILES)
+    wanted = ("data_hash", "git_commit", "git_dirty", FILES, MANIFEST, PATCH)
     tags = {name: run.data.tags[name] for name in wanted if name in run.data.tags}
     return client.create_model_version(
         NAME,

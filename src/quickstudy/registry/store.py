@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import re
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.secrets import redacted
 
 
 class Unreachable(QuickstudyError):
@@ -29,6 +30,14 @@ REGISTERED = "registered"
 FILES = "model_files"
 """Of a run and its version: the sha256 of each file of the model, as JSON."""
 
+MANIFEST = "model_manifest"
+"""Of a run and its version: the sha256 of all that is stored of the model, its code too, as JSON."""
+
+PATCH = "changes_patch"
+"""Of a run and its version: the sha256 of changes.patch; ``withheld`` where a secret stood in it."""
+
+WITHHELD = "withheld"
+
 ALIASES = ("champion", "challenger", "previous")
 
 # Every column of MLflow's schema that holds an absolute path.
@@ -46,11 +55,6 @@ NOT_DELETED = "v.current_stage != 'Deleted_Internal'"
 def tracking_uri(root: Path) -> str:
     """Return where MLflow's records are: what the user has set, else the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
-
-
-def redacted(uri: str) -> str:
-    """Return an address without the name and the password in it, for whatever is shown or kept."""
-    return re.sub(r"(?<=://)[^/@]+@", "", uri)
 
 
 def prepare(root: Path) -> None:
@@ -133,13 +137,16 @@ def query(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     if not _database(root).exists():
         return []
     try:
-        return _fetch(root, "ro", sql, values)
-    except sqlite3.OperationalError as error:
+        try:
+            return _fetch(root, "ro", sql, values)
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
+            return _fetch(root, "rw", sql, values)  # one was killed while it wrote: only who may write can undo that
+    except sqlite3.DatabaseError as error:
         if "no such table" in str(error):  # a process was killed while it created the database
             return []
-        if "readonly" in str(error):  # one was killed while it wrote: only who may write can undo that
-            return _fetch(root, "rw", sql, values)
-        raise
+        raise _unusable(root, error) from None
 
 
 @contextlib.contextmanager
@@ -176,20 +183,68 @@ def _fetch(root: Path, mode: str, sql: str, values: tuple[object, ...]) -> list[
         return connection.execute(sql, values).fetchall()
 
 
+def path_of(root: Path, uri: str) -> Path:
+    """Return where what the project's own store keeps lies now: the folder may have been moved or copied since, or be
+    mounted at another place. Change nothing."""
+    old, new = _recorded_place(root), _artifacts(root)
+    if old is not None and (uri == old or uri.startswith(f"{old}/")):
+        uri = new + uri[len(old) :]
+    return _path(uri)
+
+
 def repair_moved(root: Path) -> None:
-    """Point the records of a project folder that was moved or copied to where their files are now."""
-    rows = query(root, "SELECT artifact_location FROM experiments WHERE name = ?", NAME)
-    new = _artifacts(root)
-    if not rows or rows[0][0] == new:
+    """Point the records of a project folder that was moved or copied to where their files are now, for MLflow's own
+    client, which writes there. Where they still point to the same folder under another name, as where it is mounted
+    twice, they are left as they are.
+
+    Raises:
+        QuickstudyError: the records cannot be changed.
+    """
+    old, new = _recorded_place(root), _artifacts(root)
+    if old is None or old == new:
         return
-    old = rows[0][0]
-    with contextlib.closing(sqlite3.connect(_database(root), timeout=30)) as connection, connection:
-        for table, column in _LOCATIONS:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
-                f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-            )
+    with contextlib.suppress(OSError):  # the old place is gone
+        if _path(old).samefile(_path(new)):
+            return
+    try:
+        with contextlib.closing(sqlite3.connect(_database(root), timeout=30)) as connection, connection:
+            for table, column in _LOCATIONS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                    f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+    except sqlite3.DatabaseError as error:
+        raise _unusable(root, error) from None
+
+
+def _recorded_place(root: Path) -> str | None:
+    rows = query(root, "SELECT artifact_location FROM experiments WHERE name = ?", NAME)
+    return str(rows[0][0]) if rows else None
+
+
+def _path(uri: str) -> Path:
+    return Path(urllib.parse.unquote(urllib.parse.urlparse(uri).path))
+
+
+def _unusable(root: Path, error: sqlite3.DatabaseError) -> QuickstudyError:
+    where = _database(root)
+    if "locked" in str(error) or "busy" in str(error):
+        return Unreachable(f"MLflow's database is busy ({error})", where=where, fix="Try again")
+    if "readonly" in str(error) or "unable to open" in str(error):
+        return QuickstudyError(f"cannot be used ({error})", where=where, fix="Check who may read and write it")
+    return QuickstudyError(
+        f"MLflow's database is damaged ({error})",
+        where=where,
+        fix="Restore it from a backup; the models' files in mlruns/artifacts are not touched",
+    )
+
+
+def model_in(folder: Path) -> Path:
+    """Return where in a folder that was downloaded from MLflow the model is: it, or one in it."""
+    return next(
+        (path.parent for path in [folder / "MLmodel", *sorted(folder.glob("*/MLmodel"))] if path.exists()), folder
+    )
 
 
 def weights_of(folder: Path) -> list[Path]:

@@ -4,9 +4,12 @@ They are defaults: a variable that the user has set wins. Every process of the p
 the flows and, by inheritance, the stages.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import re
+import stat
 from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
@@ -17,6 +20,12 @@ CHAMPION = "models:/quickstudy@champion"
 
 UP = Path(".cache") / "up.json"
 """Where `quickstudy up` says what it serves, relative to the project."""
+
+UMASK = "QUICKSTUDY_UMASK"
+"""The variable that says which rights new files do not get."""
+
+PRIVATE = ("mlruns", ".prefect", ".cache", "build", "adapted")
+"""Folders that the project makes."""
 
 DEFAULTS = {
     # nothing is reported to anybody and nothing waits for an answer from the internet
@@ -80,6 +89,33 @@ def apply_environment(root: Path | None = None) -> None:
         if "PREFECT_API_URL" not in os.environ and served:
             os.environ["PREFECT_API_URL"] = served["prefect"]
     logins.apply(root, served)
+
+
+def keep_private() -> None:
+    """Make what this process and its children write from now on nobody else's to read: store, logs, patches, models.
+
+    In a folder whose group may write, as a team shares it, the group may read on. QUICKSTUDY_UMASK=022 says otherwise.
+    What other programs and earlier versions have written there is closed with its folder. Call it once, where a process
+    begins.
+
+    Raises:
+        QuickstudyError: QUICKSTUDY_UMASK is no such number.
+    """
+    root = _project_around(Path.cwd())
+    shared = root is not None and bool(root.stat().st_mode & stat.S_IWGRP)
+    wanted = os.environ.get(UMASK) or ("007" if shared else "077")
+    if not re.fullmatch(r"[0-7]{3,4}", wanted):
+        raise QuickstudyError(f"{wanted!r} is no umask", where=UMASK, fix="Say 077, 027 or 022")
+    mask = int(wanted, 8)
+    before = os.umask(mask)
+    if UMASK not in os.environ:
+        os.umask(mask | before)
+        mask |= before
+    for folder in (root / name for name in PRIVATE) if root is not None else ():
+        with contextlib.suppress(OSError):  # not there, another's, or on a disk that is only read
+            found = folder.stat()
+            if found.st_uid == os.getuid() and found.st_mode & mask:
+                folder.chmod(stat.S_IMODE(found.st_mode) & ~mask)
 
 
 def serving(root: Path) -> dict[str, str] | None:

@@ -24,6 +24,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from quickstudy.secrets import redacted_values
+from quickstudy.system.printing import printable
+
 EVENTS = "QUICKSTUDY_EVENTS"
 """The variable that asks for events. Its value: seconds between two that tell the progress of the same thing."""
 
@@ -63,7 +66,8 @@ def asking(seconds: float | None = None) -> dict[str, str]:
 def say(event: Event, to: TextIO) -> None:
     """Write an event: as JSON where this process was asked for events, else as a line for people."""
     # In one piece: several processes may write into the same pipe.
-    to.write((json.dumps(event) if asked() else in_words(event)) + "\n")
+    told = redacted_values(event)
+    to.write((json.dumps(told) if asked() else printable(in_words(told))) + "\n")
     to.flush()
 
 
@@ -101,10 +105,11 @@ def showing_progress() -> Iterator[Tell]:
 
 @contextmanager
 def _bars() -> Iterator[Tell]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    from quickstudy.system.terminal import Console
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -13,6 +13,7 @@ import psutil
 from filelock import FileLock
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.secrets import redacted
 from quickstudy.system import processes
 from quickstudy.system.atomic import write_bytes
 from quickstudy.system.progress import asking
@@ -48,7 +49,7 @@ class StageFailed(RuntimeError):
 
     def __init__(self, stage: str, line: str, *, killed: bool):
         self.stage, self.killed = stage, killed
-        super().__init__(f"stage {stage} failed: {line}")
+        super().__init__(redacted(f"stage {stage} failed: {line}"))
 
 
 class MustRun(Exception):

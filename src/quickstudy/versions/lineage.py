@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from quickstudy.config import load_settings
+from quickstudy.secrets import redacted, redacted_values
 from quickstudy.versions import dvc, git, stale
 
 # The packages whose arithmetic ends up in the weights and the numbers.
@@ -66,23 +67,24 @@ def record(root: Path) -> Lineage:
     Returns:
         hashes of files are sha256 in hex, ``data_hash`` and the outputs under ``stages`` are DVC's md5; ``git_dirty``
         leaves out data.dvc and dvc.lock, which a run writes itself; ``git_left_out`` are the changed files that are
-        too large for the patch; ``features`` are hashes of arrays that the training read; ``parameters`` are those of
-        params.yaml with dotted names. ``device`` is what torch would compute on here, with ``threads`` threads and at
-        most the instructions of ``cpu_capability``.
+        not in the patch, being too large or not for others' eyes; ``features`` are hashes of arrays that the training
+        read; ``parameters`` are those of params.yaml with dotted names, without passwords in addresses. ``device`` is
+        what torch would compute on here, with ``threads`` threads and at most the instructions of ``cpu_capability``.
 
     Raises:
         QuickstudyError: no git repository, or params.yaml is not valid.
     """
-    code, parameters = git.code_state(root), load_settings(root / "params.yaml").model_dump(mode="json")
+    code = git.code_state(root)
+    parameters = redacted_values(load_settings(root / "params.yaml").model_dump(mode="json"))
     return Lineage(
         git_commit=code.commit,
         git_branch=code.branch,
         git_dirty=bool(code.changed),
         git_changed=list(code.changed),
-        git_left_out=list(git.left_out(root)) if code.changed else [],
+        git_left_out=list(code.left_out),
         data_hash=dvc.data_hash(root),
-        dvc_lock_hash=file_hash(root / "dvc.lock"),
-        requirements_lock_hash=file_hash(root / "requirements.lock"),
+        dvc_lock_hash=kept_hash(root / "dvc.lock"),
+        requirements_lock_hash=kept_hash(root / "requirements.lock"),
         stages=dvc.lock_hashes(root),
         features=feature_hashes(root),
         parameters=stale.flatten(parameters),
@@ -130,6 +132,19 @@ def file_hash(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def kept(path: Path) -> bytes:
+    """Return a text file as it is recorded: what is in it, but for passwords in addresses and the like."""
+    return redacted(path.read_bytes().decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
+def kept_hash(path: Path) -> str | None:
+    """Return the sha256 of `kept`; None where there is no such file."""
+    try:
+        return hashlib.sha256(kept(path)).hexdigest()
     except FileNotFoundError:
         return None
 

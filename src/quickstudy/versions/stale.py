@@ -41,6 +41,9 @@ def stages(root: Path) -> tuple[Stage, ...]:
         raise QuickstudyError(f"cannot be read ({error})", where=path) from None
     except (AttributeError, KeyError, TypeError) as error:  # a stage that is none
         raise QuickstudyError(f"cannot be read ({type(error).__name__}: {error})", where=path) from None
+    for name in entries:  # DVC gets it as an argument
+        if name.startswith("-"):
+            raise QuickstudyError(f"a stage cannot be called {name!r}", where=path, fix="Begin its name with a letter")
     outs = {name: _paths(entry, "outs", "metrics", "plots") for name, entry in entries.items()}
     after = {
         name: tuple(

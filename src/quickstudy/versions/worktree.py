@@ -8,6 +8,7 @@ from pathlib import Path
 from quickstudy.system.atomic import draft, write_bytes
 from quickstudy.versions.command import NO_HOOKS, git_path, run_git
 from quickstudy.versions.dvc import cache_folder
+from quickstudy.versions.git import check_ref
 
 
 def add_worktree(root: Path, folder: Path, commit: str) -> Path:
@@ -21,7 +22,8 @@ def add_worktree(root: Path, folder: Path, commit: str) -> Path:
     Raises:
         QuickstudyError: git refuses.
     """
-    run_git(root, *NO_HOOKS, "worktree", "add", "--force", "--detach", str(folder), commit)
+    check_ref(root, commit)
+    run_git(root, *NO_HOOKS, "worktree", "add", "--force", "--detach", "--", str(folder), commit)
     return _share_dvc(root, folder)
 
 
@@ -40,7 +42,8 @@ def reset_worktree(root: Path, folder: Path, commit: str) -> Path:
     kept = lock.read_bytes() if lock.exists() else None
     for name in ("index.lock", "HEAD.lock"):  # of a git that was killed: the worktree is this run's alone
         git_path(folder, name).unlink(missing_ok=True)
-    run_git(folder, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit)
+    check_ref(root, commit)
+    run_git(folder, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit, "--")
     run_git(folder, "clean", "--quiet", "-d", "--force", "--exclude=dvc.lock")
     if kept is not None:
         write_bytes(lock, kept)
