@@ -27,9 +27,7 @@ async def predict(
     settings: SettingsDep,
     engine: EngineDep,
     revisions: RevisionsDep,
-    top: Annotated[
-        int | None, Query(ge=1, description="probabilities of an answer, at most; all where left out")
-    ] = None,
+    top: Annotated[int | None, Query(ge=1, description="of how many classes, the likeliest, to give chances")] = None,
 ) -> Any:
     """Answer queries of a task."""
     with engine.batcher.coming():
