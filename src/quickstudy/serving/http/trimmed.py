@@ -133,11 +133,15 @@ def _tiff(data: bytes) -> int:
 
 
 def _ogg(data: bytes) -> int:
-    place = 0
+    """All streams that have begun have ended: what follows is another file."""
+    place, streams = 0, 0
     while data[place : place + 4] == b"OggS":
-        segments = data[place + 26]
+        flags, segments = data[place + 5], data[place + 26]
         place += 27 + segments + sum(data[place + 27 : place + 27 + segments])
-    return place
+        streams += bool(flags & 2) - bool(flags & 4)
+        if not streams:
+            return place
+    return 0
 
 
 _ENDS: dict[bytes, Callable[[bytes], int]] = {
