@@ -281,6 +281,16 @@ class Serve(Section):
     seconds: Annotated[float, Field(gt=0)]
     rate: Annotated[float, Field(gt=0)] | None
     burst: Positive
+    tries: Positive
+    proxies: tuple[str, ...]
+    connections: Annotated[int, Field(ge=8)]
+    connections_each: Positive
+    head: Annotated[float, Field(gt=0)]
+    idle: Annotated[float, Field(gt=0)]
+    unread: Annotated[float, Field(gt=0)]
+    answer: Positive
+    task: Positive
+    tenant: Positive
     cors: tuple[str, ...]
     certificate: str | None
     certificate_key: str | None

@@ -107,7 +107,7 @@ def test_upgraded_and_new_databases_have_the_tables_that_the_code_names(database
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    tables = "keys, tasks, examples, vectors"
+    tables = "keys, tasks, examples, vectors, usage"
     for prepare in ("SELECT 1", f"DROP TABLE {schema.VERSION_TABLE}, {tables}"):
         with psycopg.connect(f"postgresql://{database}") as connection:
             connection.execute(prepare)

@@ -1,4 +1,4 @@
-"""A project with three versions, made once and copied for each test."""
+"""A project with three versions, made once and copied for each test; a service on a small model."""
 
 import json
 import shutil
@@ -10,6 +10,32 @@ import pytest
 
 from quickstudy import registry
 from tests.toy.project import REPOSITORY, make_project
+from tests.unit.conftest import png, wav
+from tests.unit.serving.conftest import (
+    alias,
+    client,
+    database,
+    folders,
+    make_engine,
+    open_client,
+    settings,
+    store,
+    tickets,
+)
+
+__all__ = [
+    "alias",
+    "client",
+    "database",
+    "folders",
+    "make_engine",
+    "open_client",
+    "png",
+    "settings",
+    "store",
+    "tickets",
+    "wav",
+]
 
 
 def train_again(root: Path, seed: int) -> None:

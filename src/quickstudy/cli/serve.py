@@ -21,7 +21,7 @@ app = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-keys = typer.Typer(help="Who may call. With the first key every call needs one.", no_args_is_help=True)
+keys = typer.Typer(help="Who may call. From the first key on every call needs one.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 SHADOW_LOG = Path(".cache") / "shadow.jsonl"
@@ -71,7 +71,7 @@ def serve(
     params = load_settings(root / "params.yaml")
     settings = params.serve
     store = server.open_store(settings, root, database)
-    server.check_host(host, store)
+    open_ = server.check_host(host, store)
     bound = server.listen(host, port)
     logs.to_stderr()
     metrics = Metrics()
@@ -80,10 +80,12 @@ def serve(
         challenger = _source("models:/quickstudy@challenger", root)
         logs.shadow_to(root / SHADOW_LOG)
     engine = Engine(settings, store, _source(model, root), metrics, challenger, functools.partial(compare, metrics))
-    config = server.configured(make_app(settings, engine, params.chat), settings, root)
+    config = server.configured(make_app(settings, engine, params.chat, open_), settings, root)
     scheme = "https" if settings.certificate else "http"
     shown = f"[{host}]" if ":" in host else host
     print(f"{model}, version {engine.loaded.version}, on {scheme}://{shown}:{bound.getsockname()[1]}", flush=True)
+    if not open_ and not store.has_keys():
+        print("No key is left: nobody is answered until there is one (quickstudy serve keys add NAME)", flush=True)
     server.run(config, bound)
 
 
@@ -105,19 +107,36 @@ def list_keys(database: DatabaseOption = None) -> None:
 
     from quickstudy.system.terminal import Console
 
+    store = _store(database)
     table = Table("id", "tenant", "made", box=None, header_style="bold")
-    for key in _store(database).all_keys():
+    for key in store.all_keys():
         table.add_row(key.id, key.tenant, key.created)
-    Console().print(table if table.row_count else "There are no keys: the service answers this machine alone.")
+    closed = "There is no key any more: the service answers nobody. Make one: quickstudy serve keys add NAME"
+    none = closed if store.had_keys() else "There are no keys: the service answers this machine alone."
+    Console().print(table if table.row_count else none, soft_wrap=True)
 
 
 @keys.command("remove")
 def remove_key(
     id: Annotated[str, typer.Argument(help="As `quickstudy serve keys list` shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even if it is the last key.")] = False,
     database: DatabaseOption = None,
 ) -> None:
-    """Take a key back; within seconds it opens nothing any more. Its tenant's tasks stay."""
-    if not _store(database).remove_key(id):
+    """Take a key back; within seconds it opens nothing any more. Its tenant's tasks stay.
+
+    A service that had keys stays closed: without the last one nobody is answered, until another key is made.
+    """
+    import sys
+
+    store = _store(database)
+    last = [key.id for key in store.all_keys()]
+    if len(last) == 1 and len(id) >= 12 and last[0] == id[:12] and not yes:
+        if not sys.stdin.isatty():
+            raise QuickstudyError("is the last key, and nobody is there to ask", where=id, fix="Confirm by --yes")
+        if not typer.confirm(f"{id} is the last key. Without it nobody is answered, until another is made. Remove it?"):
+            print("Nothing was removed.")
+            return
+    if not store.remove_key(id):
         raise QuickstudyError("there is no such key", where=id, fix="quickstudy serve keys list")
     print("removed")
 

@@ -29,6 +29,10 @@ ID = "[0-9a-f]{32}"  # of a task
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+class TooMuch(QuickstudyError):
+    """A service bounds what it takes and gives at once, and this is more."""
+
+
 class RemoteQuickstudy(Quickstudy):
     """See `Quickstudy.connect`."""
 
@@ -139,8 +143,16 @@ class RemoteTask(Task):
 
     def _answer(self, examples: Examples) -> list[Answer]:
         found: list[Answer] = []
-        for part in _parts(_inputs(examples)):
-            said = self._service.post(f"{self._path}/predict", {"queries": part}, again=True)
+        left = list(_parts(_inputs(examples)))
+        while left:
+            part = left.pop(0)
+            try:
+                said = self._service.post(f"{self._path}/predict", {"queries": part}, again=True)
+            except TooMuch:
+                if len(part) == 1:
+                    raise
+                left[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+                continue
             model = said["model"]["version"] or said["model"]["digest"]
             threshold = float("inf") if said["threshold"] is None else said["threshold"]
             found += [self._read(answer, threshold, model) for answer in said["answers"]]
@@ -242,7 +254,7 @@ class Service:
             if response.status_code == 401:
                 fix = "Give it by key= or QUICKSTUDY_KEY; `quickstudy serve` says how keys are made"
                 raise QuickstudyError(body["error"], where=self.url, fix=fix)
-            raise QuickstudyError(body["error"], where=self.url)
+            raise (TooMuch if response.status_code == 413 else QuickstudyError)(body["error"], where=self.url)
         what = f"answers {response.status_code} {response.reason_phrase}, not as a service of Quickstudy does"
         raise QuickstudyError(what, where=response.url, fix="Check the address")
 

@@ -106,7 +106,7 @@ def open_client(make_engine: Callable[..., Engine]) -> Iterator[Callable[..., Te
 
     def make(**changes: Any) -> TestClient:
         engine = make_engine(**changes)
-        client = TestClient(make_app(engine.settings, engine), base_url="http://127.0.0.1")
+        client = TestClient(make_app(engine.settings, engine), base_url="http://127.0.0.1", client=("127.0.0.1", 50000))
         client.__enter__()
         clients.append(client)
         return client

@@ -16,8 +16,9 @@ from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.serving.chat.chat import Adapt, Chat, Entry, Reply
 from quickstudy.serving.engine.loaded import Loaded
 
-MOST = 100
-"""Conversations that are remembered; the one that was silent the longest goes first."""
+MOST, CHARACTERS = 100, 20_000_000
+"""Conversations that are remembered, and of all their questions and answers; the one that was silent the longest goes
+first."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,15 @@ class Conversations:
             chat = Chat(self._adapting(loaded), told, self._close, list(taught))
         reply = chat.say(line)
         self._chats[key] = (told, chat)
-        while len(self._chats) > MOST:
-            self._chats.popitem(last=False)
+        held = sum(_characters(chat) for _, chat in self._chats.values())
+        while len(self._chats) > MOST or (held > CHARACTERS and len(self._chats) > 1):
+            held -= _characters(self._chats.popitem(last=False)[1][1])
         return reply, chat.taught
 
     def _adapting(self, loaded: Loaded) -> Adapt:
         return lambda texts, labels: _Router(loaded, self._false_alarm, texts, labels)
+
+
+def _characters(chat: Chat) -> int:
+    """What a conversation holds."""
+    return sum(len(one.question) + len(one.answer) for one in (*chat.entries, *chat.taught))

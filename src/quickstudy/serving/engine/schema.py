@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from quickstudy.errors import QuickstudyError
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Of the layout, oldest first: those that this code can read or upgrade; the last one is that of the tables below."""
 
 VERSION_TABLE = "serve_version"
@@ -28,6 +28,7 @@ keys = sa.Table(
     sa.Column("digest", sa.String(64), primary_key=True),  # sha256; the key itself is kept nowhere
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("created", sa.String(25), nullable=False),
+    sa.Column("removed", sa.String(25)),  # then it opens nothing; its row says that there were keys once
 )
 tasks = sa.Table(
     "tasks",
@@ -40,6 +41,7 @@ tasks = sa.Table(
     sa.Column("last", sa.Integer, nullable=False),  # number of the newest example; none is given twice
     sa.Column("created", sa.String(25), nullable=False),
     sa.Column("kind", sa.Text, nullable=False, server_default="classify"),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),  # of its examples, about
     sa.Index("tasks_of_tenant", "tenant", "id"),
 )
 # SQLite keeps these rows in the tree of their key and not beside it, which makes a task a third smaller.
@@ -62,7 +64,15 @@ vectors = sa.Table(
     sa.ForeignKeyConstraint(["task", "number"], ["examples.task", "examples.number"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of all its tasks: their sum, which takes long with many
+)
 
+_UNVERSIONED = frozenset({"keys", "tasks", "examples", "vectors"})
+"""Tables that there were before there were migrations."""
 _version = sa.table(VERSION_TABLE, sa.column("version_num"))
 _proxies = threading.Lock()
 """Alembic's scripts find what they work on in a global, which serves one upgrade at a time."""
@@ -116,7 +126,7 @@ def _is_unversioned(connection: sa.Connection) -> bool:
     if VERSION_TABLE in found or not (taken := found & set(metadata.tables)):
         return False
     columns = {name: {column["name"] for column in inspector.get_columns(name)} for name in taken}
-    if len(taken) < len(metadata.tables) or "label" not in columns["examples"] or "revision" not in columns["tasks"]:
+    if taken != _UNVERSIONED or "label" not in columns["examples"] or "revision" not in columns["tasks"]:
         raise QuickstudyError(
             f"holds tables of other software under the names that the service needs ({', '.join(sorted(taken))})",
             where="serve.database",

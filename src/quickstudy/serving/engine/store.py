@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,11 +34,16 @@ LOCAL = "local"
 SHORT = 16
 """Digits of a model's digest that its vectors are kept under."""
 
+ROW = 500
+"""Bytes that an example takes beside its content and target, about: its vector and two rows."""
+PIECE = 1_000_000
+"""Bytes of examples that are read at once where all of a task are asked for; one alone may have more."""
+
 _Result = TypeVar("_Result")
 
 
 class Unavailable(QuickstudyError):
-    """The database does not answer."""
+    """The database does not answer. The line names its host and user: it is for who runs the service alone."""
 
 
 class _Nothing(Exception):
@@ -80,6 +85,41 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Room:
+    """Bytes of examples as they will be, about."""
+
+    task: int
+    tenant: int
+    """of all its tasks"""
+
+
+Fits = Callable[[Room], None]
+"""Asked before a change is kept; what it raises leaves all as it is."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A task at one revision, and what must be known to read its examples piece by piece."""
+
+    task: Kept
+    sizes: tuple[tuple[int, int], ...]
+    """of each example in order: its number, and its bytes, about"""
+
+    def pieces(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the first number, the last number and how many examples there are of each piece."""
+        piece: list[int] = []
+        held = 0
+        for number, size in self.sizes:
+            if piece and held + size > PIECE:
+                yield piece[0], piece[-1], len(piece)
+                piece, held = [], 0
+            piece.append(number)
+            held += size
+        if piece:
+            yield piece[0], piece[-1], len(piece)
+
+
+@dataclass(frozen=True)
 class Contents:
     """All of a task at one revision."""
 
@@ -87,6 +127,7 @@ class Contents:
     modality: Modality
     revision: int
     examples: tuple[Example, ...]
+    """files that the model has seen are left out, as nobody needs them: empty"""
     packed: Mapping[int, bytes]
     """of the examples by number, as far as the model that was asked for has seen them"""
 
@@ -111,11 +152,14 @@ class Store:
             if self._sqlite:
                 if parsed.database:
                     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-                self._engine = sa.create_engine(parsed, connect_args={"timeout": 10})
+                # Neither an error nor its trace shows what somebody's examples are.
+                self._engine = sa.create_engine(parsed, connect_args={"timeout": 10}, hide_parameters=True)
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
                 sa.event.listen(self._engine, "begin", _begin_sqlite)
             else:
-                self._engine = sa.create_engine(parsed, pool_pre_ping=True, isolation_level="REPEATABLE READ")
+                self._engine = sa.create_engine(
+                    parsed, pool_pre_ping=True, isolation_level="REPEATABLE READ", hide_parameters=True
+                )
         except (ArgumentError, ModuleNotFoundError) as error:
             raise QuickstudyError(
                 f"is no database that can be used ({error})",
@@ -137,26 +181,34 @@ class Store:
     def add_key(self, tenant: str) -> str:
         """Make a key for a tenant. It is told here and never again."""
         key = PREFIX + secrets.token_urlsafe(32)
-        row = {"digest": _digest(key), "tenant": tenant, "created": _now()}
+        row = {"digest": key_digest(key), "tenant": tenant, "created": _now()}
         self._write(lambda connection: connection.execute(keys.insert().values(row)))
         return key
 
     def all_keys(self) -> list[Key]:
-        rows = self._read(lambda connection: connection.execute(keys.select().order_by(keys.c.created)).all())
+        """Those that open something."""
+        query = keys.select().where(keys.c.removed.is_(None)).order_by(keys.c.created)
+        rows = self._read(lambda connection: connection.execute(query).all())
         return [Key(row.digest[:12], row.tenant, row.created) for row in rows]
 
     def remove_key(self, id: str) -> bool:
         """Whether there was one whose digest begins so."""
         if len(id) < 12:
             return False
-        gone = keys.delete().where(keys.c.digest.startswith(id, autoescape=True))
-        return bool(self._write(lambda connection: connection.execute(gone).rowcount))
+        gone = keys.update().where(keys.c.digest.startswith(id, autoescape=True), keys.c.removed.is_(None))
+        return bool(self._write(lambda connection: connection.execute(gone.values(removed=_now())).rowcount))
 
     def tenant_of(self, key: str) -> str | None:
-        query = sa.select(keys.c.tenant).where(keys.c.digest == _digest(key))
+        query = sa.select(keys.c.tenant).where(keys.c.digest == key_digest(key), keys.c.removed.is_(None))
         return self._read(lambda connection: connection.execute(query).scalar())
 
     def has_keys(self) -> bool:
+        """Whether there is a key that opens something."""
+        query = sa.select(keys.c.digest).where(keys.c.removed.is_(None)).limit(1)
+        return self._read(lambda connection: connection.execute(query).scalar()) is not None
+
+    def had_keys(self) -> bool:
+        """Whether a key was ever made, be it removed or not: then nobody is answered without one."""
         return self._read(lambda connection: connection.execute(sa.select(keys.c.digest).limit(1)).scalar()) is not None
 
     # ---- tasks
@@ -171,6 +223,7 @@ class Store:
         contents: Sequence[bytes],
         packed: Sequence[bytes],
         model: str,
+        fits: Fits = lambda room: None,
     ) -> Kept:
         """Keep a new task with its first examples.
 
@@ -181,6 +234,7 @@ class Store:
         # Sorted by time, so that a list of tasks has an order; the rest cannot be guessed.
         id = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
         created = _now()
+        size = _bytes(targets, contents)
         row = {
             "id": id,
             "tenant": tenant,
@@ -190,11 +244,13 @@ class Store:
             "revision": 1,
             "last": len(targets),
             "created": created,
+            "bytes": size,
         }
 
         def work(connection: sa.Connection) -> None:
             connection.execute(tasks.insert().values(row))
             _insert_examples(connection, id, 1, targets, contents, packed, model)
+            fits(Room(size, _use(connection, tenant, size)))
 
         self._write(work)
         counts = Counter(map(_as_json, targets))
@@ -229,7 +285,13 @@ class Store:
         return {row.id: (row.tenant, row.revision, row.kind, row.modality) for row in rows}
 
     def delete(self, tenant: str, id: str) -> bool:
-        return bool(self._write(lambda connection: connection.execute(_own(tasks.delete(), tenant, id)).rowcount))
+        def work(connection: sa.Connection) -> bool:
+            gone = connection.execute(_own(tasks.delete(), tenant, id).returning(tasks.c.bytes)).scalar()
+            if gone is not None:
+                _use(connection, tenant, -gone)
+            return gone is not None
+
+        return self._write(work)
 
     def add(
         self,
@@ -240,6 +302,7 @@ class Store:
         packed: Sequence[bytes],
         model: str,
         check: Callable[[Kept], None],
+        fits: Fits = lambda room: None,
     ) -> tuple[Kept, list[int]] | None:
         """Give a task more examples.
 
@@ -250,14 +313,18 @@ class Store:
             the task, and the new examples' numbers.
         """
 
+        size = _bytes(targets, contents)
+
         def work(connection: sa.Connection) -> tuple[Kept, list[int]] | None:
-            row = _touch(connection, tenant, id, {"last": tasks.c.last + len(targets)})
+            more = {"last": tasks.c.last + len(targets), "bytes": tasks.c.bytes + size}
+            row = _touch(connection, tenant, id, more)
             if row is None:
                 return None
             first = row.last - len(targets) + 1
             _insert_examples(connection, id, first, targets, contents, packed, model)
             kept = _kept(row, _counts(connection, [id])[id])
             check(kept)
+            fits(Room(row.bytes, _use(connection, tenant, size)))
             return kept, list(range(first, row.last + 1))
 
         return self._write(work)
@@ -266,10 +333,16 @@ class Store:
         """Take an example out of a task; None where there is no such task or example."""
 
         def work(connection: sa.Connection) -> Kept | None:
-            row = _touch(connection, tenant, id, {})
             gone = examples.delete().where(examples.c.task == id, examples.c.number == number)
-            if row is None or not connection.execute(gone).rowcount:
+            if _touch(connection, tenant, id, {}) is None:
+                raise _Nothing
+            held = connection.execute(gone.returning(examples.c.target, examples.c.content)).first()
+            if held is None:
                 raise _Nothing  # the revision stays as it was
+            size = _bytes([json.loads(held.target)], [held.content])
+            less = _own(tasks.update(), tenant, id).values(bytes=tasks.c.bytes - size)
+            row = connection.execute(less.returning(*tasks.c)).one()
+            _use(connection, tenant, -size)
             return _kept(row, _counts(connection, [id])[id])
 
         try:
@@ -277,19 +350,52 @@ class Store:
         except _Nothing:
             return None
 
-    def contents(self, id: str, model: str) -> Contents | None:
-        """All of a task, whosever it is, and what it is to a model."""
+    def listed(self, tenant: str, id: str) -> Listed | None:
+        """A task, and how large its examples are; `some` reads them."""
+        size = sa.func.length(examples.c.content) + sa.func.length(examples.c.target)
+        sizes = sa.select(examples.c.number, size).where(examples.c.task == id).order_by(examples.c.number)
+
+        def work(connection: sa.Connection) -> Listed | None:
+            row = connection.execute(_own(tasks.select(), tenant, id)).first()
+            if row is None:
+                return None
+            found = tuple((number, held) for number, held in connection.execute(sizes))
+            return Listed(_kept(row, _counts(connection, [id])[id]), found)
+
+        return self._read(work)
+
+    def some(self, id: str, first: int, last: int, files: bool = True) -> list[Example]:
+        """Examples of a task by their numbers, both included. An example never changes: only that it has gone since
+        shows that the task is another one now.
+
+        Args:
+            files: whether their contents are read; else they are empty.
+        """
+        content = examples.c.content if files else sa.literal(b"", sa.LargeBinary).label("content")
         query = (
-            sa.select(examples.c.number, examples.c.target, examples.c.content, vectors.c.packed)
-            .select_from(examples.outerjoin(vectors, _seen_by(model)))
-            .where(examples.c.task == id)
+            sa.select(examples.c.number, examples.c.target, content)
+            .where(examples.c.task == id, examples.c.number.between(first, last))
             .order_by(examples.c.number)
         )
+        rows = self._read(lambda connection: connection.execute(query).all())
+        return [Example(row.number, json.loads(row.target), row.content) for row in rows]
+
+    def contents(self, id: str, model: str) -> Contents | None:
+        """All of a task, whosever it is, and what it is to a model."""
+        # A file that the model has seen is not read again: those of a task may be hundreds of megabytes.
+        needed = sa.case((vectors.c.packed.is_(None), examples.c.content), else_=sa.literal(b"", sa.LargeBinary))
+        kept = {True: examples.c.content, False: needed.label("content")}
 
         def work(connection: sa.Connection) -> Contents | None:
             task = connection.execute(tasks.select().where(tasks.c.id == id)).first()
             if task is None:
                 return None
+            query = (
+                sa.select(examples.c.number, examples.c.target, kept[task.modality == "text"], vectors.c.packed)
+                .select_from(examples.outerjoin(vectors, _seen_by(model)))
+                .where(examples.c.task == id)
+                .order_by(examples.c.number)
+            )
             rows = connection.execute(query).all()
             found = tuple(Example(row.number, json.loads(row.target), row.content) for row in rows)
             packed = {row.number: row.packed for row in rows if row.packed is not None}
@@ -432,6 +538,25 @@ def _insert_examples(
     connection.execute(vectors.insert(), seen)
 
 
+def _bytes(targets: Sequence[Any], contents: Sequence[bytes]) -> int:
+    """What examples take."""
+    return sum(
+        len(content) + len(_as_json(target).encode()) + ROW for target, content in zip(targets, contents, strict=True)
+    )
+
+
+_USE = sa.text(
+    "INSERT INTO usage (tenant, bytes) VALUES (:tenant, :more) "
+    "ON CONFLICT (tenant) DO UPDATE SET bytes = usage.bytes + excluded.bytes RETURNING bytes"
+)
+
+
+def _use(connection: sa.Connection, tenant: str, more: int) -> int:
+    """Count bytes of a tenant's, in the transaction that keeps them; return how many there are now. Two that come at
+    once come one after the other, so that both together cannot be too many."""
+    return int(connection.execute(_USE, {"tenant": tenant, "more": more}).scalar_one())
+
+
 def _counts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """How many examples of each task have each target, as JSON."""
     query = (
@@ -470,7 +595,8 @@ def _as_json(target: Any) -> str:
     return json.dumps(target, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _digest(key: str) -> str:
+def key_digest(key: str) -> str:
+    """Return what a key is known by."""
     # 256 random bits need no slow hash: there is nothing to guess.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -16,11 +16,11 @@ from quickstudy.serving.http.frame import Frame
 from quickstudy.serving.http.routes import answers, examples, health, pages, playground, tasks
 
 
-def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastAPI:
+def make_app(settings: Serve, engine: Engine, chat: Chat | None = None, open: bool = True) -> FastAPI:
     """Return the service around an engine, whose life is that of the app.
 
     Args:
-        chat: of params.yaml, for the playground; None: there is none.
+        chat: of params.yaml, for the playground; None: there is none. open: see `Access`.
     """
     app = FastAPI(
         title="Quickstudy",
@@ -30,10 +30,10 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None) -> FastA
         docs_url=None,
         redoc_url=None,  # they fetch scripts from elsewhere
         exception_handlers=refusals.HANDLERS,
-        responses={code: {"model": replies.Refusal} for code in (401, 403, 404, 408, 413, 422, 429, 503)},
+        responses={code: {"model": replies.Refusal} for code in (401, 403, 404, 408, 413, 422, 429, 503, 507)},
     )
     app.state.settings, app.state.engine = settings, engine  # see deps.py
-    app.state.access, app.state.revisions = Access(settings, engine.store), Revisions(engine.store)
+    app.state.access, app.state.revisions = Access(settings, engine.store, open), Revisions(engine.store)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

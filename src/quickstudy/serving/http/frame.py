@@ -11,12 +11,22 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quickstudy.config import Serve
-from quickstudy.serving.http.logs import REQUESTS
+from quickstudy.serving.http.logs import REQUESTS, Sparingly
 from quickstudy.serving.http.metrics import Metrics
 from quickstudy.serving.http.refusals import refusal
 
 MEGABYTE = 1_000_000
+LINES, TRACES = 600, 60
+"""In the log a minute, at most: of requests without a tenant, and of errors of the service's own."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Of whatever says nothing else: what the service answers is kept by no cache, shown in no frame and run by no page.
+SAFE = {
+    b"x-content-type-options": b"nosniff",
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+}
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,6 +39,7 @@ class Frame:
 
     def __init__(self, app: ASGIApp, settings: Serve, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
+        self._lines, self._traces = Sparingly(LINES), Sparingly(TRACES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,11 +53,10 @@ class Frame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                said = list(message.get("headers", ()))
+                names = {name for name, _ in said}
+                more = [header for header in SAFE.items() if header[0] not in names]
+                message["headers"] = [*said, (b"x-request-id", request_id.encode()), *more]
             await send(message)
 
         try:
@@ -54,8 +64,12 @@ class Frame:
                 await _refuse(413, upload.too_large(), scope, sent)
             else:
                 await self.app(scope, upload.receive, sent)
+        except asyncio.CancelledError:  # the grace of a service that is stopped is over (server.py)
+            if not status:
+                await _refuse(503, "the service is being stopped, and this was not done; ask again", scope, sent)
         except Exception:
-            REQUESTS.exception("failed", extra={"about": {"request": request_id}})
+            if self._traces.one_more("failed"):
+                REQUESTS.exception("failed", extra={"about": {"request": request_id}})
             if not status:
                 await _refuse(500, f"an error of the service's own; its log has more under {request_id}", scope, sent)
         finally:
@@ -75,6 +89,9 @@ class Frame:
             "tenant": scope.get("state", {}).get("tenant"),
             **scope.get("state", {}).get("about", {}),
         }
+        # Whom no key stands behind, and who calls too often, has a line only as long as the log is not filled by it.
+        if (about["tenant"] is None or status == 429) and not self._lines.one_more(f"{method} {route} {status}"):
+            return
         REQUESTS.info("request", extra={"about": about})
 
 

@@ -33,6 +33,7 @@ from quickstudy.serving.http.bodies import (
     TaskHead,
     TaskImport,
 )
+from quickstudy.serving.http.trimmed import trimmed
 
 LARGE = 1 << 18
 """Bytes of JSON that are parsed on another thread, so that others are answered meanwhile."""
@@ -54,8 +55,8 @@ class NewExamples:
     """as the encoder takes them"""
 
     def contents(self) -> list[bytes]:
-        """Return the inputs as they are kept."""
-        return [one.encode() if isinstance(one, str) else one for one in self.inputs]
+        """Return the inputs as they are kept: files without what follows their end."""
+        return [one.encode() if isinstance(one, str) else trimmed(one) for one in self.inputs]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,18 @@
 import json
 import logging
 import logging.handlers
+import time
 import warnings
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 REQUESTS = logging.getLogger("quickstudy.serving.requests")
 SHADOW = logging.getLogger("quickstudy.serving.engine.shadow")
+MINUTE = 60.0
+MESSAGES = 1000
+"""Different ones that are remembered."""
 
 
 class JsonLines(logging.Formatter):
@@ -25,13 +30,70 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(
+            line, default=str
+        )  # in ASCII: nothing of it can steer a terminal, or write from right to left
+
+
+class Sparingly:
+    """Lets so many lines a minute be written, and counts the others, which a line of the next minute tells.
+
+    Args:
+        most: lines a minute.
+    """
+
+    def __init__(self, most: int):
+        self._most, self._count, self._begun = most, 0, -MINUTE
+        self._left: Counter[str] = Counter()
+
+    def one_more(self, what: str) -> bool:
+        """Return whether there may be one more line."""
+        now = time.monotonic()
+        if now - self._begun >= MINUTE:
+            if self._left:
+                REQUESTS.info("left out of the log", extra={"about": {"count": dict(self._left)}})
+                self._left.clear()
+            self._begun, self._count = now, 0
+        self._count += 1
+        if self._count <= self._most:
+            return True
+        self._left[what] += 1
+        return False
+
+
+class Seldom(logging.Filter):
+    """Lets the same warning pass once a minute, with how often it was meanwhile; requests have bounds of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is written."""
+        if record.levelno < logging.WARNING or record.name == REQUESTS.name:
+            return True
+        own = record.name.startswith("quickstudy")  # other people's say the same of each connection
+        kind = (
+            f"{record.name} {record.getMessage()[:200] if own else record.msg} {record.exc_info and record.exc_info[0]}"
+        )
+        until, left = self._seen.get(kind, (-MINUTE, 0))
+        now = time.monotonic()
+        if now < until:
+            self._seen[kind] = (until, left + 1)
+            return False
+        if len(self._seen) >= MESSAGES:
+            self._seen.clear()
+        self._seen[kind] = (now + MINUTE, 0)
+        if left:
+            record.about = {**getattr(record, "about", {}), "times": left + 1}
+        return True
 
 
 def to_stderr() -> None:
     """Send everything that is worth a line to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
+    handler.addFilter(Seldom())
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata in somebody's files
     logging.captureWarnings(True)
     root = logging.getLogger()

@@ -1,9 +1,10 @@
 """How the bytes of a connection become requests.
 
 `uvicorn.Config` takes any class of protocol, and knows its own by words, "h11" and "httptools". The class behind the
-latter uvicorn does not export, nor does it promise `transport`, `pipeline` and `send_400_response`, which are used
-below beside the callbacks that httptools documents. So pyproject.toml holds uvicorn to one minor version, and
-tests/unit/serving/test_protocol.py fails where one of them has changed. What is public was tried with the same tests:
+latter uvicorn does not export, nor does it promise `transport`, `cycle`, `scope`, `pipeline`, `on_response_complete`
+and `send_400_response`, which are used below beside the callbacks that httptools documents. So pyproject.toml holds
+uvicorn to one minor version, and tests/unit/serving/test_protocol.py fails where one of them has changed. What is
+public was tried with the same tests:
 
 - "httptools" as it is has no bound, and no setting for one. `test_what_is_no_body_is_bounded` fails in each case, and
   so do `test_who_sends_too_much_is_told` and `test_few_requests_may_wait_for_an_answer`.
@@ -16,25 +17,59 @@ tests/unit/serving/test_protocol.py fails where one of them has changed. What is
   body, with every leniency that uvicorn sets on its own parser; which requests are answered it is never told.
 """
 
+import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from quickstudy.serving.http.connections import Config
+from quickstudy.serving.http.peers import Peer
 
 HEAD_BYTES = 1 << 16
 """Of an address and headers that are not complete yet, and of what may follow a body."""
 PIPELINED = 16
 """Requests of a connection that wait for the answer to an earlier one."""
+TAKEN = 1 << 16
+"""Bytes of its answer that a caller takes in `serve.unread` seconds, at least."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's on httptools, with a bound on what is no body and on the requests that wait.
+    """uvicorn's on httptools, with a bound on what is no body, on the requests that wait, and on the time that a caller
+    takes.
 
-    Without them one connection could fill the memory. Who sends more is answered 400 and closed.
+    Without them one connection could fill the memory, or stay for ever. Who sends more is answered 400 and closed, who
+    is late is closed. Times are looked at once a second (see `connections.py`), so that a request sets no timer.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._advanced, self._incomplete = False, 0
+        self._own = self.config if isinstance(self.config, Config) else None
+        self._file = -1
+        self._idle: float = 0.0
+        """since when nothing is owed by the service"""
+        self._head: float | None = None
+        """since when a request's address and headers are on their way"""
+        self._body: float | None = None
+        """since when its body is"""
+        self._taken: float | None = None
+        """since when a caller has not taken enough of what waits for it"""
+        self._unread = 0
+        """bytes that waited for it then"""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self._idle, self._peer = time.monotonic(), Peer(self.client, self.server)
+        if self._own is not None and (accepted := transport.get_extra_info("socket")) is not None:
+            self._file = accepted.fileno()
+            self._own.connections.made(self._file, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._own is not None:
+            self._own.connections.lost(self._file, self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the connection, and count those that came since headers, a body or its end last went on."""
@@ -44,9 +79,16 @@ class Protocol(HttpToolsProtocol):
         if self._incomplete > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"More than {HEAD_BYTES >> 10} KB of headers.")
 
+    def on_message_begin(self) -> None:
+        """Begin the headers of a request; the first has been on its way since the connection was made."""
+        super().on_message_begin()
+        self._head = self._idle if self.cycle is None else time.monotonic()
+        self.scope["state"]["peer"] = self._peer
+
     def on_headers_complete(self) -> None:
         """Begin a request, unless too many wait already."""
         self._advanced = True
+        self._head, self._body = None, time.monotonic()
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests before an answer")  # which uvicorn tells as a request that is invalid
         super().on_headers_complete()
@@ -59,4 +101,50 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a body."""
         self._advanced = True
+        self._body = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """End an answer; what was sent ahead may have waited for it, through no fault of the caller's."""
+        self._idle, self._taken = time.monotonic(), None
+        if self._head is not None:
+            self._head = self._idle
+        super().on_response_complete()
+
+    def resume_writing(self) -> None:
+        """Go on with an answer, most of which has been taken."""
+        self._taken = None
+        super().resume_writing()
+
+    # ---- what is asked once a second
+
+    def owes(self) -> int:
+        """Return what the caller owes: 0 a first request, 1 another one, 2 a body, or to take an answer, 3 nothing."""
+        if self.cycle is None:
+            return 0
+        if self.transport.get_write_buffer_size() or self._body is not None:
+            return 2
+        return 1 if self.cycle.response_complete else 3
+
+    def is_late(self, now: float) -> bool:
+        """Return whether the caller has owed something for too long."""
+        assert self._own is not None
+        settings = self._own.settings
+        unread = self.transport.get_write_buffer_size()
+        if not unread:
+            self._taken = None
+        elif self._taken is None or self._unread - unread >= TAKEN:
+            self._taken, self._unread = now, unread
+        elif now - self._taken > settings.unread:
+            return True
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False  # what of its body is late is told by Frame
+        if self._head is not None:
+            return now - self._head > settings.head
+        if self._body is not None:  # it was answered before all of it had come
+            return now - self._body > settings.upload
+        return now - self._idle > (settings.head if self.cycle is None else settings.idle)
+
+    def end(self) -> None:
+        """Close it at once."""
+        self.transport.abort()

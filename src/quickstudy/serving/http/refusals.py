@@ -1,5 +1,6 @@
 """Every refusal is one line of JSON."""
 
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from quickstudy.serving.engine.store import Unavailable
 
 LONGEST = 500
 """Characters of a line."""
+AWAY = "the database does not answer; ask again later"
+
+log = logging.getLogger("quickstudy.serving")
 
 _Thing = TypeVar("_Thing")
 
@@ -34,8 +38,10 @@ def refusal(status: int, line: str, headers: Mapping[str, str] | None = None) ->
 
 
 async def _mistaken(request: Request, error: QuickstudyError) -> Response:
-    away = isinstance(error, Unavailable)
-    return refusal(503 if away else 422, str(error), {"retry-after": "5"} if away else {})
+    if isinstance(error, Unavailable):
+        log.warning(str(error))  # which names the database, and is not for callers
+        return refusal(503, AWAY, {"retry-after": "5"})
+    return refusal(422, str(error))
 
 
 async def _refused(request: Request, error: HTTPException) -> Response:

@@ -1,19 +1,21 @@
 """What the service answers, as JSON.
 
 The classes are what OpenAPI says of it. What is sent is written by the functions, from parts that are known to be
-sound, and goes out as a `JSONResponse`, which FastAPI does not check row by row once more.
+sound, and goes out as it is, without FastAPI checking it row by row once more.
 """
 
 import base64
-from collections.abc import Mapping
+import json
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.exceptions import HTTPException
 
 from quickstudy.adaptation.adapted import Answers
 from quickstudy.kinds.targets import targets_of
 from quickstudy.serving.engine.engine import Answered
-from quickstudy.serving.engine.store import Contents, Kept
+from quickstudy.serving.engine.store import Example, Kept
 from quickstudy.serving.http.bodies import FIELDS
 
 
@@ -79,23 +81,21 @@ def task(kept: Kept) -> dict[str, Any]:
     }
 
 
-def examples(contents: Contents) -> list[dict[str, Any]]:
-    """Write a task's examples, each as in `ExamplePublic`; files are not sent back."""
-    text, field = contents.modality == "text", targets_of(contents.kind).COLUMN
-    return [
-        {"id": one.number, field: one.target, "input": one.content.decode() if text else None}
-        for one in contents.examples
-    ]
+def example(kept: Kept, one: Example) -> dict[str, Any]:
+    """Write an example of a task, as in `ExamplePublic`; files are not sent back."""
+    text, field = kept.modality == "text", targets_of(kept.kind).COLUMN
+    return {"id": one.number, field: one.target, "input": one.content.decode() if text else None}
 
 
-def export(kept: Kept, contents: Contents) -> dict[str, Any]:
-    """Write all that another service needs to have the same task, as in `TaskExport`."""
-    text, field = contents.modality == "text", targets_of(contents.kind).COLUMN
-    items = [
-        {"input": one.content.decode() if text else base64.b64encode(one.content).decode(), field: one.target}
-        for one in contents.examples
-    ]
-    return {"format": 1, "name": kept.name, "kind": kept.kind, "modality": kept.modality, "examples": items}
+def exported(kept: Kept, one: Example) -> dict[str, Any]:
+    """Write an example as another service needs it, as in `TaskExport`."""
+    text, field = kept.modality == "text", targets_of(kept.kind).COLUMN
+    return {"input": one.content.decode() if text else base64.b64encode(one.content).decode(), field: one.target}
+
+
+def export(kept: Kept) -> dict[str, Any]:
+    """Write all that another service needs to have the same task, but for its examples, as in `TaskExport`."""
+    return {"format": 1, "name": kept.name, "kind": kept.kind, "modality": kept.modality}
 
 
 # ---- answers
@@ -119,7 +119,7 @@ class _Answer(BaseModel):
     probability: float = Field(description="of the class; of tags, of the one that is least sure")
     known: bool = Field(description="false: the query belongs to none of the classes")
     unknown: float = Field(description="how unlike the examples it is; above the threshold it is not known")
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = Field(description="of all classes, or of the likeliest ?top= of them")
     nearest: list[NearestPublic]  # type: ignore[valid-type]
 
 
@@ -143,35 +143,54 @@ class AccuracyPublic(BaseModel):
     asked: int = Field(description="examples that were left out; an only one of its class is not")
 
 
-def answers(id: str, answered: Answered) -> dict[str, Any]:
-    """Write the answers to a task's queries, as in `AnswersPublic`."""
+def answers(id: str, answered: Answered, top: int | None, most: int) -> bytes:
+    """Write the answers to a task's queries, as in `AnswersPublic`, as JSON.
+
+    Args:
+        top: probabilities of an answer, the likeliest ones; None: all. most: bytes.
+
+    Raises:
+        HTTPException: 413, there would be more.
+    """
     said, kind = answered.answers, answered.loaded.kind
     finite = said.threshold < float("inf")
-    return {
+    head = {
         "task": id,
         "revision": answered.ready.revision,
         "model": {"version": answered.loaded.version, "digest": answered.loaded.digest},
         "threshold": float(said.threshold) if finite else None,
-        "answers": [
-            {**_answer(kind, said, query), "nearest": _nearest(answered, query)} for query in range(len(said.unknown))
-        ],
+        "answers": [],
     }
+    parts, size = [], 0
+    for query in range(len(said.unknown)):
+        # One by one: nothing is written of which it is known that nobody gets it, and another thread has its turn.
+        parts.append(written({**_answer(kind, said, query, top), "nearest": _nearest(answered, query)}))
+        size += len(parts[-1])
+        if size > most:
+            what = f"the answers would have more than the {most // 1_000_000} MB allowed (serve.answer)"
+            fix = "ask fewer queries at once, or for the likeliest classes alone, as by ?top=5"
+            raise HTTPException(413, f"{what}: {fix}")
+    return written(head)[: -len(b"]}")] + b",".join(parts) + b"]}"
 
 
-def count_known(reply: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how many of the answers are known, and how many are not."""
-    known = sum(one["known"] for one in reply["answers"])
-    return known, len(reply["answers"]) - known
+def written(value: Any) -> bytes:
+    """Return a value as JSON, as a `JSONResponse` has it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _answer(kind: str, said: Answers, query: int) -> dict[str, Any]:
+def _answer(kind: str, said: Answers, query: int, top: int | None) -> dict[str, Any]:
     """What a task says of a query."""
+    chances = said.probabilities[query]
+    names, shown = said.names, chances.tolist()
+    if top is not None and top < len(names):
+        places = np.argsort(-chances, kind="stable")[:top].tolist()
+        names, shown = tuple(names[place] for place in places), [shown[place] for place in places]
     return {
         targets_of(kind).COLUMN: said.targets[query],
         "probability": float(said.confidence[query]),
         "known": bool(said.known[query]),
         "unknown": float(said.unknown[query]),
-        "probabilities": dict(zip(said.names, said.probabilities[query].tolist(), strict=True)),
+        "probabilities": dict(zip(names, shown, strict=True)),
     }
 
 

@@ -1,8 +1,12 @@
 """The service as a process: what it listens on, and how it stops."""
 
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -11,7 +15,8 @@ from fastapi import FastAPI
 from quickstudy.config import Serve
 from quickstudy.errors import QuickstudyError
 from quickstudy.serving.engine.store import Store
-from quickstudy.serving.http.access import LOOPBACK
+from quickstudy.serving.http.access import is_loopback
+from quickstudy.serving.http.connections import Config
 from quickstudy.serving.http.protocol import Protocol
 
 DATABASE = Path(".cache") / "serve.db"
@@ -30,18 +35,24 @@ def open_store(settings: Serve, root: Path, database: str | None = None) -> Stor
     return Store(database or settings.database or f"sqlite:///{root.resolve() / DATABASE}", settings.patience)
 
 
-def check_host(host: str, store: Store) -> None:
+def check_host(host: str, store: Store) -> bool:
     """Refuse to be reached from elsewhere without keys.
+
+    Returns:
+        whether the service may be open: it is this machine's alone, and nobody ever made a key.
 
     Raises:
         QuickstudyError: others could call who have no key.
     """
-    if host not in LOOPBACK and not store.has_keys():
+    if is_loopback(host):
+        return not store.had_keys()
+    if not store.has_keys():
         raise QuickstudyError(
             "without keys the service answers this machine alone",
             where=f"--host {host}",
             fix="Make one first: quickstudy serve keys add NAME",
         )
+    return False
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,7 +79,7 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Config:
+def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> Config:
     """Return how uvicorn serves the app.
 
     Args:
@@ -84,14 +95,18 @@ def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Co
     for path in (certificate, key):
         if path is not None and not path.is_file():
             raise QuickstudyError("there is no such file", where=path, fix=fix)
-    config = uvicorn.Config(
+    config = Config(
         app,
+        settings,
         http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.grace,
+        # Those who cannot be answered in time are told so in what is left of the grace.
+        timeout_graceful_shutdown=settings.grace - min(2.0, settings.grace / 4),  # type: ignore[arg-type]
+        timeout_keep_alive=settings.idle,  # type: ignore[arg-type]
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
@@ -103,8 +118,31 @@ def configured(app: FastAPI, settings: Serve, root: Path = Path()) -> uvicorn.Co
     return config
 
 
-def run(config: uvicorn.Config, bound: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests in flight are answered before it returns."""
+class Server(uvicorn.Server):
+    """uvicorn's, which has ended when its grace has.
+
+    What a thread computes nobody can interrupt, and Python waits for each thread before it ends. The database loses
+    nothing: a change is either kept as a whole or not at all.
+    """
+
+    config: Config
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Begin to stop, at a signal."""
+        if not self.should_exit:
+            threading.Thread(target=self._end_after_grace, daemon=True).start()
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    def _end_after_grace(self) -> None:
+        time.sleep(self.config.settings.grace)
+        logging.getLogger("quickstudy.serving").warning("the grace is over; what was still computed is left undone")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        os._exit(0)
+
+
+def run(config: Config, bound: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests in flight are answered before it returns, as far as the grace allows."""
 
     def ended(*_: object) -> None:
         sys.exit(0)
@@ -112,7 +150,7 @@ def run(config: uvicorn.Config, bound: socket.socket) -> None:
     # uvicorn raises the signal once more when it is done.
     before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        uvicorn.Server(config).run(sockets=[bound])
+        Server(config).run(sockets=[bound])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

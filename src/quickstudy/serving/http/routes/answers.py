@@ -1,34 +1,49 @@
 """What a task answers, and how well."""
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from quickstudy.kinds.scores import SCORES
 from quickstudy.serving.http import bodies, inputs, replies
 from quickstudy.serving.http.deps import EngineDep, RevisionsDep, SettingsDep, TaskId, Tenant
 from quickstudy.serving.http.openapi import described
+from quickstudy.serving.http.quotas import MEGABYTE
 from quickstudy.serving.http.refusals import found
+
+AT_ONCE, NEAREST = 2000, 20
+"""Numbers that are written while others wait, and what those of the nearest examples count for."""
 
 router = APIRouter(prefix="/tasks/{id}")
 
 
 @router.post("/predict", response_model=replies.AnswersPublic, openapi_extra=described(bodies.Queries, file="files"))
 async def predict(
-    id: TaskId, request: Request, tenant: Tenant, settings: SettingsDep, engine: EngineDep, revisions: RevisionsDep
+    id: TaskId,
+    request: Request,
+    tenant: Tenant,
+    settings: SettingsDep,
+    engine: EngineDep,
+    revisions: RevisionsDep,
+    top: Annotated[int | None, Query(ge=1, description="of how many classes, the likeliest, to give chances")] = None,
 ) -> Any:
     """Answer queries of a task."""
     with engine.batcher.coming():
         revision, kind, modality = found(await revisions.newest(tenant, id))
     queries = await inputs.read_queries(request, modality, settings)
     answered = found(await engine.answer(id, revision, kind, modality, queries))
-    reply = replies.answers(id, answered)
-    known, unknown = replies.count_known(reply)
-    engine.metrics.queries.labels("unknown").inc(unknown)
+    said = answered.answers
+    if len(queries) * (len(said.names) + NEAREST) > AT_ONCE:
+        body = await asyncio.to_thread(replies.answers, id, answered, top, settings.answer * MEGABYTE)
+    else:
+        body = replies.answers(id, answered, top, settings.answer * MEGABYTE)
+    known = int(said.known.sum())
+    engine.metrics.queries.labels("unknown").inc(len(queries) - known)
     engine.metrics.queries.labels("known").inc(known)
     request.state.about = {"task": id, "queries": len(queries), "version": answered.loaded.version}
-    return JSONResponse(reply)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/accuracy", response_model=replies.AccuracyPublic)

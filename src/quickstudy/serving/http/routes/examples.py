@@ -10,6 +10,7 @@ from quickstudy.serving.engine.store import Kept
 from quickstudy.serving.http import bodies, inputs, replies
 from quickstudy.serving.http.deps import EngineDep, ExampleId, RevisionsDep, SettingsDep, StoreDep, TaskId, Tenant
 from quickstudy.serving.http.openapi import described
+from quickstudy.serving.http.quotas import quotas
 from quickstudy.serving.http.refusals import found
 
 router = APIRouter(prefix="/tasks/{id}/examples")
@@ -32,9 +33,10 @@ async def add_examples(
     def check(grown: Kept) -> None:
         inputs.check_size(len(grown.classes), grown.examples, settings)
 
+    contents = await asyncio.to_thread(examples.contents)
     kept, numbers = found(
         await asyncio.to_thread(
-            engine.store.add, tenant, id, examples.targets, examples.contents(), packed, digest, check
+            engine.store.add, tenant, id, examples.targets, contents, packed, digest, check, quotas(settings)
         )
     )
     return JSONResponse({**replies.task(kept), "added": numbers}, 201)
