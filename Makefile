@@ -64,6 +64,7 @@ install: ## the exact versions of requirements.lock into .venv
 	    $(BIN)/pip install --no-deps --no-build-isolation --editable .; } > $(LOG) 2>&1 || { \
 	  grep -E '^ERROR' $(LOG) >&2 || tail -n 5 $(LOG) >&2; \
 	  echo 'make: the installation failed (all of it: $(LOG)). Mend that and call make again' >&2; exit 2; }
+	@$(BIN)/python -c 'from pathlib import Path; from quickstudy.versions.command import keep_private; keep_private(Path.cwd())'
 	@echo '$(WANTED)' > .venv/installed
 
 lock: ## renew requirements.lock: the newest versions that pyproject.toml allows

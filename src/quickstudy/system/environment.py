@@ -7,9 +7,11 @@ the flows and, by inheritance, the stages.
 import fcntl
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.private import temporary_folder
 
 CHAMPION = "models:/quickstudy@champion"
 """The model that is used where no other is named."""
@@ -65,11 +67,19 @@ def apply_environment(root: Path | None = None) -> None:
     """
     for name, value in {**DEFAULTS, **_malloc()}.items():
         os.environ.setdefault(name, value)
+    _own_temporary_folder()
     root = root or _project_around(Path.cwd())
     if root is not None:
         os.environ.setdefault("PREFECT_HOME", str(root.resolve() / ".prefect"))
         if "PREFECT_API_URL" not in os.environ and (served := serving(root)):
             os.environ["PREFECT_API_URL"] = served["prefect"]
+
+
+def _own_temporary_folder() -> None:
+    """MLflow keeps a lock, Prefect the code of runs and torch what it compiles in the temporary folder, under names
+    that everybody on the machine can know: let that be one which nobody else can write to."""
+    if (own := temporary_folder()) is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(own)
 
 
 def serving(root: Path) -> dict[str, str] | None:
