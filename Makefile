@@ -75,4 +75,5 @@ lock: ## renew requirements.lock: the newest versions that pyproject.toml allows
 	@mv .venv/requirements.lock requirements.lock && rm -rf .venv/lock
 
 clean: ## remove what the pipeline can build again (stage outputs and caches), not the data, the registry or the DVC cache
-	@rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@[ ! -d .cache ] || find .cache -mindepth 1 -maxdepth 1 ! -name written -exec rm -rf {} +
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

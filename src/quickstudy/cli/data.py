@@ -454,6 +454,18 @@ def check(
 
 
 @app.command()
+def accept(name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")]) -> None:
+    """Say that the examples of a dataset were changed by hand, and are meant to be as they are now."""
+    from quickstudy.data.dataset import read_dataset
+    from quickstudy.data.written import remember_written
+
+    folder = _existing(name)
+    examples = len(read_dataset(folder))
+    remember_written(folder)
+    print(f"{folder} is taken as it is now: {examples:,} examples. The next `quickstudy run` records a data version.")
+
+
+@app.command()
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

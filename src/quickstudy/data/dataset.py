@@ -25,7 +25,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quickstudy.data.contents import FILE, Stored, digests_of, stored_at
+from quickstudy.data.written import remember_written
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import settle
 
 Modality = Literal["image", "audio", "text"]
 Split = Literal["train", "validation", "test"]
@@ -204,7 +206,7 @@ class Dataset:
     def _file(self) -> Iterator[pq.ParquetFile]:
         assert self.stored is not None
         try:
-            with pq.ParquetFile(self.stored.path, memory_map=True) as file:
+            with pq.ParquetFile(self.stored.path, memory_map=True, page_checksum_verification=True) as file:
                 yield file
         except (pa.ArrowInvalid, OSError) as error:
             folder = self.stored.path.parent
@@ -276,10 +278,14 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
         text = yaml.safe_dump(info.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
         (draft / "dataset.yaml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)
+        for path in (draft / "dataset.yaml", draft):
+            settle(path)
+        remember_written(folder, draft / FILE)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", suffix=".part", dir=root.parent))
             os.replace(folder, old / info.name)
         os.replace(draft, folder)
+        settle(root)
     except BaseException:  # Ctrl-C too
         if old is not None and not folder.exists():
             os.replace(old / info.name, folder)
@@ -299,14 +305,17 @@ def write_examples(root: Path, name: str, table: pa.Table) -> None:
     part = root.parent / f".{name}.part"  # always the same, so that what a kill leaves is written over the next time
     try:
         _write_examples(table, part)
+        remember_written(root / name, part)
         os.replace(part, root / name / FILE)
+        settle(root / name)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
 def _write_examples(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", row_group_size=4096)
+    pq.write_table(table, path, compression="zstd", row_group_size=4096, write_page_checksum=True)
+    settle(path)
 
 
 def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Path | None = None) -> Dataset:
@@ -326,7 +335,9 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         # Names that come again and again are kept once, where the table is not to be written as it was.
         single = [name for name in wanted if not pa.types.is_nested(schema.field(name).type)]
         repeated = None if info.modality in wanted else single
-        with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
+        with pq.ParquetFile(
+            stored.path, memory_map=True, read_dictionary=repeated, page_checksum_verification=True
+        ) as file:
             table = file.read(wanted)
     except FileNotFoundError as error:
         raise QuickstudyError(
