@@ -51,7 +51,7 @@ class Pretrained(ProjectedEncoder):
 
     @property
     def front(self) -> str:
-        return f"{self.name}/{self.backbone.inputs}/{self.backbone.digest}"
+        return f"{self.name}/{self.backbone.inputs}/{self.backbone.digest}/{self.backbone.beside}"
 
     def prepare(self, raw: Sequence[Any]) -> np.ndarray:
         """Frozen front: examples as they are stored → float32 [n, W], of length 1."""
