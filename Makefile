@@ -52,6 +52,11 @@ format: install ## put the code into shape
 # Every file has the sha256 that requirements.hashes names, what is built here is built by a checked setuptools, and
 # nothing else is asked for. What a torch for CUDA needs stands in a file of its own.
 CHECKED := --require-hashes --no-deps --no-build-isolation
+# pip takes a build that lies beside the index (one without CUDA is a tenth in size) after all whose hash an index names.
+# So the one that it would take without hashes is fetched alone, and installed where it is one of those that stand there.
+TORCH_HERE = $(BIN)/pip download --no-deps --only-binary :all: --dest .venv/wheels \
+    "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.hashes)" && \
+  $(BIN)/pip install $(CHECKED) --no-index --find-links .venv/wheels --requirement .venv/torch.hashes && rm -r .venv/wheels
 ASKS_FOR_CUDA := 'import re, sys; from importlib.metadata import requires; \
   sys.exit(not any(re.match("nvidia|cuda|triton", one) for one in requires("torch") or ()))'
 
@@ -66,8 +71,10 @@ install: ## the exact versions of requirements.lock into .venv, every file check
 	@[ "$$(cat .venv/folder 2>/dev/null)" = '$(CURDIR)' ] || { $(PYTHON) -m venv --clear .venv && echo '$(CURDIR)' > .venv/folder; }
 	@echo "Installing what requirements.lock names into .venv; the first time takes about 3 minutes (details: $(LOG))"
 	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; \
-	  { awk '/^[^ #]/ { on = /^setuptools==/ } on' requirements.hashes > .venv/setuptools.hashes && \
+	  { for name in setuptools torch; do \
+	      awk "/^[^ #]/ { on = /^$$name==/ } on" requirements.hashes > .venv/$$name.hashes || exit; done; \
 	    $(BIN)/pip install $(CHECKED) --requirement .venv/setuptools.hashes && \
+	    { $(TORCH_HERE) || echo 'the build of torch that pip finds here is not in requirements.hashes: one of PyPI instead'; } && \
 	    $(BIN)/pip install $(CHECKED) --requirement requirements.hashes && \
 	    { ! $(BIN)/python -c $(ASKS_FOR_CUDA) || $(BIN)/pip install $(CHECKED) --requirement requirements-cuda.hashes; } && \
 	    $(BIN)/pip install --no-deps --no-build-isolation --editable .; } > $(LOG) 2>&1 || { \

@@ -250,6 +250,8 @@ class Watch(Section):
     inbox: Annotated[str, Field(min_length=1)]
     quiet: Annotated[float, Field(ge=0, le=3600)]
     every: Annotated[float, Field(ge=1)]
+    memory: Annotated[float, Field(gt=0)]
+    minutes: Annotated[float, Field(gt=0)]
     retrain: Literal["changed", "drift", "never"]
 
 

@@ -83,7 +83,9 @@ def main() -> None:
             for name, text in sorted(found.items())
             if bool(OF_CUDA.match(name)) == of_cuda and name not in PROGRAMS
         ]
-        path.write_text(HEADER.format(source="requirements.lock and pyproject.toml") + "".join(chosen), encoding="utf-8")
+        path.write_text(
+            HEADER.format(source="requirements.lock and pyproject.toml") + "".join(chosen), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

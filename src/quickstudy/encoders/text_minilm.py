@@ -98,7 +98,7 @@ def read_bert(**options: Any) -> Any:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    how = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **how, **options).eval()
 
 
