@@ -118,11 +118,11 @@ class Encoders(Section):
 
 class Model(Section):
     encoders: Encoders
-    dimension: Annotated[int, Field(ge=8)]
-    width: Annotated[int, Field(ge=4)]
+    dimension: Annotated[int, Field(ge=8, le=8192)]
+    width: Annotated[int, Field(ge=4, le=2048)]
     learner: Literal["protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext"]
     heads: Positive
-    inner_steps: Annotated[int, Field(ge=0)]
+    inner_steps: Annotated[int, Field(ge=0, le=1000)]
     second_order: bool
 
     @field_validator("heads")

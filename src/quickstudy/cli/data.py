@@ -180,10 +180,10 @@ def import_(
     [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
     """
     settings = _settings()
-    from quickstudy.data.dataset import Dataset
+    from quickstudy.data.dataset import Dataset, check_name
     from quickstudy.ingest.additions import create
     from quickstudy.ingest.importers.options import ImportOptions
-    from quickstudy.ingest.importers.source import check_name, import_source
+    from quickstudy.ingest.importers.source import import_source
     from quickstudy.system.limits import bounded
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress

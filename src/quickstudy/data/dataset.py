@@ -9,6 +9,7 @@ The columns follow the Hugging Face convention (an image or audio cell is ``{byt
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quickstudy.data.contents import FILE, Stored, digests_of, stored_at
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.data.written import remember_written
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import settle
@@ -39,6 +41,8 @@ TARGET_COLUMNS: dict[str, tuple[str, pa.DataType]] = {
 """Where each kind's targets are, and of which type."""
 PLACES = ("label", "labels", "group", "domain")
 """All columns but the examples."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a dataset may be called: it is the name of a folder, and of files in caches."""
 BATCH = 256
 """Examples that are Python objects at once, where all of a dataset are read one after the other."""
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -267,9 +271,12 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     """Write ``root/NAME`` so that a reader, or a kill, sees the old dataset or the new one and nothing between.
 
     The bytes written depend on the arguments and the pinned pyarrow alone.
+
+    Raises:
+        QuickstudyError: it cannot be called so.
     """
+    folder = root / check_name(info.name)
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / info.name
     # Beside the data root and not in it, so that DVC never sees a half-written dataset.
     draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", suffix=".part", dir=root.parent))
     old = None
@@ -328,7 +335,7 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
     """
     try:
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
-        info = DatasetInfo.model_validate(yaml.safe_load(text))
+        info = DatasetInfo.model_validate(read_yaml(text))
         stored = stored_at(folder, memory)
         schema = pq.read_schema(stored.path, memory_map=True)
         wanted = [name for name in schema.names if columns is None or name in columns]
@@ -345,6 +352,7 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         ) from None
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
+    check_name(info.name, folder / "dataset.yaml")
     column, holds = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of an unknown kind nothing is asked
     missing = {info.modality, column, "group"} - set(schema.names)
     if missing:
@@ -353,6 +361,18 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         what = f"the column {column!r} holds {held}, which are no targets of kind {info.kind}"
         raise QuickstudyError(what, where=folder / FILE, fix="Import the dataset again")
     return Dataset(info, table, stored)
+
+
+def check_name(name: str, where: object = None) -> str:
+    """Return the name, where it may be that of a dataset.
+
+    Raises:
+        QuickstudyError: else.
+    """
+    if not NAME.fullmatch(name):
+        fix = "Use lower-case letters, digits, - and _, at most 64, and begin with a letter or digit"
+        raise QuickstudyError(f"{name[:80]!r} cannot be the name of a dataset", where=where, fix=fix)
+    return name
 
 
 def dataset_names(root: Path) -> list[str]:

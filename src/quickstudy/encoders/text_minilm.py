@@ -99,7 +99,8 @@ def read_bert(**options: Any) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
-    return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **how, **options).eval()
+    with torch.device("cpu"):  # wherever the model is made that it is a part of
+        return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **how, **options).eval()
 
 
 class MiniLM(ProjectedEncoder):

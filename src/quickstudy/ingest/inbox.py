@@ -243,7 +243,7 @@ class _Taker:
 
     def take(self, dataset: str) -> list[Outcome]:
         """Take the deliveries for one dataset."""
-        from quickstudy.ingest.importers.source import check_name
+        from quickstudy.data.dataset import check_name
 
         deliveries = [delivery for delivery in self.complete if delivery.dataset == dataset]
         try:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import yaml
 
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes
 from quickstudy.system.progress import read_event
@@ -140,7 +141,7 @@ def data_hash(root: Path) -> str | None:
         QuickstudyError: data.dvc cannot be read.
     """
     try:
-        return str(yaml.safe_load(content(root, "data.dvc"))["outs"][0]["md5"])
+        return str(read_yaml(content(root, "data.dvc"))["outs"][0]["md5"])
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
@@ -152,7 +153,7 @@ def data_hash(root: Path) -> str | None:
 def committed_data_hash(root: Path) -> str | None:
     """Return the version of data/ in the last commit; None where there is none."""
     shown = run(["git", "show", "HEAD:./data.dvc"], root)
-    return str(yaml.safe_load(shown.stdout)["outs"][0]["md5"]) if shown.returncode == 0 else None
+    return str(read_yaml(shown.stdout)["outs"][0]["md5"]) if shown.returncode == 0 else None
 
 
 def add_data(root: Path) -> str:
