@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOG := .venv/install.log
 # The installation is current while these stay the same; a moved folder breaks the scripts of a virtual environment.
-WANTED := $(shell { cat requirements.lock pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
+WANTED := $(shell { cat requirements.lock requirements.hashes requirements-cuda.hashes pyproject.toml; echo '$(CURDIR)'; } | cksum | tr ' ' -)
 
 .PHONY: help run plan up ui test deployed lint audit format install lock clean
 
@@ -49,10 +49,21 @@ audit: install ## known vulnerabilities of what requirements.lock names; asks Py
 format: install ## put the code into shape
 	@$(BIN)/ruff check --quiet --fix . && $(BIN)/ruff format --quiet .
 
-install: ## the exact versions of requirements.lock into .venv
+# Every file has the sha256 that requirements.hashes names, what is built here is built by a checked setuptools, and
+# nothing else is asked for. What a torch for CUDA needs stands in a file of its own.
+CHECKED := --require-hashes --no-deps --no-build-isolation
+# pip takes a build that lies beside the index (one without CUDA is a tenth in size) after all whose hash an index names.
+# So the one that it would take without hashes is fetched alone, and installed where it is one of those that stand there.
+TORCH_HERE = $(BIN)/pip download --no-deps --only-binary :all: --dest .venv/wheels \
+    "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.hashes)" && \
+  $(BIN)/pip install $(CHECKED) --no-index --find-links .venv/wheels --requirement .venv/torch.hashes && rm -r .venv/wheels
+ASKS_FOR_CUDA := 'import re, sys; from importlib.metadata import requires; \
+  sys.exit(not any(re.match("nvidia|cuda|triton", one) for one in requires("torch") or ()))'
+
+install: ## the exact versions of requirements.lock into .venv, every file checked by its sha256
 	@[ "$$(cat .venv/installed 2>/dev/null)" = '$(WANTED)' ] || $(MAKE) --always-make .venv/installed
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock requirements.hashes requirements-cuda.hashes pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "make: quickstudy needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -60,18 +71,26 @@ install: ## the exact versions of requirements.lock into .venv
 	@[ "$$(cat .venv/folder 2>/dev/null)" = '$(CURDIR)' ] || { $(PYTHON) -m venv --clear .venv && echo '$(CURDIR)' > .venv/folder; }
 	@echo "Installing what requirements.lock names into .venv; the first time takes about 3 minutes (details: $(LOG))"
 	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; \
-	  { $(BIN)/pip install --requirement requirements.lock && \
+	  { for name in setuptools torch; do \
+	      awk "/^[^ #]/ { on = /^$$name==/ } on" requirements.hashes > .venv/$$name.hashes || exit; done; \
+	    $(BIN)/pip install $(CHECKED) --requirement .venv/setuptools.hashes && \
+	    { $(TORCH_HERE) || echo 'the build of torch that pip finds here is not in requirements.hashes: one of PyPI instead'; } && \
+	    $(BIN)/pip install $(CHECKED) --requirement requirements.hashes && \
+	    { ! $(BIN)/python -c $(ASKS_FOR_CUDA) || $(BIN)/pip install $(CHECKED) --requirement requirements-cuda.hashes; } && \
 	    $(BIN)/pip install --no-deps --no-build-isolation --editable .; } > $(LOG) 2>&1 || { \
 	  grep -E '^ERROR' $(LOG) >&2 || tail -n 5 $(LOG) >&2; \
 	  echo 'make: the installation failed (all of it: $(LOG)). Mend that and call make again' >&2; exit 2; }
+	@$(BIN)/python -c 'from pathlib import Path; from quickstudy.versions.command import keep_private; keep_private(Path.cwd())'
 	@echo '$(WANTED)' > .venv/installed
 
 lock: ## renew requirements.lock: the newest versions that pyproject.toml allows
 	@rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
-	@.venv/lock/bin/pip install --quiet 'setuptools>=80' && .venv/lock/bin/pip install --quiet '.[dev]'
+	@.venv/lock/bin/pip install --quiet 'setuptools>=80' uv && .venv/lock/bin/pip install --quiet '.[dev]'
 	@{ sed '/^[^#]/,$$d' requirements.lock; .venv/lock/bin/pip freeze --all | \
-	  grep -viE '^(pip=|quickstudy\b|nvidia-|cuda-|triton\b)' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > .venv/requirements.lock
-	@mv .venv/requirements.lock requirements.lock && rm -rf .venv/lock
+	  grep -viE '^(pip=|uv=|quickstudy\b|nvidia-|cuda-|triton\b)' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > .venv/requirements.lock
+	@mv .venv/requirements.lock requirements.lock
+	@.venv/lock/bin/python tests/house/hashes.py .venv/lock/bin/uv && rm -rf .venv/lock
 
 clean: ## remove what the pipeline can build again (stage outputs and caches), not the data, the registry or the DVC cache
-	@rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@[ ! -d .cache ] || find .cache -mindepth 1 -maxdepth 1 ! -name written -exec rm -rf {} +
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

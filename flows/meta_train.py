@@ -5,7 +5,7 @@ Inputs come from the DVC remote, or from DVC's cache where both work in the same
 
 import contextlib
 import os
-import tempfile
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import data_steps, notice, process, stage_steps, telling
 from quickstudy.config import load_settings
+from quickstudy.system import locks
 from quickstudy.system.atomic import write_bytes
+from quickstudy.system.private import temporary_folder
 from quickstudy.versions import dvc, stale
 
 
@@ -66,7 +68,7 @@ def meta_train(lock: str, data: str, stage: str = "meta_train@classify", project
     """
     root = process.project_of(project)
     limits = load_settings(root / "params.yaml").runs
-    with process.only_run(root), notice.of_run(root), alone_on_the_gpu():
+    with process.only_run(root), notice.of_run(root), alone_on_the_gpu(limits.limit(stage)):
         write_bytes(root / "dvc.lock", lock.encode())
         stages = {stage.name: stage for stage in stale.stages(root)}
         fetch.with_options(timeout_seconds=limits.limit("inputs"))(root, stages[stage].after, data)
@@ -79,10 +81,18 @@ def meta_train(lock: str, data: str, stage: str = "meta_train@classify", project
 
 
 @contextlib.contextmanager
-def alone_on_the_gpu() -> Iterator[None]:
+def alone_on_the_gpu(patience: float) -> Iterator[None]:
     """Wait until no other run of this machine uses the GPUs that this process sees. The pool's limit keeps runs of one
-    server apart; this those of two servers, and what a crash of the server has left at work."""
-    name = f"quickstudy-gpu-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all').replace(',', '-')}.lock"
-    waits = "another run uses the GPU of this machine; this one waits for it"
-    with process.holding(Path(tempfile.gettempdir()) / name, lambda: get_run_logger().info(waits)):
+    server apart; this those of two servers, and what a crash of the server has left at work.
+
+    Args:
+        patience: seconds that a run of another user's is waited for.
+    """
+    name = f"quickstudy-gpu-{re.sub(r'[^A-Za-z0-9-]', '-', os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))}.lock"
+    tell = get_run_logger().info
+    with contextlib.ExitStack() as held:
+        if (own := temporary_folder()) is not None:  # whatever others do with the lock that all share
+            waits = "another run uses the GPU of this machine; this one waits for it"
+            held.enter_context(process.holding(own / name, lambda: tell(waits)))
+        held.enter_context(locks.in_turn(name, tell, patience))
         yield

@@ -25,6 +25,7 @@ from quickstudy.evaluation.rules import Rule
 from quickstudy.pipeline.paths import gate_folder
 from quickstudy.registry.ledger import LedgerEntry
 from quickstudy.runs import workspaces
+from quickstudy.versions import whole
 
 GATE = ("quickstudy", "gate")
 
@@ -44,6 +45,7 @@ UNTIL_TAKEN_FOR_DEAD = [20.0, 45.0]
 def register(root: Path) -> Any:
     """Bring the model and its evaluation into MLflow, once."""
     with step(root, "register") as done, registry.reachable(root):
+        whole.check_outputs(root)
         registration = registry.register(root)
         done.update(
             outcome="ran" if registration.logged else "up to date",

@@ -27,7 +27,7 @@ from quickstudy.config import Settings, load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.registry import Registration
 from quickstudy.runs import workspaces
-from quickstudy.versions import command, dvc, git, stale
+from quickstudy.versions import command, dvc, git, stale, whole
 
 TRAINING = "meta_train"
 
@@ -75,7 +75,9 @@ def retrain(
             state = data_steps.version_data.with_options(timeout_seconds=limit("data"))(root, return_state=True)
         state.result()
         stages = of_kind(root, kind)
-        if deployed and not stale.stale(root):  # one look instead of one a stage: the common end of a trigger
+        if deployed and not (
+            stale.stale(root) or whole.damaged(root)
+        ):  # one look instead of one a stage: the common end of a trigger
             get_run_logger().info("every stage is up to date")
             stages = ()
         for stage in stages:

@@ -118,11 +118,11 @@ class Encoders(Section):
 
 class Model(Section):
     encoders: Encoders
-    dimension: Annotated[int, Field(ge=8)]
-    width: Annotated[int, Field(ge=4)]
+    dimension: Annotated[int, Field(ge=8, le=8192)]
+    width: Annotated[int, Field(ge=4, le=2048)]
     learner: Literal["protonet", "adapt", "film", "ridge", "kernel", "anil", "maml", "reptile", "incontext"]
     heads: Positive
-    inner_steps: Annotated[int, Field(ge=0)]
+    inner_steps: Annotated[int, Field(ge=0, le=1000)]
     second_order: bool
 
     @field_validator("heads")
@@ -257,6 +257,8 @@ class Watch(Section):
     inbox: Annotated[str, Field(min_length=1)]
     quiet: Annotated[float, Field(ge=0, le=3600)]
     every: Annotated[float, Field(ge=1)]
+    memory: Annotated[float, Field(gt=0)]
+    minutes: Annotated[float, Field(gt=0)]
     retrain: Literal["changed", "drift", "never"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from quickstudy import registry
 from quickstudy.errors import QuickstudyError
 from quickstudy.runs import workspaces
-from quickstudy.versions import dvc
+from quickstudy.versions import whole
 from tests.toy.project import run_git
 
 
@@ -52,7 +52,7 @@ def test_a_workspace_is_a_commit_and_keeps_what_was_built_there(clone: Path, git
     assert "somebody edits" not in (tree / "stage.py").read_text()
     assert os.environ[workspaces.LOCKED] == str(tree)
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(tree / "src")
-    assert dvc.cache_folder(tree) == dvc.cache_folder(clone)
+    assert whole.cache_folder(tree) == whole.cache_folder(clone)
     assert (tree / ".dvc/config.local").stat().st_mode & 0o077 == 0  # it may hold a remote's password
     (tree / "build").mkdir()
     (tree / "build/model").write_text("built")

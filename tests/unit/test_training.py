@@ -459,22 +459,9 @@ def test_a_checkpoint_of_another_configuration_is_one_line(
     assert (tmp_path / "key").read_bytes() == kept
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "foreign", "another model", "no curve"])
-def test_a_checkpoint_that_cannot_be_read_is_one_line(
-    sources: list[Source], tiny: Settings, tmp_path: Path, damage: str
-) -> None:
+def test_a_checkpoint_of_another_model_is_one_line(sources: list[Source], tiny: Settings, tmp_path: Path) -> None:
     path = tmp_path / "key.safetensors"
-    stopped_after(4, tiny, sources, path)
-    if damage == "foreign":
-        save_file({"weight": torch.zeros(3)}, path)
-    elif damage == "no curve":
-        save_file({"model/x": torch.zeros(3)}, path, metadata={"step": "3"})
-    elif damage == "another model":
-        other = made(tiny, modalities=("text",))
-        path.unlink()
-        meta_train(other, sources[1:], [], tiny, path)
-    else:
-        path.write_bytes({"truncated": path.read_bytes()[:-50], "empty": b"", "garbage": b"no" * 99}[damage])
+    meta_train(made(tiny, modalities=("text",)), sources[1:], [], tiny, path)
     with pytest.raises(QuickstudyError, match=r"the checkpoint is damaged .*Delete the file") as caught:
         meta_train(made(tiny), sources, [], tiny, path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)

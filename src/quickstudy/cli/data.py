@@ -1,5 +1,7 @@
 """`quickstudy data`: build the starter data, import one's own, add to it, take what arrives, list, check and remove."""
 
+import os
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -178,10 +180,11 @@ def import_(
     [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
     """
     settings = _settings()
-    from quickstudy.data.dataset import Dataset
+    from quickstudy.data.dataset import Dataset, check_name
     from quickstudy.ingest.additions import create
     from quickstudy.ingest.importers.options import ImportOptions
-    from quickstudy.ingest.importers.source import check_name, import_source
+    from quickstudy.ingest.importers.source import import_source
+    from quickstudy.system.limits import bounded
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
@@ -205,7 +208,7 @@ def import_(
         source_note=source_note,
     )
     notes: list[str] = []
-    with locked(ROOT), showing_progress() as progress:
+    with locked(ROOT), showing_progress() as progress, bounded(settings.watch.memory, source):
         if (ROOT / name).exists() and not replace:
             fix = "Choose another --name, replace it by --replace, or add to it: quickstudy data add"
             raise QuickstudyError("there is a dataset of this name", where=ROOT / name, fix=fix)
@@ -281,6 +284,7 @@ def add(
     settings = _settings()
     from quickstudy.data.dataset import Reading
     from quickstudy.ingest.additions import commit, prepare
+    from quickstudy.system.limits import bounded
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
@@ -296,7 +300,7 @@ def add(
         skip_bad=skip_bad,
     )
     notes: list[str] = []
-    with locked(ROOT), showing_progress() as progress:
+    with locked(ROOT), showing_progress() as progress, bounded(settings.watch.memory, source):
         addition = prepare(ROOT, name, source, differs, cache=CACHE, progress=progress, note=notes.append)
         findings = commit(
             ROOT, addition, settings, _split_of(settings), cache=CACHE, progress=progress, note=notes.append
@@ -337,6 +341,9 @@ def take(
     Exit code 0 whatever became of the deliveries; --json says it.
     """
     settings = _settings()
+    if os.environ.get(SUPERVISED) is None:
+        _supervise([*(["--json", str(json_file)] if json_file else [])], settings.watch.minutes * 60)
+        return
     from quickstudy.ingest.inbox import take
     from quickstudy.system.progress import showing_progress
 
@@ -357,6 +364,60 @@ def take(
         print(f"{one.dataset}/{one.delivery} {told}" if one.dataset else f"{one.delivery} {told}")
     if not outcomes:
         print(f"Nothing lies in {settings.watch.inbox}/.")
+
+
+SUPERVISED = "QUICKSTUDY_SUPERVISED"
+"""The variable by which `data take` knows that it is the process that reads, and another looks after it."""
+
+UNTOLD = {signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}
+"""Signals that end a process which has no memory left, or that a file has led astray."""
+
+
+def _supervise(options: list[str], seconds: float) -> None:
+    """Call `data take` in a process of its own, and end it where one delivery takes too long; after each end that no
+    process can tell of, once more: what it was reading is then not read for ever (`quickstudy.ingest.journal`)."""
+    import subprocess
+    import sys
+    import threading
+    import time
+
+    from quickstudy.ingest.journal import at_work
+    from quickstudy.system.processes import die_with_parent
+
+    command = [sys.executable, "-m", "quickstudy", "data", "take", *options]
+    while True:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, SUPERVISED: "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            preexec_fn=die_with_parent,
+        )
+        said: list[str] = []
+        assert process.stdout is not None
+        listener = threading.Thread(target=said.extend, args=(process.stdout,), daemon=True)
+        listener.start()
+        known: list[str] = []
+        since = time.monotonic()
+        try:
+            while process.poll() is None:
+                now = at_work(Path.cwd(), process.pid)
+                known, since = (known, since) if now == known else (now, time.monotonic())
+                if now and time.monotonic() - since > seconds:
+                    process.kill()
+                time.sleep(0.1)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        listener.join(timeout=5)
+        if -process.returncode in UNTOLD and at_work(Path.cwd(), process.pid):
+            continue
+        print("".join(said), end="", flush=True)
+        if code := process.returncode:
+            raise typer.Exit(code if code > 0 else 128 - code)
+        return
 
 
 @app.command("list")
@@ -454,12 +515,23 @@ def check(
 
 
 @app.command()
+def accept(name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")]) -> None:
+    """Say that the examples of a dataset were changed by hand, and are meant to be as they are now."""
+    from quickstudy.data.dataset import read_dataset
+    from quickstudy.data.written import remember_written
+
+    folder = _existing(name)
+    examples = len(read_dataset(folder))
+    remember_written(folder)
+    print(f"{folder} is taken as it is now: {examples:,} examples. The next `quickstudy run` records a data version.")
+
+
+@app.command()
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a dataset from data/. Versions that DVC has recorded stay in its cache."""
-    import os
     import shutil
     import sys
     import tempfile

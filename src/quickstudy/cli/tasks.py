@@ -61,7 +61,7 @@ def adapt(
 
     from quickstudy.adaptation.adapted import learn
     from quickstudy.config import load_settings
-    from quickstudy.ingest.importers.source import check_name
+    from quickstudy.data.dataset import check_name
     from quickstudy.kinds.targets import targets_of
     from quickstudy.system.environment import find_project
 

@@ -9,6 +9,7 @@ The columns follow the Hugging Face convention (an image or audio cell is ``{byt
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quickstudy.data.contents import FILE, Stored, digests_of, stored_at
+from quickstudy.data.plain_yaml import read_yaml
+from quickstudy.data.written import remember_written
 from quickstudy.errors import QuickstudyError
+from quickstudy.system.atomic import settle
 
 Modality = Literal["image", "audio", "text"]
 Split = Literal["train", "validation", "test"]
@@ -37,6 +41,8 @@ TARGET_COLUMNS: dict[str, tuple[str, pa.DataType]] = {
 """Where each kind's targets are, and of which type."""
 PLACES = ("label", "labels", "group", "domain")
 """All columns but the examples."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a dataset may be called: it is the name of a folder, and of files in caches."""
 BATCH = 256
 """Examples that are Python objects at once, where all of a dataset are read one after the other."""
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -204,7 +210,7 @@ class Dataset:
     def _file(self) -> Iterator[pq.ParquetFile]:
         assert self.stored is not None
         try:
-            with pq.ParquetFile(self.stored.path, memory_map=True) as file:
+            with pq.ParquetFile(self.stored.path, memory_map=True, page_checksum_verification=True) as file:
                 yield file
         except (pa.ArrowInvalid, OSError) as error:
             folder = self.stored.path.parent
@@ -265,9 +271,12 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
     """Write ``root/NAME`` so that a reader, or a kill, sees the old dataset or the new one and nothing between.
 
     The bytes written depend on the arguments and the pinned pyarrow alone.
+
+    Raises:
+        QuickstudyError: it cannot be called so.
     """
+    folder = root / check_name(info.name)
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / info.name
     # Beside the data root and not in it, so that DVC never sees a half-written dataset.
     draft = Path(tempfile.mkdtemp(prefix=f".{info.name}-", suffix=".part", dir=root.parent))
     old = None
@@ -276,10 +285,14 @@ def write_dataset(root: Path, info: DatasetInfo, table: pa.Table) -> Path:
         text = yaml.safe_dump(info.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
         (draft / "dataset.yaml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)
+        for path in (draft / "dataset.yaml", draft):
+            settle(path)
+        remember_written(folder, draft / FILE)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{info.name}-old-", suffix=".part", dir=root.parent))
             os.replace(folder, old / info.name)
         os.replace(draft, folder)
+        settle(root)
     except BaseException:  # Ctrl-C too
         if old is not None and not folder.exists():
             os.replace(old / info.name, folder)
@@ -299,14 +312,17 @@ def write_examples(root: Path, name: str, table: pa.Table) -> None:
     part = root.parent / f".{name}.part"  # always the same, so that what a kill leaves is written over the next time
     try:
         _write_examples(table, part)
+        remember_written(root / name, part)
         os.replace(part, root / name / FILE)
+        settle(root / name)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
 def _write_examples(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", row_group_size=4096)
+    pq.write_table(table, path, compression="zstd", row_group_size=4096, write_page_checksum=True)
+    settle(path)
 
 
 def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Path | None = None) -> Dataset:
@@ -319,14 +335,16 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
     """
     try:
         text = (folder / "dataset.yaml").read_text(encoding="utf-8")
-        info = DatasetInfo.model_validate(yaml.safe_load(text))
+        info = DatasetInfo.model_validate(read_yaml(text))
         stored = stored_at(folder, memory)
         schema = pq.read_schema(stored.path, memory_map=True)
         wanted = [name for name in schema.names if columns is None or name in columns]
         # Names that come again and again are kept once, where the table is not to be written as it was.
         single = [name for name in wanted if not pa.types.is_nested(schema.field(name).type)]
         repeated = None if info.modality in wanted else single
-        with pq.ParquetFile(stored.path, memory_map=True, read_dictionary=repeated) as file:
+        with pq.ParquetFile(
+            stored.path, memory_map=True, read_dictionary=repeated, page_checksum_verification=True
+        ) as file:
             table = file.read(wanted)
     except FileNotFoundError as error:
         raise QuickstudyError(
@@ -334,6 +352,7 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         ) from None
     except (ValidationError, yaml.YAMLError, pa.ArrowInvalid, OSError) as error:
         raise QuickstudyError(f"cannot be read ({error})", where=folder, fix="Import the dataset again") from None
+    check_name(info.name, folder / "dataset.yaml")
     column, holds = TARGET_COLUMNS.get(info.kind, ("group", pa.string()))  # of an unknown kind nothing is asked
     missing = {info.modality, column, "group"} - set(schema.names)
     if missing:
@@ -342,6 +361,18 @@ def read_dataset(folder: Path, columns: Sequence[str] | None = None, memory: Pat
         what = f"the column {column!r} holds {held}, which are no targets of kind {info.kind}"
         raise QuickstudyError(what, where=folder / FILE, fix="Import the dataset again")
     return Dataset(info, table, stored)
+
+
+def check_name(name: str, where: object = None) -> str:
+    """Return the name, where it may be that of a dataset.
+
+    Raises:
+        QuickstudyError: else.
+    """
+    if not NAME.fullmatch(name):
+        fix = "Use lower-case letters, digits, - and _, at most 64, and begin with a letter or digit"
+        raise QuickstudyError(f"{name[:80]!r} cannot be the name of a dataset", where=where, fix=fix)
+    return name
 
 
 def dataset_names(root: Path) -> list[str]:

@@ -8,6 +8,7 @@ import yaml
 
 from quickstudy.data.contents import FILE
 from quickstudy.data.dataset import dataset_names
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 
 MANIFEST = "data.json"
@@ -18,7 +19,7 @@ def manifest(root: Path, kind: str) -> dict[str, str]:
     found = {}
     for name in dataset_names(root):
         described = (root / name / "dataset.yaml").read_bytes()
-        if (yaml.safe_load(described) or {}).get("kind", "classify") != kind:
+        if (read_yaml(described) or {}).get("kind", "classify") != kind:
             continue
         digest = hashlib.sha256(hashlib.sha256(described).digest())
         if (root / name / FILE).exists():

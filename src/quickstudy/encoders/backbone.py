@@ -16,6 +16,11 @@ from quickstudy.errors import QuickstudyError
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # whole, or in parts
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 READ = ("config.json", "preprocessor_config.json", "tokenizer.json", "modules.json")  # they make its vectors too
+BESIDE = (  # and so do these, where a library reads them; a download may lack some
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+    *("config_sentence_transformers.json", "sentence_bert_config.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,17 @@ class Backbone:
     @cached_property
     def digest(self) -> str:
         """Hexadecimal, of the files that make its vectors what they are, and of no other: a download may have fewer."""
+        return self._digest(lambda path: path.suffix == ".safetensors" or path.name in READ)
+
+    @cached_property
+    def beside(self) -> str:
+        """Hexadecimal, of further files that a library reads, as of how texts are cut into tokens."""
+        return self._digest(lambda path: path.name in BESIDE)
+
+    def _digest(self, counts: Callable[[Path], bool]) -> str:
         digest = blake2b(digest_size=16)
         for path in sorted([*self.folder.glob("*"), *self.folder.glob("[0-9]*/*")]):  # [0-9]*: sentence-transformers'
-            if path.suffix == ".safetensors" or path.name in READ:
+            if counts(path):
                 digest.update(f"{path.relative_to(self.folder).as_posix()}/{path.stat().st_size}/".encode())
                 with path.open("rb") as file:
                     while block := file.read(1 << 20):

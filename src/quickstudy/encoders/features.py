@@ -1,6 +1,6 @@
 """What the frozen front of an encoder makes of a dataset: computed once, cached, memory-mapped."""
 
-import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +12,12 @@ import numpy as np
 from quickstudy.data.dataset import Dataset
 from quickstudy.encoders import Encoder
 from quickstudy.errors import QuickstudyError
-from quickstudy.system.atomic import draft
+from quickstudy.system.atomic import draft, set_aside
 from quickstudy.system.workers import in_order
 
 VERSION = 3  # raise when a frozen front changes what it computes
 CHUNK = 512
+DIGEST, BLOCK = 32, 2**20
 TEXTS = 2**16  # at once: some encoders batch them by length, and what shares a batch is rounded alike
 
 
@@ -25,8 +26,9 @@ def features(
 ) -> tuple[np.ndarray, str]:
     """The frozen front's array of every example, row by row as in the dataset, and the digest of what it was made of.
 
-    The cache is keyed by the dataset's content and the front with its settings; a file appears whole or not at all.
-    Neither the examples nor the array of a large dataset are ever all in memory, where there is a cache.
+    The cache is keyed by the dataset's content and the front with its settings; a file appears whole or not at all,
+    and one whose bytes have changed since is set aside and computed anew. Neither the examples nor the array of a large
+    dataset are ever all in memory, where there is a cache.
     """
     made_of = f"{VERSION}/{encoder.front}/".encode() + dataset.digests.tobytes()
     digest = blake2b(made_of, digest_size=16).hexdigest()
@@ -34,15 +36,30 @@ def features(
         return np.concatenate(list(_prepared(dataset, encoder, progress))), digest
     path = cache / f"{dataset.name}-{digest}.npy"
     if path.exists():
-        with contextlib.suppress(ValueError, EOFError):  # a damaged file is computed anew
+        if _is_whole(path):
             return np.load(path, mmap_mode="r"), digest
-    with draft(path) as part, part.open("wb") as file:
+        set_aside(path, "its digest is another")
+    with draft(path) as part, part.open("w+b") as file:
         for number, array in enumerate(_prepared(dataset, encoder, progress)):
             if number == 0:
                 header = np.lib.format.header_data_from_array_1_0(array) | {"shape": (len(dataset), *array.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(array).data)
+        file.seek(0)
+        own = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(own)  # behind the array, where no reader of .npy looks: the two are there together or not at all
     return np.load(path, mmap_mode="r"), digest
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the digest of what is before it."""
+    digest, left = hashlib.sha256(), path.stat().st_size - DIGEST
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+        return left == 0 and file.read() == digest.digest()
 
 
 def _prepared(dataset: Dataset, encoder: Encoder, progress: Callable[[int, int], None] | None) -> Iterator[np.ndarray]:

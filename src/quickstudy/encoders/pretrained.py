@@ -51,7 +51,7 @@ class Pretrained(ProjectedEncoder):
 
     @property
     def front(self) -> str:
-        return f"{self.name}/{self.backbone.inputs}/{self.backbone.digest}"
+        return f"{self.name}/{self.backbone.inputs}/{self.backbone.digest}/{self.backbone.beside}"
 
     def prepare(self, raw: Sequence[Any]) -> np.ndarray:
         """Frozen front: examples as they are stored → float32 [n, W], of length 1."""
@@ -82,14 +82,15 @@ def backbone(modality: Modality, name: str, inputs: Inputs) -> Backbone:
     """The model behind a name of `model.encoders`, read once a process; errors as `Pretrained` has them."""
     library, _, model = name.partition(":")
     try:
-        match library:
-            case "timm":
-                found = timm_model(model)
-            case "sentence-transformers":
-                found = sentence_transformers_model(model, inputs.text)
-            case _:
-                found = transformers_model(model, modality, inputs)
-        assert found.width > 0  # it runs
+        with torch.device("cpu"):  # wherever the model is made that it is a part of
+            match library:
+                case "timm":
+                    found = timm_model(model)
+                case "sentence-transformers":
+                    found = sentence_transformers_model(model, inputs.text)
+                case _:
+                    found = transformers_model(model, modality, inputs)
+            assert found.width > 0  # it runs
     except QuickstudyError as error:
         raise QuickstudyError(error.what, where=name, fix=error.fix) from None
     except Exception as error:  # what a library raises on a model that it cannot use is written nowhere

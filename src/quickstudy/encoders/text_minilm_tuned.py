@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from quickstudy.config import TextInput
 from quickstudy.encoders.blocks import Modulation
-from quickstudy.encoders.text_minilm import MiniLM, read_bert, read_tokenizer
+from quickstudy.encoders.text_minilm import OWN, MiniLM, read_bert, read_tokenizer
 
 PADDING = 0
 BUCKET = 32  # texts
@@ -37,7 +37,7 @@ class TunedMiniLM(MiniLM):
 
     @property
     def front(self) -> str:
-        return f"minilm-tokens/{self.inputs.encoder}/{self.inputs.max_tokens}"
+        return f"minilm-tokens/{self.inputs.encoder}/{self.inputs.max_tokens}/{OWN}"
 
     @cached_property
     def _tokenizer(self) -> Any:

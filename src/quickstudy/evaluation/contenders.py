@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from quickstudy.config import Evaluate
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation.answers import Progress, Subject, adapt_ms, evaluate
 from quickstudy.evaluation.gate import Contender
@@ -40,7 +41,7 @@ def contender(name: str, folder: Path, kind: str, data_digest: str, episodes_dig
     """
     try:
         folder = part_of(folder, kind)
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
         lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
         return Contender(
             name=name,

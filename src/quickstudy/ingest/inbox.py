@@ -7,7 +7,8 @@
 
 A delivery is looked at twice, some seconds apart, and taken only where nothing about it changed, it is called nothing
 like .part, and nobody has it open for writing. First its examples are in the dataset, then it is moved away: killed
-in between, the next call finds only repetitions and moves it. Nothing is deleted, and no link is followed.
+in between, the next call finds only repetitions and moves it. Nothing is deleted, and no link is followed. Reading one
+may take so much memory and no more; one that fails at it twice, or ends the process (`journal`), is set aside.
 """
 
 import contextlib
@@ -18,12 +19,14 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.journal import MOST, Journal, key_of, key_of_several
+from quickstudy.system.limits import GB, memory_limit
 from quickstudy.system.locks import locked
 
 if TYPE_CHECKING:
@@ -109,9 +112,16 @@ def take(
                 outcomes.append(_outcome(delivery, "waiting", reason=str(why)))
             except QuickstudyError as error:
                 outcomes.append(_reject(inbox, delivery, error))
-        taker = _Taker(root, inbox, settings, split_of, cache, progress, complete)
-        for dataset in sorted({delivery.dataset for delivery in complete}):
-            outcomes += taker.take(dataset)
+        from quickstudy.ingest import additions  # noqa: F401 (its imports take seconds, which count for no delivery)
+
+        journal = Journal.open(root.parent)
+        outcomes += [Outcome(**known) for known in journal.outcomes]
+        taker = _Taker(root, inbox, settings, split_of, cache, progress, complete, journal)
+        with memory_limit(settings.watch.memory * GB):
+            for dataset in sorted({delivery.dataset for delivery in complete}):
+                found = taker.take(dataset)
+                outcomes += found
+        journal.close(taker.key(delivery) for delivery in complete if os.path.lexists(delivery.path))
     return sorted(outcomes, key=lambda outcome: (outcome.dataset, outcome.delivery))
 
 
@@ -224,10 +234,16 @@ class _Taker:
     cache: Path
     progress: "Progress"
     complete: dict[Delivery, Look]
+    journal: Journal
+
+    def key(self, *deliveries: Delivery) -> str:
+        """What the journal calls a delivery, or several that are read as one."""
+        keys = [key_of(one.dataset, one.name, self.complete[one]) for one in deliveries]
+        return keys[0] if len(keys) == 1 else key_of_several(keys)
 
     def take(self, dataset: str) -> list[Outcome]:
         """Take the deliveries for one dataset."""
-        from quickstudy.ingest.importers.source import check_name
+        from quickstudy.data.dataset import check_name
 
         deliveries = [delivery for delivery in self.complete if delivery.dataset == dataset]
         try:
@@ -238,19 +254,58 @@ class _Taker:
         while deliveries:
             exists = (self.root / dataset / "dataset.yaml").exists()
             some = deliveries[:1] if exists else _together(deliveries)
-            outcomes += self._guarded(some, self._add if exists else self._import)
+            found = self._not_again(some) or self._guarded(some, self._add if exists else self._import)
+            self.journal.note(asdict(outcome) for outcome in found)
+            outcomes += found
             done = {outcome.delivery for outcome in outcomes}
             deliveries = [delivery for delivery in deliveries if _shown(delivery.name) not in done]
         return outcomes
+
+    def _not_again(self, deliveries: list[Delivery]) -> list[Outcome]:
+        """Set those aside that have failed too often. Where several that are read as one have failed, each is first
+        read alone, so that the others need not go with it."""
+        if len(deliveries) > 1 and self.key(*deliveries) in self.journal.failed:
+            for delivery in deliveries:
+                key = self.key(delivery)
+                while not self.journal.has_failed(key):
+                    with contextlib.suppress(QuickstudyError, OSError, MemoryError), self.journal.reading([key]):
+                        self._alone(delivery)
+                        break
+        doomed = [delivery for delivery in deliveries if self.journal.has_failed(self.key(delivery))]
+        if not doomed and self.journal.has_failed(self.key(*deliveries)):
+            doomed = deliveries
+        watch = self.settings.watch
+        what = (
+            f"reading it took more than the {watch.memory:g} GB or the {watch.minutes:g} minutes that a delivery may "
+            f"take, or ended the process, {MOST} times"
+        )
+        fix = "Deliver it in parts, or raise watch.memory or watch.minutes"
+        return [
+            _reject(self.inbox, delivery, QuickstudyError(what, where=delivery.path, fix=fix)) for delivery in doomed
+        ]
+
+    def _alone(self, delivery: Delivery) -> None:
+        from quickstudy.ingest.importers.options import ImportOptions
+        from quickstudy.ingest.importers.source import import_source
+
+        source, only = _source([delivery])
+        with contextlib.suppress(QuickstudyError):  # what is wrong with it is told when it is read with the others
+            import_source(source, delivery.dataset, ImportOptions(levels=_levels(delivery)), only=only)
 
     def _guarded(
         self, deliveries: list[Delivery], action: "Callable[[list[Delivery]], list[Outcome]]"
     ) -> list[Outcome]:
         """Outcomes of some of the deliveries, of one at least."""
         try:
-            return action(deliveries)
+            with self.journal.reading([self.key(*deliveries)]):
+                return action(deliveries)
         except _Wait as why:
             return [_outcome(delivery, "waiting", reason=str(why)) for delivery in deliveries]
+        except MemoryError:
+            reason = (
+                f"reading it takes more than watch.memory ({self.settings.watch.memory:g} GB); it is tried once more"
+            )
+            return self._not_again(deliveries) or [_outcome(one, "waiting", reason=reason) for one in deliveries]
         except QuickstudyError as error:
             # Of several that are read as one, the one that the error is in; the others are tried again.
             guilty = [one for one in deliveries if str(error.where).startswith(f"{one.path}/")] or deliveries

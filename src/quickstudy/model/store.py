@@ -9,16 +9,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from quickstudy.config import Inputs, Model
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
 
 FORMAT = 2
 WEIGHTS = "model.safetensors"
+HEADER = 100_000_000  # bytes, as safetensors has it
 
 
 def save_model(model: MetaModel, folder: Path, lineage: Mapping[str, Any]) -> None:
@@ -78,7 +81,7 @@ def load_model(folder: Path, kind: str) -> MetaModel:
     """
     folder = part_of(folder, kind)
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
             raise QuickstudyError(
                 f"the model has format {config['format']}, this version reads {FORMAT}",
@@ -86,7 +89,9 @@ def load_model(folder: Path, kind: str) -> MetaModel:
                 fix="Train it again with `quickstudy run`",
             )
         inputs, shape = Inputs.model_validate(config["inputs"]), Model.model_validate(config["model"])
-        model = MetaModel(inputs, shape, config["modalities"], config.get("kind", "classify"))
+        made_of: Any = (inputs, shape, config["modalities"], config.get("kind", "classify"))
+        _check_sizes(folder / WEIGHTS, made_of)
+        model = MetaModel(*made_of)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
         missing = error.filename or folder / WEIGHTS  # safetensors leaves the name out
@@ -99,6 +104,28 @@ def load_model(folder: Path, kind: str) -> MetaModel:
             f"the model is damaged ({what})", where=folder, fix="`quickstudy run` restores it"
         ) from None
     return model.eval()
+
+
+def _check_sizes(path: Path, made_of: Any) -> None:
+    """Check that a file's weights are those of a model, before either asks for memory: by the header of the one, and
+    the shapes of the other, which is built of nothing for that.
+
+    Raises:
+        ValueError: they are not.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, HEADER):
+        raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+    with torch.device("meta"):
+        wanted = {name: list(tensor.shape) for name, tensor in MetaModel(*made_of).state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            said, has = (of.get(name, "no") for of in (wanted, found))
+            raise ValueError(f"config.yaml describes {name} of sizes {said}, the file has {has}")
 
 
 def part_digest(part: Path) -> str:

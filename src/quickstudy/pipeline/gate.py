@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from quickstudy import registry
 from quickstudy.card import write_card
 from quickstudy.config import Settings
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import contenders
 from quickstudy.evaluation.answers import Subject
@@ -208,7 +208,7 @@ def _is_current(stale: Mapping[str, tuple[str, ...]], *steps: str) -> None:
 
 def _meta_test(path: Path) -> dict[str, list[str]]:
     """Meta-test groups by dataset."""
-    splits = yaml.safe_load(path.read_text(encoding="utf-8"))
+    splits = read_yaml(path.read_text(encoding="utf-8"))
     return {
         name: [group for group, side in entry["groups"].items() if side == "test"] for name, entry in splits.items()
     }

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 from quickstudy.data.dataset import PLACES, Dataset, read_dataset
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.stats.intervals import OURS, beaten_by
 
@@ -182,9 +182,9 @@ def read_evidence(kind: str, folders: EvidenceFolders, data: Path) -> KindEviden
             },
             frozen=pd.read_parquet(tasks / "episodes.parquet"),
             counts=counts,
-            splits=yaml.safe_load((tasks / "splits.yaml").read_text(encoding="utf-8")),
+            splits=read_yaml((tasks / "splits.yaml").read_text(encoding="utf-8")),
             findings=json.loads((tasks / "checks.json").read_text(encoding="utf-8")),
-            model=yaml.safe_load((model / "config.yaml").read_text(encoding="utf-8")),
+            model=read_yaml((model / "config.yaml").read_text(encoding="utf-8")),
             lineage=json.loads((model / "lineage.json").read_text(encoding="utf-8")),
             weights_file=weights,
             weights=sha256(weights.read_bytes()).hexdigest(),

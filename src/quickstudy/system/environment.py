@@ -10,10 +10,12 @@ import json
 import os
 import re
 import stat
+import tempfile
 from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.system import logins
+from quickstudy.system.private import temporary_folder
 
 CHAMPION = "models:/quickstudy@champion"
 """The model that is used where no other is named."""
@@ -81,6 +83,7 @@ def apply_environment(root: Path | None = None) -> None:
     """
     for name, value in {**DEFAULTS, **_malloc()}.items():
         os.environ.setdefault(name, value)
+    _own_temporary_folder()
     root = root or _project_around(Path.cwd())
     served = {}
     if root is not None:
@@ -116,6 +119,13 @@ def keep_private() -> None:
             found = folder.stat()
             if found.st_uid == os.getuid() and found.st_mode & mask:
                 folder.chmod(stat.S_IMODE(found.st_mode) & ~mask)
+
+
+def _own_temporary_folder() -> None:
+    """MLflow keeps a lock, Prefect the code of runs and torch what it compiles in the temporary folder, under names
+    that everybody on the machine can know: let that be one which nobody else can write to."""
+    if (own := temporary_folder()) is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(own)
 
 
 def serving(root: Path) -> dict[str, str] | None:

@@ -154,8 +154,8 @@ def _end_session(session: int) -> None:
                 os.kill(process, signal.SIGKILL)
 
 
-def _die_with_parent() -> None:
-    """Linux: end the command when its keeper is killed, even where nobody is left to see that."""
+def die_with_parent() -> None:
+    """Linux: end this process when the one that started it is killed, even where nobody is left to see that."""
     if sys.platform == "linux":
         import ctypes
 
@@ -163,7 +163,7 @@ def _die_with_parent() -> None:
 
 
 def _keep(interrupt: str, command: Sequence[str]) -> int:
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_die_with_parent)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=die_with_parent)
 
     def watch() -> None:
         while os.read(0, 1024):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from quickstudy.config import Settings
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.system.atomic import draft
+from quickstudy.system.atomic import draft, set_aside
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,45 @@ def save_checkpoint(
     values = {name: value for name, value in vars(place).items() if name not in ("best", "curve")}
     values["curve"] = [asdict(look) for look in place.curve]
     meta = {"place": json.dumps(values), "training": json.dumps(_training(settings))}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    meta["digest"] = _digest(tensors, meta)
     with draft(path) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata=meta)
+        save_file(tensors, part, metadata=meta)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a checkpoint is there and holds what `save_checkpoint` wrote, bit for bit. One that does not is
+    set aside, and that is told."""
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = dict(file.metadata() or {})
+            said = meta.pop("digest", None)
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        why = None if said == _digest(tensors, meta) else "its digest is another"
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+    if why is not None:
+        set_aside(path, why)
+    return why is None
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
+    """Of all that a checkpoint holds, hexadecimal."""
+    digest = sha256(json.dumps(sorted(meta.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path, model: MetaModel, optimizer: torch.optim.Optimizer, settings: Settings) -> Place:
-    """Restore what `save_checkpoint` wrote.
+    """Restore what `save_checkpoint` wrote, after `is_whole` has looked at it.
 
     Raises:
-        QuickstudyError: the file is damaged or none of ours, or of a training with other settings.
+        QuickstudyError: the file is none of ours, or of a training with other settings.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
     fix = "Delete the file; the training then starts anew"

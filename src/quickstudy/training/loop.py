@@ -22,7 +22,7 @@ from quickstudy.kinds.scores import SCORES
 from quickstudy.kinds.task import TaskBatch, turned
 from quickstudy.model.metamodel import MetaModel
 from quickstudy.training.batches import Source, draw_tasks, gather
-from quickstudy.training.checkpoint import Look, Place, load_checkpoint, save_checkpoint
+from quickstudy.training.checkpoint import Look, Place, is_whole, load_checkpoint, save_checkpoint
 from quickstudy.training.cost import Cost, added
 from quickstudy.training.engine import Engine
 
@@ -135,14 +135,14 @@ def meta_train(
 
     Raises:
         QuickstudyError: the training diverges (the last good checkpoint stays), no task can be drawn, fewer tasks than
-            processes, or the checkpoint cannot be read or is another training's.
+            processes, or the checkpoint is another training's. (A damaged one is set aside; the training begins anew.)
     """
     train = settings.train
     engine = engine or Engine(train)
     engine.setup(model)
     sources, held_out = engine.place(train_sources), engine.place(validation_sources)
     optimizer, place = optimiser(model, train), Place()
-    if checkpoint is not None and engine.share(checkpoint.exists()):
+    if checkpoint is not None and engine.share(engine.rank == 0 and is_whole(checkpoint)):
         place = load_checkpoint(checkpoint, model, optimizer, settings)
     saved, before, cost = place.step, place.seconds, place.cost
     model.train()

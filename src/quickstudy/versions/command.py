@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from filelock import FileLock
 from quickstudy.errors import QuickstudyError
 from quickstudy.secrets import redacted
 from quickstudy.system import processes
-from quickstudy.system.atomic import write_bytes
+from quickstudy.system.atomic import draft, write_bytes
+from quickstudy.system.private import check_private, private_folder
 from quickstudy.system.progress import asking
 
 # Files that a run itself rewrites: they say what was built, not what it was built with.
@@ -74,6 +76,10 @@ NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 # DVC's verbs that open neither what runs write nor its list of who reads and writes.
 OF_SETTINGS = ("cache", "config")
 
+SITE = "DVC_SITE_CACHE_DIR"
+OWN_SITE = Path(".dvc") / "tmp" / "site"
+"""Where DVC remembers which files it has seen; as a variable and where it is, relative to the project."""
+
 LAST = Path(".dvc") / "tmp" / "last"
 """What was in the files that runs write when the last DVC command began."""
 
@@ -125,6 +131,61 @@ def _mend(root: Path, arguments: Sequence[str]) -> None:
                     path.unlink()
 
 
+def keep_private(root: Path) -> dict[str, str]:
+    """Make the folder in which DVC keeps what it remembers of files, this project's own, and return the variables that
+    say so. Its own default is a folder in /var/tmp which every user of the machine may write to, and DVC loads pickles
+    from there. A ``dvc`` that a person calls is told by .dvc/config.local.
+
+    Raises:
+        QuickstudyError: another user could have put something there.
+    """
+    root = next((folder for folder in (root, *root.absolute().parents) if (folder / ".dvc").is_dir()), root)
+    if not (root / ".dvc").is_dir():
+        return {}  # DVC says so
+    if named := _named_by_person(root):
+        folder = root / named
+        folder.mkdir(parents=True, exist_ok=True)
+        check_private(folder)
+    else:
+        folder = private_folder(root / OWN_SITE, root, anew=True)
+        _tell_dvc(root, folder.resolve())
+    private_folder(folder / "repo", folder.parent, anew=not named)  # DVC would have everybody write to it
+    return {SITE: str(folder.resolve())}
+
+
+_SETTING = re.compile(r"^[ \t]*site_cache_dir[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+
+
+def _named_by_person(root: Path) -> str | None:
+    """What the environment or the settings of this clone say, where that is not ours: of this project, of one that
+    started this process, or of before the folder was moved."""
+    said = [os.environ.get(SITE)]
+    for name in ("config.local", "config"):
+        with contextlib.suppress(OSError):
+            found = _SETTING.search((root / ".dvc" / name).read_text(encoding="utf-8"))
+            said.append(found and found[1])
+    return next((place for place in said if place and not Path(place).match(str(OWN_SITE))), None)
+
+
+def _tell_dvc(root: Path, folder: Path) -> None:
+    path = root / ".dvc" / "config.local"
+    said = f"site_cache_dir = {folder}"
+    with contextlib.suppress(OSError):  # a folder that cannot be written to: DVC is told by its environment alone
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if _SETTING.search(before):
+            after = _SETTING.sub(lambda found: f"    {said}", before)
+        elif re.search(r"^\[core\]", before, re.MULTILINE):
+            after = re.sub(
+                r"^\[core\].*$", lambda found: f"{found[0]}\n    {said}", before, count=1, flags=re.MULTILINE
+            )
+        else:
+            after = f"[core]\n    {said}\n{before}"
+        if after != before:
+            with draft(path) as part:
+                part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
+                part.write_text(after, encoding="utf-8")
+
+
 def _lock_of_dvc(path: Path) -> FileLock:
     """Return a lock of DVC's, which takes it by flock too. Entering it raises an OSError where a DVC is writing now."""
     return FileLock(path, blocking=False, fallback_to_soft=False)
@@ -158,8 +219,9 @@ def stream(
 ) -> int:
     """Run a DVC command whose lines are of interest while it runs, and return its exit code. What the stages in it tell
     are events (`quickstudy.system.progress`); DVC itself prints text."""
+    own = keep_private(root)
     _mend(root, arguments)
-    return processes.stream([*DVC, *arguments], root, on_line, {**asking(), **(env or {})})
+    return processes.stream([*DVC, *arguments], root, on_line, {**asking(), **own, **(env or {})})
 
 
 def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
@@ -168,13 +230,16 @@ def run(command: list[str], root: Path) -> "subprocess.CompletedProcess[str]":
     Raises:
         QuickstudyError: it is not installed.
     """
+    is_dvc = command[: len(DVC)] == [*DVC]
+    own = keep_private(root) if is_dvc else {}
     try:
         for last in (False, True):
-            if command[: len(DVC)] == [*DVC]:
+            if is_dvc:
                 _mend(root, command[len(DVC) :])
             done = subprocess.run(
                 command,
                 cwd=root,
+                env={**os.environ, **own},
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -10,9 +10,11 @@ from typing import Literal
 
 import yaml
 
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes
 from quickstudy.system.progress import read_event
+from quickstudy.versions import whole
 from quickstudy.versions.command import (
     CHATTER,
     DVC,
@@ -42,6 +44,9 @@ def repro(
 ) -> StageOutcome:
     """Bring one stage up to date; those before it are taken as they are. A stage that fails leaves its former outputs.
 
+    What was not made just now is compared with dvc.lock, byte by byte; where it is damaged, in the workspace or in
+    DVC's cache, that is told, and it is brought from elsewhere or made anew.
+
     Whatever ends this call, a signal or an exception in ``on_line`` included, the stage's processes are then gone.
 
     Args:
@@ -58,6 +63,33 @@ def repro(
         StageFailed: it ended in any other way.
         MustRun: it would have to run and may not.
     """
+    for further in (pull, False):
+        outcome = _repro(root, stage, on_line, anew=anew, pull=pull and further, may_run=may_run, env=env)
+        if outcome == "ran" or not (wrong := whole.damaged(root, stage)):
+            return outcome
+        broken = whole.throw_out(root, wrong)
+        where = "DVC's cache" if broken else "the workspace"
+        on_line(f"{', '.join(wrong)} was damaged in {where}; it is brought back or made anew")
+    outcome = _repro(root, stage, on_line, anew=anew, pull=False, may_run=may_run, env=env)
+    if outcome != "ran" and (wrong := whole.damaged(root, stage)):
+        raise QuickstudyError(
+            "is damaged again as soon as it is restored",
+            where=root / wrong[0],
+            fix="Check the disk, and remove what .dvc/cache holds of it",
+        )
+    return outcome
+
+
+def _repro(
+    root: Path,
+    stage: str,
+    on_line: Callable[[str], None],
+    *,
+    anew: bool,
+    pull: bool,
+    may_run: bool,
+    env: Mapping[str, str] | None,
+) -> StageOutcome:
     lines: list[str] = []
     mistakes: list[str] = []
 
@@ -109,7 +141,7 @@ def data_hash(root: Path) -> str | None:
         QuickstudyError: data.dvc cannot be read.
     """
     try:
-        return str(yaml.safe_load(content(root, "data.dvc"))["outs"][0]["md5"])
+        return str(read_yaml(content(root, "data.dvc"))["outs"][0]["md5"])
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
@@ -121,42 +153,51 @@ def data_hash(root: Path) -> str | None:
 def committed_data_hash(root: Path) -> str | None:
     """Return the version of data/ in the last commit; None where there is none."""
     shown = run(["git", "show", "HEAD:./data.dvc"], root)
-    return str(yaml.safe_load(shown.stdout)["outs"][0]["md5"]) if shown.returncode == 0 else None
+    return str(read_yaml(shown.stdout)["outs"][0]["md5"]) if shown.returncode == 0 else None
 
 
 def add_data(root: Path) -> str:
     """Make data/ as it is now a version: into DVC's cache, its hash into data.dvc. Return the hash.
 
     Raises:
-        QuickstudyError: data/ does not exist, or DVC refuses.
+        QuickstudyError: data/ does not exist, the examples of a dataset were changed by nothing that we know of, or DVC
+            refuses.
     """
     if not (root / "data").is_dir():
         raise QuickstudyError("does not exist", where=root / "data", fix="Make the starter data: quickstudy data build")
+    whole.check_data(root)
     run_dvc(root, "add", "data")
     version = data_hash(root)
     assert version is not None
     return version
 
 
-def cache_folder(root: Path) -> Path:
-    """Return where DVC's cache of this clone is."""
-    return (root / run_dvc(root, "cache", "dir").strip()).resolve()
-
-
 def in_cache(root: Path, version: str) -> bool:
     """Return whether DVC's cache in this clone holds all files of a version of the data."""
-    files = cache_folder(root) / "files" / "md5"
-    try:
-        listed = json.loads((files / version[:2] / version[2:]).read_text(encoding="utf-8"))
-        return all((files / entry["md5"][:2] / entry["md5"][2:]).exists() for entry in listed)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    cache = whole.cache_folder(root)
+    files = whole.listed(cache, version)
+    return bool(files) and all(whole.object_at(cache, md5).exists() for _, md5 in files)
 
 
 def checkout_data(root: Path, force: bool = False) -> None:
     """Make data/ what data.dvc says, from DVC's cache. Changes that are in no version are not overwritten, unless
-    forced."""
+    forced.
+
+    Raises:
+        QuickstudyError: they would be, or what DVC's cache holds is damaged.
+    """
     run_dvc(root, "checkout", *(["--force"] if force else []), "data.dvc")
+    _check_restored(root, "DVC's cache")
+
+
+def _check_restored(root: Path, source: str) -> None:
+    version = data_hash(root)
+    if version and (wrong := whole.check_restored(root, version)):
+        raise RemoteFailed(
+            f"{', '.join(wrong)} of data version {version[:8]} is damaged in {source}; it was taken out of there",
+            where=root,
+            fix="Run the same again: it comes from the DVC remote where there is one, else push it from another clone",
+        )
 
 
 def has_remote(root: Path) -> bool:
@@ -193,6 +234,7 @@ def pull_data(root: Path, on_line: Callable[[str], None]) -> None:
         on_line,
         "Check `dvc remote list`, or make the starter data: quickstudy data build",
     )
+    _check_restored(root, "the DVC remote")
 
 
 def pull_outputs(root: Path, stage: str, on_line: Callable[[str], None]) -> None:
@@ -201,8 +243,15 @@ def pull_outputs(root: Path, stage: str, on_line: Callable[[str], None]) -> None
     Raises:
         RemoteFailed: they are in neither.
     """
-    if run([*DVC, "checkout", "--quiet", "--force", stage], root).returncode != 0:
-        _transfer(root, ["pull", "--force", stage], f"give what {stage} has made", on_line)
+    for further in (True, False):
+        if run([*DVC, "checkout", "--quiet", "--force", stage], root).returncode != 0:
+            _transfer(root, ["pull", "--force", stage], f"give what {stage} has made", on_line)
+        if not (wrong := whole.damaged(root, stage)):
+            return
+        whole.throw_out(root, wrong)
+        if not further:
+            raise RemoteFailed(f"the DVC remote gives a damaged {', '.join(wrong)}", where=stage)
+        on_line(f"{', '.join(wrong)} was damaged in DVC's cache; it is brought from the DVC remote")
 
 
 def push_outputs(root: Path, stages: Sequence[str], on_line: Callable[[str], None]) -> None:

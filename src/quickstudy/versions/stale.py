@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from quickstudy.data.manifest import MANIFEST, is_current
+from quickstudy.data.plain_yaml import read_yaml
 from quickstudy.errors import QuickstudyError
 from quickstudy.versions.command import content, run_dvc
 
@@ -171,7 +172,7 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 def _locked(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        return dict((yaml.safe_load(text) or {}).get("stages") or {})
+        return dict((read_yaml(text) or {}).get("stages") or {})
     except (yaml.YAMLError, AttributeError):
         raise QuickstudyError("is not readable", where=path, fix="Restore it: git checkout dvc.lock") from None
 

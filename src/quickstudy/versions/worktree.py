@@ -7,8 +7,8 @@ from pathlib import Path
 
 from quickstudy.system.atomic import draft, write_bytes
 from quickstudy.versions.command import NO_HOOKS, git_path, run_git
-from quickstudy.versions.dvc import cache_folder
 from quickstudy.versions.git import check_ref
+from quickstudy.versions.whole import cache_folder
 
 
 def add_worktree(root: Path, folder: Path, commit: str) -> Path:

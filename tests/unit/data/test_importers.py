@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from quickstudy.data.dataset import Dataset, make_table, read_dataset, write_dataset
+from quickstudy.data.dataset import Dataset, check_name, make_table, read_dataset, write_dataset
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers import archives
 from quickstudy.ingest.importers.folders import compile_pattern
 from quickstudy.ingest.importers.options import ImportOptions
-from quickstudy.ingest.importers.source import check_name, import_source, read_queries
+from quickstudy.ingest.importers.source import import_source, read_queries
 
 
 def imported(

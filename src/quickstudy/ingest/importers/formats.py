@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.archives import MAX_RATIO, MAX_TOTAL, RATIO_COUNTS_FROM
 
 MAX_ROWS = 5_000_000
 MAX_LINE = 16 << 20  # bytes
+MAX_JSON = 256 << 20  # bytes of a JSON file, which is read as a whole: as objects it takes several times that
+MAX_VALUES = 200_000_000  # of a Parquet file: numbers and texts in all columns, those in lists as well
+AT_ONCE = 64 << 20  # bytes of rows that are objects at once, where one row has not more
+PER_CELL = 64  # bytes of an object, about
+_SPLIT = "Import a part of it"
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,18 @@ class Table:
     """Of columns that hold more than texts, what shows what they hold: a cell, or [] of lists."""
 
 
-def decoded_lines(handle: BinaryIO, place: str) -> Iterator[str]:
+def decoded_lines(handle: BinaryIO, place: str, most: int = MAX_TOTAL) -> Iterator[str]:
     """The lines of a text file, decoded one by one so that a bad byte has a line number."""
-    number = 0
+    number = total = 0
     while line := handle.readline(MAX_LINE + 1):
         number += 1
         if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise QuickstudyError("UTF-16, not UTF-8", where=place, fix=_RECODE.format("UTF-16"))
         if len(line) > MAX_LINE:
             raise QuickstudyError(f"line {number} is longer than {MAX_LINE >> 20} MB", where=place)
+        total += len(line)
+        if total > most:
+            raise QuickstudyError(f"holds more than {most >> 20} MB", where=place, fix=_SPLIT)
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -164,7 +174,7 @@ def _read_json(handle: BinaryIO, place: str) -> Table:
     {CLASS: [text, …], …}             texts by class
     {CLASS: [{"tokens": […]}, …], …}  tokenised texts by class, as FewRel has them
     """
-    value = _parse("".join(decoded_lines(handle, place)), place)
+    value = _parse("".join(decoded_lines(handle, place, MAX_JSON)), place)
     shapes = 'It may be a list of objects, {"PART": [[text, label], …]} or {"CLASS": [text, …]}'
     if isinstance(value, list) and value:
         records = [_record(item) for item in value]
@@ -191,8 +201,15 @@ def _keyed(key: str, item: Any) -> dict[str, Any]:
 
 
 def read_parquet(handle: BinaryIO, place: str) -> Table:
+    """Rows of a Parquet file. Texts and bytes are read as numbers of a dictionary, where the file has them so: a file
+    of a kilobyte may stand for a megabyte in each of a million rows. They are counted before they are made."""
     try:
-        file = pq.ParquetFile(handle)
+        file = pq.ParquetFile(handle, page_checksum_verification=True)
+        _check_parquet(file.metadata, place)
+        encodings = _encodings(file)
+        coded = [path for path, used in encodings.items() if any(one.endswith("_DICTIONARY") for one in used)]
+        a_few = any("DELTA_BYTE_ARRAY" in used for used in encodings.values())  # a text as what it adds to the last one
+        file = pq.ParquetFile(handle, page_checksum_verification=True, read_dictionary=coded)
     except (pa.ArrowException, OSError) as error:
         what = f"not complete Parquet ({' '.join(str(error).split())[:100]})"
         raise QuickstudyError(what, where=place, fix="Download it again") from None
@@ -200,12 +217,18 @@ def read_parquet(handle: BinaryIO, place: str) -> Table:
     media = [field.name for field in schema if _holds_bytes(field.type)]
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
+        number = total = 0
         try:
-            for batch in file.iter_batches(batch_size=64 if media else 4096):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", record
+            for batch in file.iter_batches(batch_size=64 if media or a_few else 4096):
+                size = _size(pa.StructArray.from_arrays(batch.columns, batch.schema.names))
+                total += size
+                if total > MAX_TOTAL:
+                    raise QuickstudyError(f"holds more than {MAX_TOTAL >> 20} MB", where=place, fix=_SPLIT)
+                step = batch.num_rows if size <= AT_ONCE else 1
+                for start in range(0, batch.num_rows, step):
+                    for record in batch.slice(start, step).to_pylist():
+                        number += 1
+                        yield f"row {number}", record
         except (pa.ArrowException, OSError) as error:
             what = f"damaged after row {number} ({' '.join(str(error).split())[:100]})"
             raise QuickstudyError(what, where=place, fix="Download it again") from None
@@ -214,9 +237,63 @@ def read_parquet(handle: BinaryIO, place: str) -> Table:
     return Table(schema.names, records(), _class_names(schema), media, {name: [] for name in lists})
 
 
+def _encodings(file: pq.ParquetFile) -> dict[str, set[str]]:
+    """Of each column of texts or bytes how it is written."""
+    found: dict[str, set[str]] = {}
+    for i in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(i)
+        for column in map(group.column, range(group.num_columns)):
+            if column.physical_type == "BYTE_ARRAY":
+                found.setdefault(column.path_in_schema, set()).update(column.encodings)
+    return found
+
+
+def _check_parquet(about: Any, place: str) -> None:
+    """Refuse what the file says of itself, before any of it is read."""
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    if about.num_rows > MAX_ROWS:
+        raise QuickstudyError(f"more than {MAX_ROWS:,} rows", where=place, fix=_SPLIT)
+    size, packed = (
+        sum(max(0, getattr(one, f"total_{what}_size")) for one in columns) for what in ("uncompressed", "compressed")
+    )
+    if size > MAX_TOTAL or sum(column.num_values for column in columns) > MAX_VALUES:
+        what = f"holds more than {MAX_TOTAL >> 20} MB or {MAX_VALUES:,} values"
+        raise QuickstudyError(what, where=place, fix=_SPLIT)
+    if size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed:
+        what = f"unpacks to more than {MAX_RATIO} times its size, as files made to fill a memory do"
+        raise QuickstudyError(what, where=place, fix="If you trust it, write it again without compression")
+
+
+def _size(array: pa.Array) -> int:
+    """Bytes of what an array's cells are as Python objects, about."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        lengths = pc.fill_null(pc.binary_length(array.dictionary), 0) if _is_text(kind.value_type) else None
+        if lengths is None:
+            return PER_CELL * len(array)
+        return PER_CELL * len(array) + int(pc.sum(lengths.take(array.indices.drop_null())).as_py() or 0)
+    if pa.types.is_struct(kind):
+        return PER_CELL * len(array) + sum(_size(part) for part in array.flatten())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        return PER_CELL * len(array) + _size(array.flatten() if not pa.types.is_map(kind) else array.items)
+    if _is_text(kind):
+        return PER_CELL * len(array) + int(pc.sum(pc.binary_length(array)).as_py() or 0)
+    return PER_CELL * len(array)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        ask(kind)
+        for ask in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    )
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 

@@ -1,6 +1,5 @@
 """A folder, an archive or a table → a dataset's description and its examples."""
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading
+from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading, check_name
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.groups import GroupFile, group_file, groups_of
 from quickstudy.ingest.importers.keeping import as_table, kept
@@ -18,21 +17,8 @@ from quickstudy.ingest.importers.reading import read_rows
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.kinds.targets import kind_of, targets_of
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AS_BEFORE = Reading()
 """Nothing is read otherwise than a dataset was."""
-
-
-def check_name(name: str) -> str:
-    """The name, where it may be that of a dataset.
-
-    Raises:
-        QuickstudyError: else.
-    """
-    if not NAME.fullmatch(name):
-        fix = "Use lower-case letters, digits, - and _, at most 64, and begin with a letter or digit"
-        raise QuickstudyError(f"{name!r} cannot be the name of a dataset", fix=fix)
-    return name
 
 
 # A new dataset
