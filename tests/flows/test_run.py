@@ -1,10 +1,12 @@
 """`quickstudy run` as a person calls it, against the Prefect server of the tests."""
 
+import base64
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -119,12 +121,17 @@ def test_the_pages_open_on_loopback_and_close_on_ctrl_c(with_flows: Path) -> Non
     for line in process.stdout:
         if line.startswith("Ctrl-C"):
             break
-        name, address = line.split()
-        addresses[name] = address
+        name, address = line.split(maxsplit=1)
+        addresses[name] = address.strip()
     server = (PREFECT_API_URL.value() or "").removesuffix("/api")
     assert addresses["Prefect"] == server  # that one runs already
     assert addresses["MLflow"].startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(addresses["MLflow"], timeout=30) as page:
+    assert ".prefect/login" in addresses["Login"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(addresses["MLflow"], timeout=30)
+    login = base64.b64encode((with_flows / ".prefect/login").read_bytes().strip()).decode()
+    asked = urllib.request.Request(addresses["MLflow"], headers={"Authorization": f"Basic {login}"})
+    with urllib.request.urlopen(asked, timeout=30) as page:
         assert b"<title>MLflow" in page.read()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()

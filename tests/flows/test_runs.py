@@ -36,7 +36,8 @@ STEPS = [
 def variables(by: str) -> dict[str, str]:
     """What a person's environment holds who reads by the server or from the file."""
     if by == "server":
-        return {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+        auth = os.environ["PREFECT_API_AUTH_STRING"]  # which this process has made for the server inside
+        return {"PREFECT_API_URL": PREFECT_API_URL.value() or "", "PREFECT_API_AUTH_STRING": auth}
     return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value())}
 
 

@@ -110,7 +110,10 @@ def set_by_user(server: str, environment: Mapping[str, str]) -> str | None:
     prefect = next((found for name in PREFECT if (found := environment.get(name)) and not is_temporary(found)), None)
     if own := environment.get(OWN):
         return checked(own, OWN)
-    return (prefect or mlflow) if server == "prefect" else (mlflow or prefect)
+    if server == "prefect":
+        return prefect or mlflow
+    whole = prefect and all(prefect.partition(":"))  # Prefect takes any text, MLflow's clients know a user
+    return mlflow or (prefect if whole else None)
 
 
 def is_temporary(login: str | None) -> bool:
