@@ -20,7 +20,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.registry import ledger, signatures, store
 from quickstudy.registry.ledger import Break, Ledger, LedgerEntry
 from quickstudy.registry.store import NAME
-from quickstudy.system.environment import serving
+from quickstudy.system.environment import HOME, serving
 from quickstudy.versions import anchor
 
 LEDGER = f"{NAME}-ledger"
@@ -30,9 +30,6 @@ ENTRY, SIGNATURE = "entry", "signature"
 
 LEDGER_END = "ledger_end"
 """Of the registered model: the digest of the ledger's last line, or of an older one where a process was killed."""
-
-HOME = "QUICKSTUDY_HOME"
-"""The variable that names the clone, in a workspace of its (quickstudy.runs.workspaces)."""
 
 _log = logging.getLogger(__name__)
 
