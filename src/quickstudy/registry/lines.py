@@ -109,7 +109,11 @@ def end(root: Path, client: Any, line: LedgerEntry) -> None:
     if not asked.anchor:
         return
     try:
-        digests = [entry.digest for entry in chain_now(root).entries.values()]
+        found = chain_now(root)
+        kept = anchor.fetched(root, _anchor(root), asked.remote) if asked.remote is not None else None
+        if line.kind != "accepted" and _missing(found, kept, ""):
+            raise QuickstudyError("it knows lines that are not in it", where=f"the git remote {asked.remote}")
+        digests = [entry.digest for entry in found.entries.values()]
         texts = {json.loads(text).get("digest"): text for _, text, _ in _read(root)[0] if text.startswith("{")}
         content = "".join(f"{texts[digest]}\n" for digest in digests if digest in texts)
         anchor.anchor(root, _anchor(root), content, f"{line.kind} {line.verb}, line {line.digest}")
