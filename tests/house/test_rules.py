@@ -23,10 +23,13 @@ NO_DEPENDENCY = {
     "quickstudy.config",
     "quickstudy.errors",
     "quickstudy.pipeline.paths",
+    "quickstudy.secrets",
     "quickstudy.system.atomic",
     "quickstudy.system.environment",
+    "quickstudy.system.printing",
     "quickstudy.system.processes",
     "quickstudy.system.progress",
+    "quickstudy.system.terminal",
     "quickstudy.system.workers",
 }
 

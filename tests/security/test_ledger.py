@@ -121,7 +121,9 @@ def test_a_project_that_is_no_repository_keeps_its_ledger(built: Path) -> None:
 
 
 def test_a_git_remote_keeps_it_too(three: Path, tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "origin.git")], check=True)
+    subprocess.run(
+        ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(tmp_path / "origin.git")], check=True
+    )
     subprocess.run(["git", "remote", "add", "origin", str(tmp_path / "origin.git")], cwd=three, check=True)
     settings(three, remote="origin")
     registry.promote(three, 1, against=2, why="slow", verb="rollback")
@@ -137,6 +139,29 @@ def test_a_git_remote_keeps_it_too(three: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "remote", "set-url", "origin", "/nowhere"], cwd=three, check=True)
     done = subprocess.run(command, cwd=three, capture_output=True, text=True)
     assert "not compared with the git remote" in done.stderr
+
+
+def test_two_clones_keep_it_in_the_same_remote(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where each run begins with a new clone."""
+    subprocess.run(
+        ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(tmp_path / "origin.git")], check=True
+    )
+    subprocess.run(["git", "remote", "add", "origin", str(tmp_path / "origin.git")], cwd=three, check=True)
+    subprocess.run(["git", "push", "--quiet", "origin", "main"], cwd=three, check=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{three}/mlruns/mlflow.db")  # a server's, as it were
+    clones = [tmp_path / name for name in ("one", "other")]
+    for clone in clones:
+        subprocess.run(["git", "clone", "--quiet", str(tmp_path / "origin.git"), str(clone)], check=True)
+        settings(clone, remote="origin")
+    registry.promote(clones[0], 1, against=2, why="slow", verb="rollback")
+    registry.promote(clones[1], 2, against=1, why="quick")
+    told = ["git", "ls-remote", str(tmp_path / "origin.git"), "refs/quickstudy/*"]
+    before = subprocess.run(told, capture_output=True, text=True, check=True).stdout
+    assert before.count("\n") == 1
+    for clone in clones:
+        assert registry.compare_remote(clone, registry.read_ledger(clone)) == ()
+    registry.promote(clones[0], 1, against=2, why="slow", verb="rollback")
+    assert subprocess.run(told, capture_output=True, text=True, check=True).stdout != before
 
 
 # ---- signatures

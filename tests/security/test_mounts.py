@@ -1,4 +1,4 @@
-"""Reading the registry changes nothing: on a read-only disk, under two names of one folder, of a damaged one."""
+"""Reading the registry changes nothing: on a disk that is only read, under two names of a folder, of a damaged one."""
 
 import hashlib
 import os

@@ -50,7 +50,7 @@ def test_a_folder_whose_group_may_write_is_the_group_s(three: Path) -> None:
     three.chmod(0o2775)
     (three / "mlruns").chmod(0o2775)
     call(three, "serve", "keys", "add", "ada", umask=0o002)
-    assert modes(three, ".cache/serve.db") == {".cache/serve.db": 0o060}
+    assert modes(three, ".cache/serve.db") == {".cache/serve.db": 0o040}
     assert stat.S_IMODE((three / "mlruns").stat().st_mode) == 0o2770
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.secrets import redacted
 from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _move(verb: "Verb", version: str, reason: str, approve: bool, ask: bool = Fa
         registry.approved(plan, reason)
     before = registry.aliases(root)
     # The number, not the alias: what was looked at is what is promoted.
-    words = [verb, *([str(plan.version)] if verb == "promote" else []), "--reason", reason]
+    words = [verb, *([str(plan.version)] if verb == "promote" else []), "--reason", redacted(reason)]
     if verb == "promote":
         words += [option for option, on in (("--approve", approve), ("--ask", ask)) if on]
     words += ["--against", str(plan.champion)] if plan.champion is not None else []

@@ -20,7 +20,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.registry import ledger, signatures, store
 from quickstudy.registry.ledger import Break, Ledger, LedgerEntry
 from quickstudy.registry.store import NAME
-from quickstudy.system.environment import serving
+from quickstudy.system.environment import HOME, serving
 from quickstudy.versions import anchor
 
 LEDGER = f"{NAME}-ledger"
@@ -30,9 +30,6 @@ ENTRY, SIGNATURE = "entry", "signature"
 
 LEDGER_END = "ledger_end"
 """Of the registered model: the digest of the ledger's last line, or of an older one where a process was killed."""
-
-HOME = "QUICKSTUDY_HOME"
-"""The variable that names the clone, in a workspace of its (quickstudy.runs.workspaces)."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +109,11 @@ def end(root: Path, client: Any, line: LedgerEntry) -> None:
     if not asked.anchor:
         return
     try:
-        digests = [entry.digest for entry in chain_now(root).entries.values()]
+        found = chain_now(root)
+        kept = anchor.fetched(root, _anchor(root), asked.remote) if asked.remote is not None else None
+        if line.kind != "accepted" and _missing(found, kept, ""):
+            raise QuickstudyError("it knows lines that are not in it", where=f"the git remote {asked.remote}")
+        digests = [entry.digest for entry in found.entries.values()]
         texts = {json.loads(text).get("digest"): text for _, text, _ in _read(root)[0] if text.startswith("{")}
         content = "".join(f"{texts[digest]}\n" for digest in digests if digest in texts)
         anchor.anchor(root, _anchor(root), content, f"{line.kind} {line.verb}, line {line.digest}")

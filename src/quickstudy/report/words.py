@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from quickstudy.secrets import redacted
+
 
 class Markdown(str):
     """Text that is Markdown, where any other would be escaped."""
@@ -27,9 +29,9 @@ class Chapter(NamedTuple):
 
 
 def plain(text: object) -> Markdown:
-    """Return text from outside so that Markdown shows it as it is, in one line. What cannot be seen, or turns the
-    direction of what can, becomes a space."""
-    seen = "".join(c if c.isprintable() else " " for c in str(text))
+    """Return text from outside so that Markdown shows it as it is, in one line, without passwords in addresses. What
+    cannot be seen, or turns the direction of what can, becomes a space."""
+    seen = "".join(c if c.isprintable() else " " for c in redacted(str(text)))
     safe = re.sub(r"([\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(seen.split()))
     # At a line's beginning, and with a blank behind them, these make a heading or a list.
     safe = re.sub(r"^(#{1,6}|\+|[-=]+)(?= |$)", r"\\\1", safe)

@@ -23,6 +23,9 @@ CHAMPION = "models:/quickstudy@champion"
 UP = Path(".cache") / "up.json"
 """Where `quickstudy up` says what it serves, relative to the project."""
 
+HOME = "QUICKSTUDY_HOME"
+"""The variable that names the clone whose workspace this is (quickstudy.runs.workspaces)."""
+
 UMASK = "QUICKSTUDY_UMASK"
 """The variable that says which rights new files do not get."""
 
@@ -105,7 +108,9 @@ def keep_private() -> None:
         QuickstudyError: QUICKSTUDY_UMASK is no such number.
     """
     root = _project_around(Path.cwd())
-    shared = root is not None and bool(root.stat().st_mode & stat.S_IWGRP)
+    clone = os.environ.get(HOME)
+    folders = [folder for folder in (root, Path(clone) if clone else None) if folder is not None and folder.is_dir()]
+    shared = any(folder.stat().st_mode & stat.S_IWGRP for folder in folders)
     wanted = os.environ.get(UMASK) or ("007" if shared else "077")
     if not re.fullmatch(r"[0-7]{3,4}", wanted):
         raise QuickstudyError(f"{wanted!r} is no umask", where=UMASK, fix="Say 077, 027 or 022")

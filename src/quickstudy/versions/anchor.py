@@ -19,15 +19,20 @@ def anchored(root: Path, name: str) -> str | None:
 
 
 def anchor(root: Path, name: str, content: str, message: str) -> None:
-    """Keep a text under a name. Nothing happens where there is no repository, or where another process did so at the
-    same time: it knows no less."""
-    if run(["git", "rev-parse", "--git-dir"], root).returncode != 0 or anchored(root, name) == content:
+    """Keep a text under a name, after what was kept before, here and where it was `fetched` from. Nothing happens where
+    there is no repository, or where another process did so at the same time: it knows no less."""
+    if run(["git", "rev-parse", "--git-dir"], root).returncode != 0:
         return
-    before = run(["git", "rev-parse", "--verify", "--quiet", _ref(name)], root).stdout.strip()
+    before, elsewhere = (
+        run(["git", "rev-parse", "--verify", "--quiet", _ref(each)], root).stdout.strip()
+        for each in (name, f"fetched/{name}")
+    )
+    if anchored(root, name) == content and elsewhere in ("", before):
+        return
     blob = run_bytes(["git", "hash-object", "-w", "--stdin"], root, stdin=content.encode()).decode().strip()
     tree = run_bytes(["git", "mktree"], root, stdin=f"100644 blob {blob}\tcontent\n".encode()).decode().strip()
     who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _WHO.items()}
-    parents = ["-p", before] if before else []
+    parents = [part for parent in dict.fromkeys((before, elsewhere)) if parent for part in ("-p", parent)]
     commit = run_bytes(["git", "commit-tree", tree, *parents, "-m", message], root, who).decode().strip()
     run(["git", "update-ref", _ref(name), commit, before or "0" * len(commit)], root)
 
