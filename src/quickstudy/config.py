@@ -290,6 +290,7 @@ class Serve(Section):
     head: Annotated[float, Field(gt=0)]
     idle: Annotated[float, Field(gt=0)]
     unread: Annotated[float, Field(gt=0)]
+    bodies: Positive
     answer: Positive
     task: Positive
     tenant: Positive

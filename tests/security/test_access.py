@@ -24,7 +24,7 @@ from quickstudy.config import Serve
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.names import hidden
 from quickstudy.serving.engine.engine import Engine
-from quickstudy.serving.engine.store import LOCAL, Store
+from quickstudy.serving.engine.store import LOCAL, Store, key_digest
 from quickstudy.serving.http import access, peers, server
 from quickstudy.serving.http.access import Access, address_of, is_loopback, network_of
 from quickstudy.serving.http.app import make_app
@@ -70,6 +70,9 @@ def test_who_removes_the_last_key_does_not_open_the_door(
         for headers in ({}, bearer(key), {"host": "localhost"}):
             assert httpx.get(f"{address}/tasks", headers=headers).status_code == 401
             assert httpx.post(f"{address}/tasks", json=BODY, headers=headers).status_code == 401
+    with store._engine.connect() as connection:  # nor does a replica of before know the key, to which rows are all
+        rows = connection.execute(sa.text("SELECT digest FROM keys")).scalars().all()
+    assert len(rows) == 1 and key_digest(key) not in rows
     # Nor is it open when it starts again, by whatever is left in the database.
     assert store.all_keys() == [] and not server.check_host("127.0.0.1", store)
     with pytest.raises(QuickstudyError, match="keys add"):
@@ -284,6 +287,7 @@ def test_an_address_is_a_caller_and_a_proxy_of_ours_is_not() -> None:
         return address_of(Request({"type": "http", "headers": headers, "client": (peer, 5)}), proxies)
 
     assert of("203.0.113.7", "198.51.100.1", ()) == "203.0.113.7"  # anybody can say so
+    assert of("::1", "198.51.100.1", ("::1",)) == "198.51.100.1"
     assert of("10.0.0.7", "6.6.6.6, 198.51.100.1", ("10.0.0.7",)) == "198.51.100.1"
     assert of("10.0.0.7", "198.51.100.1, 10.0.0.8", ("10.0.0.7", "10.0.0.8")) == "198.51.100.1"
 

@@ -1,11 +1,15 @@
 """How much a request may have of the service: in its answer, in its memory, and in its database."""
 
 import base64
+import contextlib
 import io
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -177,6 +181,34 @@ def test_an_export_of_a_task_that_changes_meanwhile_is_no_whole_answer(
             httpx.get(f"{address}/tasks/{made.id}/export", timeout=60)
         whole = httpx.get(f"{address}/tasks/{made.id}/export", timeout=60).json()
     assert len(whole["examples"]) == 199
+
+
+# ---- what is brought at once
+
+
+def test_large_bodies_together_are_bounded_and_small_ones_pass(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(bodies=2)
+    with listening(make_app(engine.settings, engine), engine.settings) as address, contextlib.ExitStack() as held:
+        parts = urlsplit(address)
+        head = f"POST /tasks HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-length: 1500000\r\n\r\n".encode()
+        half = []
+        for _ in range(2):
+            half.append(held.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=30)))
+            half[-1].sendall(head + b" " * 900_000)
+        body = {"name": "n", "modality": "text", "examples": TICKETS}
+        deadline = time.monotonic() + 30
+        while True:  # until what they sent is there
+            large = httpx.post(f"{address}/tasks", json=body, headers={"x": "y"}, timeout=60)
+            assert large.status_code == 201  # a small one
+            large = httpx.post(f"{address}/tasks", content=json.dumps(body).encode() + b" " * 700_000, timeout=60)
+            if large.status_code == 503:
+                break
+            assert time.monotonic() < deadline
+        assert "retry-after" in large.headers and "come again later" in large.json()["error"]
+        held.close()
+        while httpx.post(f"{address}/tasks", content=json.dumps(body).encode() + b" " * 700_000).status_code == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 # ---- quotas

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -133,6 +134,7 @@ class Access:
         return found
 
 
+@lru_cache(64)
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine: localhost, 127.0.0.0/8, ::1, and ::ffff:127.0.0.1, which is the same."""
     if host.rstrip(".").lower() == "localhost":
@@ -160,9 +162,10 @@ def network_of(host: str) -> str:
 
 def address_of(request: Request, proxies: tuple[str, ...]) -> str:
     """Return where a request comes from: the peer or, where that is a proxy of ours, who stands before it."""
+    ours = {network_of(one) for one in proxies}
     peer = network_of(request.client.host) if request.client is not None else "unix"
     for said in reversed(request.headers.get("x-forwarded-for", "").split(",")):
-        if peer not in proxies or not said.strip():
+        if peer not in ours or not said.strip():
             break
         peer = network_of(said.strip()[:50])
     return peer

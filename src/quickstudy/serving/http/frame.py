@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -16,6 +17,8 @@ from quickstudy.serving.http.metrics import Metrics
 from quickstudy.serving.http.refusals import refusal
 
 MEGABYTE = 1_000_000
+SMALL = 1 << 18
+"""Bytes of a body that is taken however much the others bring."""
 LINES, TRACES = 600, 60
 """In the log a minute, at most: of requests without a tenant, and of errors of the service's own."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -39,6 +42,7 @@ class Frame:
 
     def __init__(self, app: ASGIApp, settings: Serve, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
+        self._held = _Held()
         self._lines, self._traces = Sparingly(LINES), Sparingly(TRACES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +51,7 @@ class Frame:
             return
         request_id = _request_id(scope)
         started, status = time.perf_counter(), 0
-        upload = _Upload(receive, self.settings)
+        upload = _Upload(receive, self.settings, self._held)
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -73,6 +77,7 @@ class Frame:
             if not status:
                 await _refuse(500, f"an error of the service's own; its log has more under {request_id}", scope, sent)
         finally:
+            upload.let_go()
             self._tell(scope, request_id, status, time.perf_counter() - started)
 
     def _tell(self, scope: MutableMapping[str, Any], request_id: str, status: int, seconds: float) -> None:
@@ -95,11 +100,19 @@ class Frame:
         REQUESTS.info("request", extra={"about": about})
 
 
+@dataclass
+class _Held:
+    """What all requests have brought that are not answered yet."""
+
+    bytes: int = 0
+
+
 class _Upload:
     """Counts the bytes of a body that arrive, whatever the headers say, and the seconds that it takes."""
 
-    def __init__(self, receive: Receive, settings: Serve):
+    def __init__(self, receive: Receive, settings: Serve, held: _Held):
         self._receive, self._left = receive, settings.body * MEGABYTE
+        self._held, self._own, self._together = held, 0, settings.bodies * MEGABYTE
         self.most, self._seconds = settings.body * MEGABYTE, settings.upload
         self._until = time.monotonic() + settings.upload
         self._whole = False
@@ -119,7 +132,7 @@ class _Upload:
         """Return the next part.
 
         Raises:
-            HTTPException: 408 too slow, 413 too large.
+            HTTPException: 408 too slow, 413 too large, 503 too large for now, as others bring much too.
         """
         if self._whole:
             return await self._receive()  # the end of the connection, for whoever waits for it
@@ -128,11 +141,25 @@ class _Upload:
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(408, f"the body has not arrived within {self._seconds:g} seconds") from None
-        self._left -= len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._left -= size
+        self._own += size
+        self._held.bytes += size
         if self._left < 0:
             raise HTTPException(413, self.too_large())
+        if self._held.bytes > self._together and self._own > SMALL:
+            line, later = (
+                "too much is being read at once; come again later",
+                {"retry-after": "2", "connection": "close"},
+            )
+            raise HTTPException(503, line, later)
         self._whole = not message.get("more_body", False)
         return message
+
+    def let_go(self) -> None:
+        """Count what has come no more."""
+        self._held.bytes -= self._own
+        self._own = 0
 
 
 def _request_id(scope: MutableMapping[str, Any]) -> str:
