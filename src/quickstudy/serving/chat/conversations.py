@@ -14,10 +14,15 @@ from quickstudy.adaptation.adapted import Task, encode
 from quickstudy.adaptation.growing import Growing
 from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.serving.chat.chat import Adapt, Chat, Entry, Reply
+from quickstudy.serving.engine import cost
+from quickstudy.serving.engine.batcher import PIECE, cut
 from quickstudy.serving.engine.loaded import Loaded
+from quickstudy.system.turns import give_way
 
 MOST = 100
 """Conversations that are remembered; the one that was silent the longest goes first."""
+ENTRIES = 20_000
+"""Questions of all that are remembered together."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,12 @@ class _Router:
         return self._task.examples
 
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
-        return self._task.add(labels, examples, encode(self._model, "text", examples))
+        most = self._model.inputs.text.max_tokens
+        parts = []
+        for part, _ in cut(examples, [cost.of_text(text, most) for text in examples], PIECE, len(examples)):
+            parts.append(encode(self._model, "text", part))
+            give_way()
+        return self._task.add(labels, examples, torch.cat(parts))
 
     def remove(self, ids: list[str]) -> None:
         self._task.remove(ids)
@@ -55,7 +65,7 @@ class _Router:
 
 
 class Conversations:
-    """Used on the thread that computes, by one at a time.
+    """Used on the thread that computes, where one gives way to another between two parts of its work.
 
     Args:
         close: see `quickstudy.serving.chat.chat.Chat`.
@@ -79,9 +89,25 @@ class Conversations:
             chat = Chat(self._adapting(loaded), told, self._close, list(taught))
         reply = chat.say(line)
         self._chats[key] = (told, chat)
-        while len(self._chats) > MOST:
+        while len(self._chats) > 1 and (len(self._chats) > MOST or self._entries() > ENTRIES):
             self._chats.popitem(last=False)
         return reply, chat.taught
+
+    def cost(
+        self, loaded: Loaded, tenant: str, session: str, faq: Sequence[Entry], taught: Sequence[Entry], line: str
+    ) -> float:
+        """Return the units (cost.py) that `say` will cost: little where the conversation is remembered."""
+        before, chat = self._chats.get((tenant, session, loaded.digest), (None, None))
+        units = cost.of_text(line, loaded.model.inputs.text.max_tokens)
+        entries = [*faq, *taught]
+        if chat is None or before != tuple(faq) or chat.taught != list(taught):
+            units += sum(cost.of_text(one.question, loaded.model.inputs.text.max_tokens) for one in entries)
+            answers = len({one.answer for one in entries})
+            units += cost.of_adapting(loaded.model, len(entries), answers) if entries else 0.0
+        return units
+
+    def _entries(self) -> int:
+        return sum(len(told) + len(chat.taught) for told, chat in self._chats.values())
 
     def _adapting(self, loaded: Loaded) -> Adapt:
         return lambda texts, labels: _Router(loaded, self._false_alarm, texts, labels)

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from quickstudy.kinds.scores import SCORES
 from quickstudy.serving.http import bodies, inputs, replies
-from quickstudy.serving.http.deps import EngineDep, RevisionsDep, SettingsDep, TaskId, Tenant
+from quickstudy.serving.http.deps import EngineDep, RevisionsDep, TaskId, Tenant
 from quickstudy.serving.http.openapi import described
 from quickstudy.serving.http.refusals import found
 
@@ -15,19 +15,17 @@ router = APIRouter(prefix="/tasks/{id}")
 
 
 @router.post("/predict", response_model=replies.AnswersPublic, openapi_extra=described(bodies.Queries, file="files"))
-async def predict(
-    id: TaskId, request: Request, tenant: Tenant, settings: SettingsDep, engine: EngineDep, revisions: RevisionsDep
-) -> Any:
+async def predict(id: TaskId, request: Request, tenant: Tenant, engine: EngineDep, revisions: RevisionsDep) -> Any:
     """Answer queries of a task."""
     with engine.batcher.coming():
         revision, kind, modality = found(await revisions.newest(tenant, id))
-    queries = await inputs.read_queries(request, modality, settings)
-    answered = found(await engine.answer(id, revision, kind, modality, queries))
+    queries = await inputs.read_queries(request, modality, tenant, engine)
+    answered = found(await engine.answer(id, revision, kind, modality, queries.inputs, queries.costs, tenant))
     reply = replies.answers(id, answered)
     known, unknown = replies.count_known(reply)
     engine.metrics.queries.labels("unknown").inc(unknown)
     engine.metrics.queries.labels("known").inc(known)
-    request.state.about = {"task": id, "queries": len(queries), "version": answered.loaded.version}
+    request.state.about = {"task": id, "queries": len(queries.inputs), "version": answered.loaded.version}
     return JSONResponse(reply)
 
 
@@ -35,6 +33,6 @@ async def predict(
 async def accuracy(id: TaskId, tenant: Tenant, engine: EngineDep, revisions: RevisionsDep) -> Any:
     """Say how often the task's own examples, each left out in turn, are told from the others."""
     revision, kind, _ = found(await revisions.newest(tenant, id))
-    now, score, asked = found(await engine.held_out(id, revision, kind))
+    now, score, asked = found(await engine.held_out(id, revision, kind, tenant))
     told = {"metric": SCORES[kind].NAME, "score": score, "right": round(score * asked), "asked": asked}
     return JSONResponse({"task": id, "revision": now, **told})
