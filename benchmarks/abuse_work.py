@@ -258,6 +258,7 @@ ATTACKS: dict[str, Attack] = {
     "accuracy of 5,000 examples, 500 classes": _asking(lambda: _large(5000, 500), _accuracy, 4),
     "64 WebP of 4000 × 4000": _of_files(lambda: _picture("WEBP"), 64, "image"),
     "1.25 million empty examples": _posting("/tasks", _EMPTY),
+    "15 WebP of 4000 × 4000": _of_files(lambda: _picture("WEBP"), 15, "image"),
     # JSON
     "800,000 unknown fields": _posting("/tasks", _FIELDS),
     "deep nesting": _posting("/tasks", _DEEP),

@@ -37,7 +37,9 @@ from quickstudy.serving.http.bodies import (
 from quickstudy.serving.http.shape import check_shape
 from quickstudy.serving.http.watch import CLOSING
 
-LARGE = 1 << 18
+SMALL = 512
+"""Bytes of JSON that cannot hold much."""
+LARGE = 1 << 15
 """Bytes of JSON that are parsed on another thread, so that others are answered meanwhile."""
 FRAMES = 1 << 16
 """Of a recording, read at once."""
@@ -234,7 +236,8 @@ async def read_json(request: Request, body: type[_Body], who: str, engine: Engin
     most = max(engine.settings.examples, engine.settings.classes, engine.settings.queries)
 
     def parse() -> _Body:
-        check_shape(data, most)
+        if len(data) > SMALL:
+            check_shape(data, most)
         return _parsed(body, data)
 
     return await engine.pools.parsing.run(who, parse) if len(data) > LARGE else parse()

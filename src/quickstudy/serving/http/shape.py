@@ -17,7 +17,10 @@ LITERAL = 1_000
 EACH = 32
 """Values that an example may have, on average: its fields, and its tags."""
 
-_MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
+# Each call takes microseconds, whatever the body: Python does nothing else while a pattern is looked for.
+_MARK = re.compile(rb'[^"{}\[\],]{0,%d}+(["{}\[\],])' % LITERAL)
+_ESCAPED = re.compile(rb'(?:[^"\\]{1,4096}+|\\.){0,256}+', re.DOTALL)
+"""Part of a text that has escaped characters."""
 
 
 def check_shape(data: bytes, most: int) -> None:
@@ -31,23 +34,21 @@ def check_shape(data: bytes, most: int) -> None:
     """
     counts, lists = [1], [False]  # of each object and list that is open, outermost first, what it has so far
     values, end = 0, 0
-    for mark in _MARK.finditer(data):
-        begin = mark.start()
-        if begin - end > LITERAL:
-            break
-        end, sign = mark.end(), data[begin]
-        if sign == 0x22:
-            if end - begin == 1:  # a text that does not end
+    while (mark := _MARK.match(data, end)) is not None:
+        end, sign = mark.end(), mark[1]
+        if sign == b'"':
+            if (end := _end_of_text(data, end)) < 0:
                 return
-        elif sign == 0x2C:
+        elif sign == b",":
             counts[-1] += 1
             values += 1
-            _check(counts[-1], lists[-1], values, most)
+            if counts[-1] > (most if lists[-1] else FIELDS) or values > EACH * most:
+                raise _too_many(counts[-1], lists[-1], most)
         elif sign in b"{[":
             if len(counts) > DEPTH:
                 raise QuickstudyError(f"lies more than {DEPTH} levels deep", where="the body")
             counts.append(1)
-            lists.append(sign == 0x5B)
+            lists.append(sign == b"[")
         elif len(counts) > 1:
             counts.pop()
             lists.pop()
@@ -57,10 +58,24 @@ def check_shape(data: bytes, most: int) -> None:
         raise QuickstudyError(f"more than {LITERAL} bytes of one number, word or blank", where="the body")
 
 
-def _check(count: int, of_list: bool, values: int, most: int) -> None:
-    if not of_list and count > FIELDS:
-        raise QuickstudyError(f"an object of more than {FIELDS} fields", where="the body")
+def _end_of_text(data: bytes, begin: int) -> int:
+    """Where a text ends that begins here, behind its quotation mark; -1 where it does not."""
+    end = data.find(b'"', begin)
+    if end < 0 or data.find(b"\\", begin, end) < 0:
+        return end + 1 if end >= 0 else -1
+    while begin < len(data) and data[begin] != 0x22:
+        part = _ESCAPED.match(data, begin)
+        if part is None or part.end() == begin:
+            return -1
+        begin = part.end()
+    return begin + 1 if begin < len(data) else -1
+
+
+def _too_many(count: int, of_list: bool, most: int) -> QuickstudyError:
     if of_list and count > most:
-        raise QuickstudyError(f"a list of more than the {most} allowed", where="the body")
-    if values > EACH * most:
-        raise QuickstudyError(f"more than {EACH * most} values", where="the body")
+        what = f"a list of more than the {most} allowed"
+    elif not of_list and count > FIELDS:
+        what = f"an object of more than {FIELDS} fields"
+    else:
+        what = f"more than {EACH * most} values"
+    return QuickstudyError(what, where="the body")

@@ -3,7 +3,7 @@
 Gradio 6.31 would take Pillow from 13 back to 12, and tomlkit from 0.15 to 0.14, beneath all else that is locked here.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -29,8 +29,8 @@ class ChatLine(Body):
     """A line of a conversation, and all that it rests on."""
 
     session: str = Field(pattern=r"^[0-9a-f-]{8,40}$")
-    faq: tuple[ChatEntry, ...]
-    taught: tuple[ChatEntry, ...] = ()
+    faq: Annotated[tuple[ChatEntry, ...], Field(fail_fast=True)]
+    taught: Annotated[tuple[ChatEntry, ...], Field(fail_fast=True)] = ()
     line: str = Field(max_length=2000)
 
 
