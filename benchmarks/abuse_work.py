@@ -184,6 +184,20 @@ async def _small_tasks(base: str, headers: dict[str, str], stop: asyncio.Event) 
     await _flood(base, headers, stop, 48, once)
 
 
+async def _questions(base: str, headers: dict[str, str], stop: asyncio.Event) -> None:
+    """One question after the other, by as many callers as connections may be."""
+    made: list[str] = []
+
+    async def once(client: httpx.AsyncClient) -> None:
+        if not made:
+            made.append("")
+            made[0] = await _made(client, _task(_lines(20, 6), [f"class {i % 4}" for i in range(20)]))
+        while made[0] and not stop.is_set():
+            await client.post(f"/tasks/{made[0]}/predict", json={"queries": ["which one is it"]})
+
+    await _flood(base, headers, stop, 64, once)
+
+
 async def _hanging_up(base: str, headers: dict[str, str], stop: asyncio.Event) -> None:
     """Work is asked for and nobody waits for it."""
     body = _task(_lines(2000, 60), [f"class {i % 50}" for i in range(2000)])
@@ -276,6 +290,7 @@ ATTACKS: dict[str, Attack] = {
     ),
     "1,000 queries of 500 classes": _asking(lambda: _large(1000, 500), _ask_much, 4),
     "many small tasks": _small_tasks,
+    "one question after the other": _questions,
     "tasks of 5,000 examples": _posting("/tasks", _large(5000, 500), 4),
     "a task of 5,000 adapted again": _asking(lambda: _large(4900, 490), _ask_first, 2),
     "200 tags": _asking(lambda: _tagged(400, 200), _ask_much, 2),

@@ -32,7 +32,7 @@ from quickstudy.model.metamodel import MetaModel
 from quickstudy.model.store import save_model
 from quickstudy.serving.chat.chat import Entry
 from quickstudy.serving.chat.conversations import Conversations
-from quickstudy.serving.engine import cost
+from quickstudy.serving.engine import batcher, cost
 from quickstudy.serving.engine import engine as engines
 from quickstudy.serving.engine.allowance import Allowance, Overdrawn
 from quickstudy.serving.engine.batcher import Room, cut
@@ -268,9 +268,33 @@ def test_a_line_is_bounded_for_each_and_for_all() -> None:
 
 
 def test_inputs_are_cut_by_what_they_cost() -> None:
-    parts = cut("abcdefgh", [10, 10, 40, 60, 1, 1, 1, 1], 50, 3)
+    parts = cut("abcdefgh", [10, 10, 40, 60, 1, 1, 1, 1], lambda: 50, 3)
     assert ["".join(part) for part, _ in parts] == ["ab", "c", "d", "efg", "h"]
-    assert not list(cut("", [], 50, 3))
+    assert not list(cut("", [], lambda: 50, 3))
+
+
+def test_pieces_for_an_encoder_that_takes_long_are_small(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(model: Any, modality: str, inputs: list[str]) -> torch.Tensor:
+        time.sleep(0.05 * len(inputs))
+        return torch.zeros(len(inputs), model.shape.dimension)
+
+    async def work() -> None:
+        engine, sizes = make_engine(), []
+        async with running(engine):
+            engine.batcher._observe = sizes.append
+            texts = ["a text"] * 60
+            await engine.batcher.encode(engine.loaded, "text", texts, pack, [1.0] * 60)
+            usual = sizes[1:]  # before the first it is not known
+            assert sizes[0] <= 5 and max(usual) > 20
+            monkeypatch.setattr(batcher, "encode_decoded", slow)
+            sizes.clear()
+            for _ in range(4):
+                await engine.batcher.encode(engine.loaded, "text", texts[:10], pack, [1.0] * 10)
+        assert sizes[0] == 10 and max(sizes[-3:]) < 5
+
+    asyncio.run(work())
 
 
 def test_no_tenant_has_all_threads_of_a_pool() -> None:

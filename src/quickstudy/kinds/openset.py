@@ -58,6 +58,7 @@ def fit(support: Tensor, targets: Tensor, false_alarm: float) -> OpenSet:
     y = F.one_hot(targets).double()  # [S, N]
     count = y.sum(0)
     prototypes = y.T @ x / count[:, None]
+    give_way()
     diagonal, weights = _inverted(x, y)
     give_way()
     left_out = _left_out(x, y, prototypes, diagonal, weights)
@@ -144,7 +145,9 @@ def _left_out(x: Tensor, y: Tensor, prototypes: Tensor, diagonal: Tensor, weight
     own = y.bool()
     count = (y @ y.sum(0)).clamp(min=2)[:, None]  # of the example's class
     others = (count * prototypes[own.int().argmax(1)] - x) / (count - 1)
+    give_way()
     closeness = _closeness(x, prototypes)
+    give_way()
     closeness[own] = (2 * x * others - others.square()).sum(-1)
     claims = y - weights / diagonal[:, None]
     return 2 - (closeness + claims).amax(-1)

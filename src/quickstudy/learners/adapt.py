@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quickstudy.learners.learner import State, VectorLearner, class_sums, nearest
 from quickstudy.system.turns import give_way
 
-AT_ONCE = 1 << 19  # numbers of examples × classes that are computed at once where no gradients are kept
+AT_ONCE = 1 << 18  # numbers of examples × classes that are computed at once where no gradients are kept
 
 
 class AdaptLearner(VectorLearner):
@@ -37,11 +37,13 @@ class AdaptLearner(VectorLearner):
         onehot, sums, count = class_sums(support, targets, way)
         absent = count == 0
         prototypes = sums / count.clamp(min=1)[..., None]  # f
+        give_way()
 
         length = support.norm(dim=-1).amax(1)[:, None, None]  # √τ; a padding row is 0
         unit = support / length
         g, _ = self.attention(prototypes / length, unit, unit, key_padding_mask=~real, need_weights=False)
         prototypes = prototypes + self.alpha * length * g
+        give_way()
 
         # −∇ of the cross-entropy of the support set by the prototypes: the sum over classes of each one's mean, so that
         # every class weighs the same, whatever its shots. It is divided by τ, the curvature, so that one step size fits

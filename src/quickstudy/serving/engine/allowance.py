@@ -1,7 +1,7 @@
 """How much work a tenant may ask for: so many units a second, and some ahead (a token bucket).
 
-A unit is about a millisecond of two cores; cost.py counts them before the work is begun. What has cost more than was
-counted is taken afterwards.
+A unit is about a millisecond of two cores; cost.py counts them before the work is begun. What files have cost more than
+was counted is taken afterwards.
 """
 
 import math

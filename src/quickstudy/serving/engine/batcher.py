@@ -34,6 +34,12 @@ BATCH = 2 * PIECE
 """Units of a batch, at most; a batch of short texts is bounded by their number."""
 TURN = 0.03
 """Seconds of other work before others have their turn; it may take a little more until it can stop."""
+UNTRIED = 0.1
+"""Of a piece's units that the first inputs bring to an encoder of which it is not known yet how long it takes."""
+FIXED = 10.0
+"""Units that any call costs, however little it encodes."""
+SLOW = 5.0
+"""Times as long as was counted: from there on an encoder counts as slow, and not the machine as busy."""
 ROOM = 5_000.0
 """Units of a tenant's files that are decoded and not encoded yet, at most: 40 to 300 million pixels."""
 NOBODY = ""
@@ -57,7 +63,13 @@ class _Piece:
     inputs: Sequence[Any]
     finish: Callable[[Tensor], Rows]
     done: "asyncio.Future[Any]"
+    units: float
+    """that were counted"""
     cost: float
+    """the same, by how long this encoder takes"""
+
+
+_Key = tuple[str, Modality]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +100,8 @@ class Batcher:
         self._begun: float | None = None
         self._given_up: list[_Long] = []
         self._room = Room(ROOM)
+        self._pace: dict[_Key, float] = {}
+        """seconds that a unit takes, of each encoder"""
 
     async def start(self) -> None:
         self._loop = asyncio.create_task(self._work())
@@ -98,6 +112,11 @@ class Batcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._loop
         self._thread.shutdown(wait=True)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether nothing is computed any more."""
+        return self._loop is None or self._loop.done()
 
     @property
     def at_work(self) -> float:
@@ -146,7 +165,8 @@ class Batcher:
         """
         check_modality(loaded.model, modality)
         results: list[_Rows] = []
-        for part, units in cut(inputs, costs or [0.0] * len(inputs), most, self.size):
+        own = costs or [0.0] * len(inputs)
+        for part, units in cut(inputs, own, lambda: most * self._share_of(loaded, modality), self.size):
             if modality == "text":
                 results.append(await self._encoded(who, loaded, modality, part, finish, units, bool(results)))
                 continue
@@ -166,10 +186,11 @@ class Batcher:
         units: float,
         is_begun: bool,
     ) -> _Rows:
+        slower = 1 / max(self._share_of(loaded, modality), UNTRIED)
         done: asyncio.Future[_Rows] = asyncio.get_running_loop().create_future()
         # What was begun is ended: only the first piece may be refused.
         join = self.pieces.back if is_begun else self.pieces.put
-        join(who, _Piece(loaded, modality, inputs, finish, done, units))
+        join(who, _Piece(loaded, modality, inputs, finish, done, units, min(units * slower, BATCH)))
         self._came.set()
         return await done
 
@@ -237,7 +258,9 @@ class Batcher:
 
     async def _answer(self, batch: list[_Piece]) -> None:
         self._observe(sum(len(piece.inputs) for piece in batch))
-        results = await self._on_thread(_compute, batch)
+        results, took = await self._on_thread(_compute, batch)
+        for key, pace in took.items():
+            self._pace[key] = 0.8 * self._pace[key] + 0.2 * pace if key in self._pace else pace
         for piece, result in zip(batch, results, strict=True):
             if piece.done.done():  # whoever asked has gone
                 continue
@@ -245,6 +268,13 @@ class Batcher:
                 piece.done.set_exception(result)
             else:
                 piece.done.set_result(result)
+
+    def _share_of(self, loaded: Loaded, modality: Modality) -> float:
+        """Which share of the usual units an encoder has in a piece, so that it takes as long as others."""
+        pace = self._pace.get((loaded.digest, modality))
+        if pace is None:
+            return UNTRIED
+        return 1.0 if 1000 * pace < SLOW else 1 / (1000 * pace)
 
     async def _on_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         self._begun = time.monotonic()
@@ -254,12 +284,14 @@ class Batcher:
             self._begun = None
 
 
-def cut(inputs: Sequence[Any], costs: Sequence[float], most: float, size: int) -> Iterator[tuple[Sequence[Any], float]]:
+def cut(
+    inputs: Sequence[Any], costs: Sequence[float], most: Callable[[], float], size: int
+) -> Iterator[tuple[Sequence[Any], float]]:
     """Yield inputs piece by piece, with what each costs: at most so many units, unless one alone has more, and so many
     inputs."""
     begin, units = 0, 0.0
     for place, own in enumerate(costs):
-        if place > begin and (units + own > most or place - begin >= size):
+        if place > begin and (units + own > most() or place - begin >= size):
             yield inputs[begin:place], units
             begin, units = place, 0.0
         units += own
@@ -312,13 +344,18 @@ def _start() -> None:
 
 
 @torch.inference_mode()
-def _compute(batch: Sequence[_Piece]) -> list[Any]:
-    """What each piece comes to, or what it raised."""
+def _compute(batch: Sequence[_Piece]) -> tuple[list[Any], dict[_Key, float]]:
+    """What each piece comes to, or what it raised; and the seconds that a unit took of each encoder."""
+    took: dict[_Key, float] = {}
 
     def together(places: Sequence[int]) -> list[Any]:
         first = batch[places[0]]
         inputs = [one for place in places for one in batch[place].inputs]
-        return _split(batch, places, encode_decoded(first.loaded.model, first.modality, inputs))
+        started = time.perf_counter()
+        vectors = encode_decoded(first.loaded.model, first.modality, inputs)
+        units = FIXED + sum(batch[place].units for place in places)
+        took[first.loaded.digest, first.modality] = (time.perf_counter() - started) / units
+        return _split(batch, places, vectors)
 
     results: list[Any] = [None] * len(batch)
     for alike in _grouped(batch, range(len(batch)), lambda piece: (piece.loaded.digest, piece.modality)):
@@ -332,7 +369,7 @@ def _compute(batch: Sequence[_Piece]) -> list[Any]:
     for alike in _grouped(batch, encoded, lambda piece: piece.finish):
         for place, result in zip(alike, _each(finished, alike), strict=True):
             results[place] = result
-    return results
+    return results, took
 
 
 def _grouped(batch: Sequence[_Piece], places: Iterable[int], key: Callable[[_Piece], Hashable]) -> list[list[int]]:

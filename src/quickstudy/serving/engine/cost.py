@@ -1,7 +1,7 @@
 """What work costs, counted before it is begun, in units: 1 is about a millisecond of two cores.
 
-Measured on 2 cores with bfloat16 (all-MiniLM-L6-v2, Conv4); of a bigger encoder a unit takes longer, and what has taken
-longer than was counted is settled afterwards (allowance.py).
+Measured on 2 cores with bfloat16 (all-MiniLM-L6-v2, Conv4). Of a bigger encoder a unit takes longer, and its pieces are
+cut smaller (batcher.py); files that took longer than their headers say are settled afterwards (allowance.py).
 """
 
 import re

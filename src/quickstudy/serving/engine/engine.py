@@ -161,6 +161,8 @@ class Engine:
 
     async def check(self) -> None:
         """Raise Busy where no request can be answered soon, Unavailable where the database is away."""
+        if self.batcher.has_ended:
+            raise Busy("nothing is computed any more", fix="Start the service again; its log says why")
         if (seconds := self.batcher.at_work) > self.settings.stuck:
             raise Busy(
                 f"the thread that computes has been at one piece of work for {seconds:.0f} seconds (serve.stuck)"
