@@ -30,7 +30,7 @@ LONGEST = 10
 """Times as long as for others, at most, a batch waits for requests that are being looked up."""
 PIECE = 50.0
 """Units (cost.py) that a request brings to a batch, at most, unless one input alone has more."""
-BATCH = 2 * PIECE
+BATCH = 3 * PIECE
 """Units of a batch, at most; a batch of short texts is bounded by their number."""
 TURN = 0.03
 """Seconds of other work before others have their turn; it may take a little more until it can stop."""
@@ -39,7 +39,7 @@ UNTRIED = 0.1
 FIXED = 10.0
 """Units that any call costs, however little it encodes."""
 SLOW = 5.0
-"""Times as long as was counted: from there on an encoder counts as slow, and not the machine as busy."""
+"""Times as long as was counted, from which on an encoder counts as slow."""
 ROOM = 5_000.0
 """Units of a tenant's files that are decoded and not encoded yet, at most: 40 to 300 million pixels."""
 NOBODY = ""
@@ -101,7 +101,7 @@ class Batcher:
         self._given_up: list[_Long] = []
         self._room = Room(ROOM)
         self._pace: dict[_Key, float] = {}
-        """seconds that a unit takes, of each encoder"""
+        """seconds of the thread that a unit takes, of each encoder"""
 
     async def start(self) -> None:
         self._loop = asyncio.create_task(self._work())
@@ -345,16 +345,16 @@ def _start() -> None:
 
 @torch.inference_mode()
 def _compute(batch: Sequence[_Piece]) -> tuple[list[Any], dict[_Key, float]]:
-    """What each piece comes to, or what it raised; and the seconds that a unit took of each encoder."""
+    """What each piece comes to, or what it raised; and the seconds of this thread that a unit took of each encoder."""
     took: dict[_Key, float] = {}
 
     def together(places: Sequence[int]) -> list[Any]:
         first = batch[places[0]]
         inputs = [one for place in places for one in batch[place].inputs]
-        started = time.perf_counter()
+        started = time.thread_time()  # which does not grow where the machine is busy
         vectors = encode_decoded(first.loaded.model, first.modality, inputs)
         units = FIXED + sum(batch[place].units for place in places)
-        took[first.loaded.digest, first.modality] = (time.perf_counter() - started) / units
+        took[first.loaded.digest, first.modality] = (time.thread_time() - started) / units
         return _split(batch, places, vectors)
 
     results: list[Any] = [None] * len(batch)
