@@ -281,6 +281,14 @@ class Serve(Section):
     characters: Positive
     pixels: Positive
     seconds: Annotated[float, Field(gt=0)]
+    request_pixels: Positive
+    request_seconds: Annotated[float, Field(gt=0)]
+    budget: Annotated[float, Field(gt=0)] | None
+    credit: Annotated[float, Field(gt=0)]
+    waiting: Positive
+    held: Positive
+    deadline: Annotated[float, Field(gt=0)]
+    stuck: Annotated[float, Field(gt=0)]
     rate: Annotated[float, Field(gt=0)] | None
     burst: Positive
     tries: Positive

@@ -20,9 +20,11 @@ from quickstudy.data.dataset import Modality
 from quickstudy.data.media import verify
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.heads import HEADS
+from quickstudy.kinds.left_out import PRODUCTS
 from quickstudy.kinds.task import Settled
 from quickstudy.learners import State
 from quickstudy.model.metamodel import MetaModel
+from quickstudy.system.turns import give_way
 
 NEIGHBOURS = 3
 
@@ -115,12 +117,17 @@ def prepared(model: MetaModel, modality: Modality, examples: Sequence[Any]) -> T
     Raises:
         QuickstudyError: a modality that the model has not learned, or an unreadable example.
     """
+    check_modality(model, modality)
+    return torch.from_numpy(model.encoder(modality).prepare(examples))
+
+
+def check_modality(model: MetaModel, modality: Modality) -> None:
+    """Raise QuickstudyError where the model has not learned a modality."""
     if modality not in model.encoders:
         known = ", ".join(sorted(model.encoders))
         raise QuickstudyError(
             f"the model has learned {known}, not {modality}", fix="Train it on a dataset of that kind"
         )
-    return torch.from_numpy(model.encoder(modality).prepare(examples))
 
 
 @torch.inference_mode()
@@ -133,6 +140,14 @@ def encode(model: MetaModel, modality: Modality, examples: Sequence[object]) -> 
     """
     check_learner(model)
     return model.encode(modality, prepared(model, modality, examples))
+
+
+@torch.inference_mode()
+def encode_decoded(model: MetaModel, modality: Modality, decoded: Sequence[Any]) -> Tensor:
+    """Return the vectors float32 [n, D] of what the encoder has `decoded` of examples [n]; raises as `encode`."""
+    check_learner(model)
+    check_modality(model, modality)
+    return model.encode(modality, torch.from_numpy(model.encoder(modality).arrays(decoded)))
 
 
 def fault(example: object, modality: Modality) -> QuickstudyError | None:
@@ -167,9 +182,23 @@ def adapt(model: MetaModel, task: Task, false_alarm: float) -> AdaptedTask:
         QuickstudyError: what the examples say is no task, as fewer than two classes.
     """
     names, numbers = model.head.arrange(task.targets)
-    learned = model.vector_learner.adapt(*model.head.pose(task.vectors[None], numbers[None], len(names)))
+    learned = _learned(model, *model.head.pose(task.vectors[None], numbers[None], len(names)))
+    give_way()
     settled = model.head.settle(model.vector_learner, task.vectors, numbers, len(names), false_alarm)
     return AdaptedTask(task, names, {name: tensor.clone() for name, tensor in learned.items()}, settled)
+
+
+def _learned(model: MetaModel, support: Tensor, classes: Tensor, way: int) -> State:
+    """What the learner makes of the choices [F, S, D] that a task becomes, some at a time where they are much work."""
+    learner = model.vector_learner
+    many = max(1, int(PRODUCTS / learner.effort(support.shape[1], way, support.shape[2])))
+    if len(support) <= many:
+        return learner.adapt(support, classes, way)
+    parts = []
+    for some in (slice(start, start + many) for start in range(0, len(support), many)):
+        parts.append(learner.adapt(support[some], classes[some], way))
+        give_way()
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -28,6 +29,63 @@ MAX_SECONDS = 600.0
 MAX_CHANNELS = 2
 SAMPLE_RATES = (1_000, 192_000)
 BLOCK = 1 << 16  # frames read at once: headers lie about the length
+MAX_SCANS = 100  # of a JPEG, each of which passes over all pixels; cameras and programs write up to about ten
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a file says that it holds, by its header alone."""
+
+    format: str
+    pixels: int = 0
+    passes: int = 1
+    """over the pixels, to decode them"""
+    samples: int = 0
+    """of all channels"""
+    seconds: float = 0.0
+
+
+def extent(data: bytes, modality: str) -> Extent | None:
+    """Return how much a file of images or recordings says that it holds; None where it is none that is read, or no
+    header can be made out: the decoders tell why.
+
+    Raises:
+        QuickstudyError: beyond what is decoded at all.
+    """
+    if modality == "image":
+        return _image_extent(data)
+    try:
+        file = _open_audio(data)
+    except soundfile.LibsndfileError:
+        return None
+    with file:
+        frames = min(file.frames, int(MAX_SECONDS * file.samplerate) + 1)  # of a stream it is not known
+        return Extent(file.format, samples=frames * file.channels, seconds=file.frames / file.samplerate)
+
+
+def _image_extent(data: bytes) -> Extent | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        except Image.DecompressionBombError:
+            return Extent("", pixels=2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+        except Exception:
+            return None
+    passes = _scans(data) if image.format in ("JPEG", "MPO") else 1
+    return Extent(image.format or "", image.width * image.height, passes)
+
+
+def _scans(data: bytes) -> int:
+    """Return the scans of a JPEG.
+
+    Raises:
+        QuickstudyError: so many that each is there for its cost alone.
+    """
+    scans = data.count(b"\xff\xda")  # within a scan 0xFF is written as 0xFF 0x00
+    if scans > MAX_SCANS:
+        raise QuickstudyError(f"a JPEG of {scans} scans, more than the {MAX_SCANS} allowed")
+    return max(1, scans)
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -124,6 +182,8 @@ def _open_image(data: bytes) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise QuickstudyError(f"{width} × {height} pixels, more than the {MAX_PIXELS:,} allowed")
+    if image.format in ("JPEG", "MPO"):
+        _scans(data)
     return image
 
 
@@ -161,19 +221,11 @@ def read_audio(data: bytes) -> tuple[np.ndarray, int]:
     """float32 [samples], both channels averaged, and the file's own sample rate; raises as `decode_audio`."""
     with _reading(data, "recording"), _ctrl_c_later():
         try:
-            file = soundfile.SoundFile(io.BytesIO(data))
+            file = _open_audio(data)
         except soundfile.LibsndfileError:
-            raise QuickstudyError(
-                f"not a recording but {_nature(data)}; known formats are WAV, FLAC, OGG, MP3"
-            ) from None
+            raise _no_recording(data) from None
         with file:
             rate = file.samplerate
-            if file.format not in AUDIO_FORMATS:
-                raise QuickstudyError(f"of format {file.format}; known formats are {_KNOWN_AUDIO}")
-            if file.channels > MAX_CHANNELS:
-                raise QuickstudyError(f"{file.channels} channels; at most {MAX_CHANNELS} (mono or stereo) are read")
-            if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-                raise QuickstudyError(f"sample rate {rate:,} Hz, outside {SAMPLE_RATES[0]:,} to {SAMPLE_RATES[1]:,}")
             blocks: list[np.ndarray] = []
             left = int(MAX_SECONDS * rate)
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
@@ -187,6 +239,59 @@ def read_audio(data: bytes) -> tuple[np.ndarray, int]:
     if not np.isfinite(samples).all():
         raise QuickstudyError("holds samples that are not finite numbers (NaN or infinite)")
     return samples, rate
+
+
+def _open_audio(data: bytes) -> soundfile.SoundFile:
+    """Open a recording, whose format and header allow it to be read.
+
+    libsndfile tries two dozen formats on whatever it is given. Those that are not read here are never begun: the first
+    bytes are asked before.
+
+    Raises:
+        QuickstudyError: another format, or more channels or another sample rate than are read.
+        LibsndfileError: damaged.
+    """
+    if not _sounds_like_audio(data):
+        if (name := _OTHER_SOUNDS.get(data[:4])) is not None:
+            raise QuickstudyError(f"of format {name}; known formats are {_KNOWN_AUDIO}")
+        raise _no_recording(data)
+    file = soundfile.SoundFile(io.BytesIO(data))
+    try:
+        if file.format not in AUDIO_FORMATS:
+            raise QuickstudyError(f"of format {file.format}; known formats are {_KNOWN_AUDIO}")
+        if file.channels > MAX_CHANNELS:
+            raise QuickstudyError(f"{file.channels} channels; at most {MAX_CHANNELS} (mono or stereo) are read")
+        if not SAMPLE_RATES[0] <= file.samplerate <= SAMPLE_RATES[1]:
+            low, high = SAMPLE_RATES
+            raise QuickstudyError(f"sample rate {file.samplerate:,} Hz, outside {low:,} to {high:,}")
+    except QuickstudyError:
+        file.close()
+        raise
+    return file
+
+
+_OTHER_SOUNDS = {b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF", b"riff": "W64"}
+
+
+def _no_recording(data: bytes) -> QuickstudyError:
+    return QuickstudyError(f"not a recording but {_nature(data)}; known formats are {_KNOWN_AUDIO}")
+
+
+def _sounds_like_audio(data: bytes) -> bool:
+    """Whether a file begins as one of `AUDIO_FORMATS` does, behind ID3 tags where there are such."""
+    begin = 0
+    while data[begin : begin + 3] == b"ID3":  # libsndfile skips them too, and then tries all formats
+        size = data[begin + 6 : begin + 10]
+        if len(size) < 4 or any(byte > 0x7F for byte in size):
+            return False
+        begin += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    head = data[begin : begin + 12]
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
+        return head[8:12] == b"WAVE"
+    if head[:4] in (b"fLaC", b"OggS"):
+        return True
+    # MPEG audio: 11 bits of 1, a version and a layer that there are
+    return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0 and head[1] & 0x18 != 8
 
 
 def _nature(data: bytes) -> str:

@@ -52,8 +52,15 @@ class AudioEncoder(Encoder):
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: audio files → float16 [n, 1, mels, frames], in units of the clip's own spread, mean 0."""
-        clips = np.stack([self._clip(decode_audio(data, self.inputs.sample_rate)) for data in raw])
-        return self.log_mel(torch.from_numpy(clips)).half().numpy()
+        return self.arrays([self.decoded(data) for data in raw])
+
+    def decoded(self, raw: bytes) -> np.ndarray:
+        """Return the clip of an audio file, float32 [samples]."""
+        return self._clip(decode_audio(raw, self.inputs.sample_rate))
+
+    def arrays(self, decoded: Sequence[np.ndarray]) -> np.ndarray:
+        """Return clips as float16 [n, 1, mels, frames]."""
+        return self.log_mel(torch.from_numpy(np.stack(decoded))).half().numpy()
 
     def _clip(self, wave: np.ndarray) -> np.ndarray:
         """Cut around the middle of the energy, or pad, to ``samples``."""

@@ -42,7 +42,16 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, raw: Sequence[Any]) -> np.ndarray:
-        """Frozen front: examples as they are stored → arrays [n, ...]."""
+        """Frozen front: examples as they are stored → arrays [n, ...]. It is `decoded` of each, then `arrays`."""
+
+    def decoded(self, raw: Any) -> Any:
+        """Return what the front takes of an example, where a file must be read for it; of a text, the text. It computes
+        nothing by torch, so that any thread may do it."""
+        return raw
+
+    def arrays(self, decoded: Sequence[Any]) -> np.ndarray:
+        """The rest of the frozen front: what was decoded → arrays [n, ...]."""
+        return self.prepare(decoded)
 
     @abstractmethod
     def forward(self, arrays: Tensor) -> Tensor:

@@ -32,7 +32,15 @@ class ImageEncoder(Encoder):
 
     def prepare(self, raw: Sequence[bytes]) -> np.ndarray:
         """Frozen front: image files → uint8 [n, C, S, S]."""
-        return np.stack([_prepare(decode_image(data), self.inputs) for data in raw])
+        return self.arrays([self.decoded(data) for data in raw])
+
+    def decoded(self, raw: bytes) -> np.ndarray:
+        """Return an image file as uint8 [C, S, S]."""
+        return _prepare(decode_image(raw), self.inputs)
+
+    def arrays(self, decoded: Sequence[np.ndarray]) -> np.ndarray:
+        """Return images as uint8 [n, C, S, S]."""
+        return np.stack(decoded)
 
     def augment(self, images: Tensor, generator: torch.Generator, way: int | None = None) -> Tensor:
         """uint8 [n, C, S, S] → float in [0, 1]: a small random affine map of each image.

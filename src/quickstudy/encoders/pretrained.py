@@ -1,7 +1,7 @@
 """LIBRARY:NAME: any model of sentence-transformers, timm or transformers, frozen, and a trainable projection.
 ``backbone.py`` finds its files; ``pretrained_LIBRARY.py`` runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,12 +55,22 @@ class Pretrained(ProjectedEncoder):
 
     def prepare(self, raw: Sequence[Any]) -> np.ndarray:
         """Frozen front: examples as they are stored → float32 [n, W], of length 1."""
-        out = np.empty((len(raw), self.backbone.width), dtype=np.float32)
-        order = np.argsort([len(example) for example in raw], kind="stable")  # texts of like length share a batch
+        return self._vectors([len(example) for example in raw], lambda place: self.backbone.decode(raw[place]))
+
+    def decoded(self, raw: Any) -> tuple[int, Any]:
+        """Return the size of an example as it is stored, and what the model takes of it."""
+        return len(raw), self.backbone.decode(raw)
+
+    def arrays(self, decoded: Sequence[tuple[int, Any]]) -> np.ndarray:
+        """Return float32 [n, W], of length 1."""
+        return self._vectors([size for size, _ in decoded], lambda place: decoded[place][1])
+
+    def _vectors(self, sizes: Sequence[int], example: Callable[[int], Any]) -> np.ndarray:
+        out = np.empty((len(sizes), self.backbone.width), dtype=np.float32)
+        order = np.argsort(sizes, kind="stable")  # texts of like length share a batch
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            vectors = self.backbone([self.backbone.decode(raw[i]) for i in rows])
-            out[rows] = F.normalize(vectors, dim=1).numpy()
+            out[rows] = F.normalize(self.backbone([example(int(i)) for i in rows]), dim=1).numpy()
         return out
 
     def get_extra_state(self) -> Tensor:

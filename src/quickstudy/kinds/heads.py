@@ -48,6 +48,12 @@ class Head(Protocol):
     def can_be_left_out(self, numbers: Tensor, way: int) -> Tensor:
         """Return bool [S]: which examples may be left out of a task without making it another."""
 
+    def posed(self, way: int) -> tuple[int, int]:
+        """Return how many choices a task of N names becomes, and of how many classes each is."""
+
+    def effort(self, learner: VectorLearner, examples: int, way: int, dimension: int) -> float:
+        """Return about how many products are added up to learn and settle a task of S examples, N names and D."""
+
     def offsets(self, learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> Tensor | float:
         """Return what is taken from the answers of B tasks, [B, N] or 0, by their support sets [B, S, D]."""
 

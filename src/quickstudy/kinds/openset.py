@@ -21,7 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.learners.kernel import RIDGE, SHARPNESS, gaussian
+from quickstudy.system.turns import give_way
 
+AT_ONCE = 768
+"""Examples whose kernel matrix is inverted by one call; of more it is done block by block."""
+BLOCK = 256
 FEWEST = 4  # examples that can be left out; fewer say nothing of a rate
 
 
@@ -54,12 +58,18 @@ def fit(support: Tensor, targets: Tensor, false_alarm: float) -> OpenSet:
     y = F.one_hot(targets).double()  # [S, N]
     count = y.sum(0)
     prototypes = y.T @ x / count[:, None]
-    inverse = torch.linalg.inv(gaussian(x, x, SHARPNESS) + RIDGE * torch.eye(len(x), dtype=x.dtype))
-    weights = inverse @ y
-
-    left_out = _left_out(x, y, prototypes, inverse, weights)
+    give_way()
+    diagonal, weights = _inverted(x, y)
+    give_way()
+    left_out = _left_out(x, y, prototypes, diagonal, weights)
     threshold = _quantile(left_out[(count > 1)[targets]], false_alarm)
     return OpenSet(vectors, targets, threshold, prototypes.float(), weights.float())
+
+
+def effort(examples: int, way: int, dimension: int) -> float:
+    """Return about how many products `fit` adds up, of S examples, N classes and D: two of single precision for one of
+    double."""
+    return 2.0 * examples**2 * (examples / 3 + dimension + way)
 
 
 def least_squares(openset: OpenSet, query: Tensor) -> Tensor:
@@ -83,14 +93,63 @@ def _closeness(query: Tensor, prototypes: Tensor) -> Tensor:
     return 2 * query @ prototypes.T - prototypes.square().sum(-1)
 
 
-def _left_out(x: Tensor, y: Tensor, prototypes: Tensor, inverse: Tensor, weights: Tensor) -> Tensor:
+def _inverted(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the inverse of the kernel matrix of examples [S, D] the diagonal [S], and its product with y, [S, N]."""
+    if len(x) <= AT_ONCE:
+        inverse = torch.linalg.inv(gaussian(x, x, SHARPNESS) + RIDGE * torch.eye(len(x), dtype=x.dtype))
+        return inverse.diagonal(), inverse @ y
+    factor = _inverse_factor(x)
+    diagonal = torch.zeros(len(x), dtype=x.dtype)
+    half, weights = torch.empty_like(y), torch.zeros_like(y)
+    for rows in _blocks(len(x)):
+        own = factor[rows, : rows.stop]
+        diagonal[: rows.stop] += own.square().sum(0)
+        half[rows] = own @ y[: rows.stop]
+        weights[: rows.stop] += own.T @ half[rows]
+        give_way()
+    return diagonal, weights
+
+
+def _inverse_factor(x: Tensor) -> Tensor:
+    """L⁻¹ [S, S], lower triangular, of the kernel matrix L Lᵀ: Cholesky's factor and its inverse, a block of rows after
+    the other (Golub & Van Loan, Matrix Computations, 4.2), so that others have their turn between any two."""
+    lower = torch.zeros(len(x), len(x), dtype=x.dtype)
+    blocks = _blocks(len(x))
+    for rows in blocks:
+        for columns in blocks[: rows.start // BLOCK + 1]:
+            part = gaussian(x[rows], x[columns], SHARPNESS)
+            part -= lower[rows, : columns.start] @ lower[columns, : columns.start].T
+            if rows == columns:
+                part.diagonal().add_(RIDGE)
+                lower[rows, rows] = torch.linalg.cholesky(part)
+            else:
+                above = lower[columns, columns]
+                lower[rows, columns] = torch.linalg.solve_triangular(above.T, part, upper=True, left=False)
+            give_way()
+    for rows in blocks:  # in place: what of L stands below and to the right is still needed, what is above is not
+        own = torch.linalg.inv(lower[rows, rows]).tril()
+        before = lower[rows, : rows.start].clone()
+        for columns in blocks[: rows.start // BLOCK]:
+            lower[rows, columns] = -(own @ (before[:, columns.start :] @ lower[columns.start : rows.start, columns]))
+            give_way()
+        lower[rows, rows] = own
+    return lower
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+
+
+def _left_out(x: Tensor, y: Tensor, prototypes: Tensor, diagonal: Tensor, weights: Tensor) -> Tensor:
     """`unknown` of each example [S], had it not been there; without meaning for the only one of its class."""
     own = y.bool()
     count = (y @ y.sum(0)).clamp(min=2)[:, None]  # of the example's class
     others = (count * prototypes[own.int().argmax(1)] - x) / (count - 1)
+    give_way()
     closeness = _closeness(x, prototypes)
+    give_way()
     closeness[own] = (2 * x * others - others.square()).sum(-1)
-    claims = y - weights / inverse.diagonal()[:, None]
+    claims = y - weights / diagonal[:, None]
     return 2 - (closeness + claims).amax(-1)
 
 

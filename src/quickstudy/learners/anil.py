@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.learners.learner import State, VectorLearner, class_sums
+from quickstudy.system.turns import give_way
 
 
 class Anil(VectorLearner):
@@ -43,6 +44,7 @@ class Anil(VectorLearner):
         tau = support.square().sum((1, 2), keepdim=True) / (targets >= 0).sum(1)[:, None, None]
         each = onehot @ (1 / count)[..., None] / tau  # [B, S, 1]; 0 where a row is padding
         for alpha in self.alpha:
+            give_way()
             logits = support @ weights.transpose(1, 2) + bias[:, None]
             answers = logits.masked_fill(absent[:, None], -torch.inf).softmax(-1)
             g = (onehot - answers) * each  # [B, S, N], by the logits
@@ -52,6 +54,10 @@ class Anil(VectorLearner):
             "weights": weights.masked_fill(absent[..., None], torch.nan),
             "bias": bias.masked_fill(absent, torch.nan),
         }
+
+    def effort(self, examples: int, way: int, dimension: int) -> float:
+        """S·N·D for the means and for each way there and back of a step."""
+        return float(examples) * way * dimension * (1 + 2 * len(self.alpha))
 
     def score(self, state: State, query: Tensor) -> Tensor:
         absent = state["bias"].isnan()

@@ -77,6 +77,10 @@ class InContextLearner(VectorLearner):
             "real": real,
         }
 
+    def effort(self, examples: int, way: int, dimension: int) -> float:
+        """S²·D and S·D² for each layer, S·N·D for the codes."""
+        return LAYERS * float(examples) * dimension * (2 * examples + 12 * dimension) + 2.0 * examples * way * dimension
+
     def score(self, state: State, query: Tensor) -> Tensor:
         tokens = self._tokens(query) + self.unknown
         for i, layer in enumerate(self.layers):

@@ -53,6 +53,10 @@ class KernelRidge(VectorLearner):
             "weights": tau * self.alpha * weights,
         }
 
+    def effort(self, examples: int, way: int, dimension: int) -> float:
+        """S²·D for the Gram matrix, S³ / 3 to solve with it, S·N·D for the weights."""
+        return float(examples) ** 2 * (dimension + examples / 3) + 2.0 * examples * way * dimension
+
     def score(self, state: State, query: Tensor) -> Tensor:
         unit = nn.functional.normalize(query, dim=-1)
         return nearest(state["prototypes"], query) + self._kernel(unit, state["support"]) @ state["weights"]

@@ -43,6 +43,10 @@ class VectorLearner(nn.Module, ABC):
     def score(self, state: State, query: Tensor) -> Tensor:
         """Logits [B, Q, N] of queries [B, Q, D]; −∞ for a class without support."""
 
+    def effort(self, examples: int, way: int, dimension: int) -> float:
+        """Return about how many products `adapt` adds up for a task of S examples, N classes and D: here S·N·D."""
+        return float(examples) * way * dimension
+
     def forward(self, support: Tensor, targets: Tensor, query: Tensor, way: int) -> Tensor:
         """[B, S, D], [B, S], [B, Q, D] → logits [B, Q, N]"""
         return self.score(self.adapt(support, targets, way), query)

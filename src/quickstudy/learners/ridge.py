@@ -47,6 +47,10 @@ class Ridge(VectorLearner):
             "bias": bias.masked_fill(absent, torch.nan),
         }
 
+    def effort(self, examples: int, way: int, dimension: int) -> float:
+        """S²·D for the Gram matrix, S³ / 3 to solve with it, S·N·D for the weights."""
+        return float(examples) ** 2 * (dimension + examples / 3) + 2.0 * examples * way * dimension
+
     def score(self, state: State, query: Tensor) -> Tensor:
         absent = state["bias"].isnan()
         weights = state["weights"].masked_fill(absent[..., None], 0.0)

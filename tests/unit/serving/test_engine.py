@@ -73,7 +73,7 @@ def test_who_was_answered_before_is_waited_for(
             def ask(text: str) -> "asyncio.Future[list[bytes]]":
                 return asyncio.ensure_future(batcher.encode(engine.loaded, "text", [text], pack))
 
-            held = asyncio.create_task(batcher.run(time.sleep, 0.2))
+            held = asyncio.get_running_loop().run_in_executor(batcher._thread, time.sleep, 0.2)
             first = ask("the first is alone")
             await asyncio.sleep(0.05)
             others = [ask(f"the others wait, as {i}") for i in range(3)]

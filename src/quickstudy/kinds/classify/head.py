@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quickstudy.kinds import openset
 from quickstudy.kinds.classify.targets import check_task
 from quickstudy.kinds.openset import OpenSet, fit, unknown
 from quickstudy.kinds.task import Decided
@@ -53,6 +54,16 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
 def can_be_left_out(numbers: Tensor, way: int) -> Tensor:
     """Return bool [S]: false for the only example of a class, without which the class is not known."""
     return torch.bincount(numbers, minlength=way)[numbers] > 1
+
+
+def posed(way: int) -> tuple[int, int]:
+    """Return 1 and N: a task is one choice of all its classes."""
+    return 1, way
+
+
+def effort(learner: VectorLearner, examples: int, way: int, dimension: int) -> float:
+    """Return about how many products are added up to learn and settle a task of S examples, N classes and D."""
+    return learner.effort(examples, way, dimension) + openset.effort(examples, way, dimension)
 
 
 def offsets(learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> float:

@@ -94,6 +94,17 @@ def can_be_left_out(numbers: Tensor, way: int) -> Tensor:
     return (alike > 1).all(1)
 
 
+def posed(way: int) -> tuple[int, int]:
+    """Return N and 2: each tag is a choice between "has it" and "has it not"."""
+    return way, 2
+
+
+def effort(learner: VectorLearner, examples: int, way: int, dimension: int) -> float:
+    """Return about how many products are added up to learn and settle a task of S examples, N tags and D: a choice for
+    each tag, once and without each of the examples that are left out."""
+    return way * learner.effort(examples, 2, dimension) * (1 + min(examples, MOST))
+
+
 def offsets(learner: VectorLearner, vectors: Tensor, numbers: Tensor, way: int) -> Tensor:
     """Return where each tag begins, for each of B tasks.
 

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from quickstudy.config import Episodes
 from quickstudy.data.dataset import TARGET_COLUMNS, Dataset
@@ -86,7 +87,7 @@ def too_few(targets: Sequence[list[str]]) -> tuple[str, str] | None:
 
 # From JSON
 
-BODY: Any = tuple[Name, ...]
+BODY: Any = Annotated[tuple[Name, ...], Field(fail_fast=True)]
 
 
 def from_text(text: str, where: str) -> list[str]:

@@ -14,7 +14,10 @@ from quickstudy.adaptation.adapted import Task, encode
 from quickstudy.adaptation.growing import Growing
 from quickstudy.adaptation.taught import Example, Neighbour
 from quickstudy.serving.chat.chat import Adapt, Chat, Entry, Reply
+from quickstudy.serving.engine import cost
+from quickstudy.serving.engine.batcher import PIECE, cut
 from quickstudy.serving.engine.loaded import Loaded
+from quickstudy.system.turns import give_way
 
 MOST, CHARACTERS = 100, 20_000_000
 """Conversations that are remembered, and of all their questions and answers; the one that was silent the longest goes
@@ -44,7 +47,12 @@ class _Router:
         return self._task.examples
 
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
-        return self._task.add(labels, examples, encode(self._model, "text", examples))
+        most = self._model.inputs.text.max_tokens
+        parts = []
+        for part, _ in cut(examples, [cost.of_text(text, most) for text in examples], lambda: PIECE, len(examples)):
+            parts.append(encode(self._model, "text", part))
+            give_way()
+        return self._task.add(labels, examples, torch.cat(parts))
 
     def remove(self, ids: list[str]) -> None:
         self._task.remove(ids)
@@ -56,7 +64,7 @@ class _Router:
 
 
 class Conversations:
-    """Used on the thread that computes, by one at a time.
+    """Used on the thread that computes, where one gives way to another between two parts of its work.
 
     Args:
         close: see `quickstudy.serving.chat.chat.Chat`.
@@ -84,6 +92,19 @@ class Conversations:
         while len(self._chats) > MOST or (held > CHARACTERS and len(self._chats) > 1):
             held -= _characters(self._chats.popitem(last=False)[1][1])
         return reply, chat.taught
+
+    def cost(
+        self, loaded: Loaded, tenant: str, session: str, faq: Sequence[Entry], taught: Sequence[Entry], line: str
+    ) -> float:
+        """Return the units (cost.py) that `say` will cost: little where the conversation is remembered."""
+        before, chat = self._chats.get((tenant, session, loaded.digest), (None, None))
+        units = cost.of_text(line, loaded.model.inputs.text.max_tokens)
+        entries = [*faq, *taught]
+        if chat is None or before != tuple(faq) or chat.taught != list(taught):
+            units += sum(cost.of_text(one.question, loaded.model.inputs.text.max_tokens) for one in entries)
+            answers = len({one.answer for one in entries})
+            units += cost.of_adapting(loaded.model, len(entries), answers) if entries else 0.0
+        return units
 
     def _adapting(self, loaded: Loaded) -> Adapt:
         return lambda texts, labels: _Router(loaded, self._false_alarm, texts, labels)

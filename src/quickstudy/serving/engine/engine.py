@@ -24,14 +24,24 @@ from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
-from quickstudy.serving.engine.batcher import Batcher
+from quickstudy.serving.engine import cost
+from quickstudy.serving.engine.allowance import Allowance
+from quickstudy.serving.engine.batcher import NOBODY, PIECE, Batcher
+from quickstudy.serving.engine.line import Busy
 from quickstudy.serving.engine.loaded import Loaded, Source
 from quickstudy.serving.engine.packing import pack, unpack
-from quickstudy.serving.engine.store import Contents, Store
+from quickstudy.serving.engine.pools import Pools
+from quickstudy.serving.engine.store import Contents, Store, Unavailable
 from quickstudy.serving.http.metrics import Metrics
 
-BACKGROUND = 16
-"""Inputs of a piece of work that nobody waits for."""
+BACKGROUND = 15.0
+"""Units (cost.py) of a piece of work that nobody waits for."""
+INLINE = 64
+"""Inputs whose cost is counted at once; of more it is counted on another thread."""
+PING = 2.0
+"""Seconds that the database has to say that it is there."""
+SUSPECT = 0.1
+"""Seconds that it takes at most to read a piece of files which cost what their headers say."""
 LOOK = 100
 """Tasks looked up at once in the background."""
 
@@ -74,6 +84,15 @@ class _Answer:
         return id(self.adapted)
 
 
+@dataclass
+class _Adapting:
+    """A task that is being adapted to."""
+
+    work: "asyncio.Task[Ready | None]"
+    asked: int = 0
+    """who wait for it"""
+
+
 @dataclass(frozen=True)
 class Answered:
     """What was answered, from what, by which model."""
@@ -114,16 +133,20 @@ class Engine:
         self.shadow: Loaded | None = None
         self._refused: set[str] = set()
         """versions that could not be loaded"""
-        self._adapting: dict[tuple[str, str, int], asyncio.Task[Ready | None]] = {}
+        self._adapting: dict[tuple[str, str, int], _Adapting] = {}
         self._at_hand: OrderedDict[tuple[str, str], Ready] = OrderedDict()
         self._bytes = 0
         self._background: set[asyncio.Task[Any]] = set()
         self._shadowing = 0
+        self.allowance = Allowance(settings.budget, settings.credit, settings.held)
+        self.pools = Pools(settings.waiting, self._has_decoded)
         self._tell_model()
         _forget_garbage()
 
     async def start(self) -> None:
-        self.batcher = Batcher(self.settings.batch, self.settings.wait / 1000, self.metrics.batch.observe)
+        own = self.settings
+        observe = self.metrics.batch.observe
+        self.batcher = Batcher(own.batch, own.wait / 1000, self.pools.decoding, own.waiting, observe)
         await self.batcher.start()
         self._spawn(self._follow())
         for part in self.loaded.parts.values():
@@ -134,43 +157,108 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.batcher.stop()
+        self.pools.stop()
+
+    async def check(self) -> None:
+        """Raise Busy where no request can be answered soon, Unavailable where the database is away."""
+        if self.batcher.has_ended:
+            raise Busy("nothing is computed any more", fix="Start the service again; its log says why")
+        if (seconds := self.batcher.at_work) > self.settings.stuck:
+            raise Busy(
+                f"the thread that computes has been at one piece of work for {seconds:.0f} seconds (serve.stuck)"
+            )
+        own = self.batcher
+        if own.pieces.is_full or own.long.is_full or any(pool.line.is_full for pool in self.pools.all):
+            raise Busy("as much waits as may (serve.waiting)")
+        try:
+            async with asyncio.timeout(PING):
+                await self.pools.health.run(NOBODY, self.store.ping)
+        except TimeoutError:
+            raise Unavailable(f"the database does not answer (within {PING:g} seconds)") from None
 
     # ---- what requests ask for
 
-    async def encode(self, kind: str, modality: Modality, inputs: Sequence[Any]) -> tuple[str, list[bytes]]:
+    async def encode(
+        self,
+        kind: str,
+        modality: Modality,
+        inputs: Sequence[Any],
+        costs: Sequence[float] | None = None,
+        who: str = NOBODY,
+    ) -> tuple[str, list[bytes]]:
         """Return inputs as the model's part for a kind sees them, packed, and the digest of that part.
+
+        Args:
+            costs: of each input, where they are known already. who: the tenant.
 
         Raises:
             QuickstudyError: there is no such part; or see `quickstudy.adaptation.adapted.encode`.
+            Overdrawn, Busy: the tenant, or all, want too much.
         """
         loaded = self.loaded.of(kind)
-        parts = await self.batcher.encode(loaded, modality, inputs, pack)
+        costs = costs or await self._costs(who, loaded, modality, inputs)
+        self.allowance.spend(who, sum(costs))
+        parts = await self.batcher.encode(loaded, modality, inputs, pack, costs, who)
         return loaded.digest, [row for part in parts for row in part]
 
+    def check_task(self, kind: str, examples: int, names: int) -> None:
+        """Raise QuickstudyError where no tenant may adapt to a task of so many examples and classes or tags."""
+        credit, units = self.allowance.credit, cost.of_adapting(self.loaded.of(kind).model, examples, names)
+        if self.allowance.budget is not None and units > credit:
+            raise QuickstudyError(
+                f"{examples} examples of {names} names would cost {units:,.0f} units of work to learn, more than the "
+                f"{credit:,.0f} allowed (serve.credit)",
+                fix="Make it a smaller task, or several",
+            )
+
     async def answer(
-        self, id: str, revision: int, kind: str, modality: Modality, queries: Sequence[Any]
+        self,
+        id: str,
+        revision: int,
+        kind: str,
+        modality: Modality,
+        queries: Sequence[Any],
+        costs: Sequence[float] | None = None,
+        who: str = NOBODY,
     ) -> Answered | None:
         """Answer queries of a task whose revision is known to be this; None where it has gone meanwhile.
+
+        Args:
+            costs: of each query, where they are known already. who: the tenant.
 
         Raises:
             QuickstudyError: an unreadable query, a model that has not learned the kind, or a task that is none yet, as
                 one of fewer than two classes.
+            Overdrawn, Busy: the tenant, or all, want too much.
         """
         loaded = self.loaded.of(kind)
-        answered = await self._answer(loaded, id, revision, modality, queries)
+        costs = costs or await self._costs(who, loaded, modality, queries)
+        self.allowance.spend(who, sum(costs))
+        answered = await self._answer(loaded, id, revision, modality, queries, costs, who)
         # What the challenger has no time for it does not answer: it must not slow the champion down.
         shadow = self.shadow.parts.get(kind) if self.shadow else None
         if answered and shadow and self._shadowing < self.settings.batch:
-            self._spawn(self._answer_too(shadow, id, modality, queries, answered))
+            self._spawn(self._answer_too(shadow, id, modality, queries, costs, answered))
         return answered
 
-    async def held_out(self, id: str, revision: int, kind: str) -> tuple[int, float, int] | None:
-        """(revision, score, asked) of a task's leave-one-out score; see `quickstudy.adaptation.held_out`."""
+    async def held_out(self, id: str, revision: int, kind: str, who: str = NOBODY) -> tuple[int, float, int] | None:
+        """(revision, score, asked) of a task's leave-one-out score; see `quickstudy.adaptation.held_out`.
+
+        Raises:
+            Overdrawn, Busy: the tenant, or all, want too much.
+        """
         loaded = self.loaded.of(kind)
-        ready = await self._ready(loaded, id, revision)
+        ready = await self._ready(loaded, id, revision, who)
         if ready is None:
             return None
-        return (ready.revision, *await self.batcher.run(held_out, loaded.model, ready.adapted.task))
+        task = ready.adapted.task
+        self.allowance.spend(who, cost.of_held_out(loaded.model, len(task.targets), len(ready.adapted.names)))
+        return (ready.revision, *await self.batcher.run(held_out, loaded.model, task, who=who))
+
+    async def _costs(self, who: str, loaded: Loaded, modality: Modality, inputs: Sequence[Any]) -> list[float]:
+        if modality == "text" and len(inputs) <= INLINE:
+            return cost.of_inputs(loaded.model, modality, inputs)
+        return await self.pools.parsing.run(who, cost.of_inputs, loaded.model, modality, inputs)
 
     async def _answer(
         self,
@@ -179,21 +267,32 @@ class Engine:
         revision: int,
         modality: Modality,
         queries: Sequence[Any],
-        piece: int | None = None,
+        costs: Sequence[float],
+        who: str,
+        most: float = PIECE,
     ) -> Answered | None:
-        ready = await self._ready(loaded, id, revision)
+        ready = await self._ready(loaded, id, revision, who)
         if ready is None:
             return None
-        parts = await self.batcher.encode(loaded, modality, queries, _Answer(loaded.model, ready.adapted), piece)
+        task = ready.adapted
+        each = cost.of_answering(loaded.model, len(task.task.targets), len(task.names))
+        whole = [own + each for own in costs]
+        parts = await self.batcher.encode(loaded, modality, queries, _Answer(loaded.model, task), whole, who, most)
         return Answered(loaded, ready, joined(parts))
 
     async def _answer_too(
-        self, shadow: Loaded, id: str, modality: Modality, queries: Sequence[Any], champion: Answered
+        self,
+        shadow: Loaded,
+        id: str,
+        modality: Modality,
+        queries: Sequence[Any],
+        costs: Sequence[float],
+        champion: Answered,
     ) -> None:
         self._shadowing += 1
         try:
             revision = champion.ready.revision
-            challenger = await self._answer(shadow, id, revision, modality, queries, BACKGROUND)
+            challenger = await self._answer(shadow, id, revision, modality, queries, costs, NOBODY, BACKGROUND)
             if challenger is not None and challenger.ready.revision == revision:
                 self._compare(id, champion, challenger)
         except QuickstudyError as error:
@@ -204,24 +303,37 @@ class Engine:
 
     # ---- adapted tasks
 
-    async def _ready(self, loaded: Loaded, id: str, revision: int, piece: int | None = None) -> Ready | None:
-        """A task at this revision or a later one, adapted once however many ask."""
+    async def _ready(self, loaded: Loaded, id: str, revision: int, who: str = NOBODY) -> Ready | None:
+        """A task at this revision or a later one, adapted once however many ask; when all who asked have gone, so is
+        that work."""
         found = self._at_hand.get((id, loaded.digest))
         if found is not None and found.revision >= revision:
             self._at_hand.move_to_end((id, loaded.digest))
             return found
         key = (id, loaded.digest, revision)
         if key not in self._adapting:
-            self._adapting[key] = self._spawn(self._adapt(loaded, id, piece))
-            self._adapting[key].add_done_callback(lambda _: self._adapting.pop(key))
-        return await asyncio.shield(self._adapting[key])
+            self._adapting[key] = _Adapting(self._spawn(self._adapt(loaded, id, who)))
+            self._adapting[key].work.add_done_callback(lambda _: self._adapting.pop(key, None))
+        adapting = self._adapting[key]
+        adapting.asked += 1
+        try:
+            return await asyncio.shield(adapting.work)
+        finally:
+            adapting.asked -= 1
+            if not adapting.asked and not adapting.work.done():
+                adapting.work.cancel()
+                self._adapting.pop(key, None)
 
-    async def _adapt(self, loaded: Loaded, id: str, piece: int | None) -> Ready | None:
-        contents = await asyncio.to_thread(self.store.contents, id, loaded.digest)
+    async def _adapt(self, loaded: Loaded, id: str, who: str) -> Ready | None:
+        contents = await self.pools.database.run(who, self.store.contents, id, loaded.digest)
         if contents is None:
             return None
-        packed = await self._seen(loaded, id, contents, piece)
-        adapted = await self.batcher.run(_adapt, loaded, contents, packed, self.settings.false_alarm)
+        targets = [example.target for example in contents.examples]
+        if who != NOBODY:
+            names = len(targets_of(contents.kind).count(targets))
+            self.allowance.spend(who, cost.of_adapting(loaded.model, len(targets), names))
+        packed = await self._seen(loaded, id, contents, who)
+        adapted = await self.batcher.run(_adapt, loaded, contents, packed, self.settings.false_alarm, who=who)
         texts = None
         if contents.modality == "text":
             texts = tuple(example.content.decode() for example in contents.examples)
@@ -230,17 +342,24 @@ class Engine:
         self._keep_at_hand((id, loaded.digest), ready)
         return ready
 
-    async def _seen(self, loaded: Loaded, id: str, contents: Contents, piece: int | None) -> dict[int, bytes]:
+    async def _seen(self, loaded: Loaded, id: str, contents: Contents, who: str) -> dict[int, bytes]:
         """What a model sees in a task's examples; those it has not seen yet it sees now, and that is kept."""
         new = [example for example in contents.examples if example.number not in contents.packed]
         if not new:
             return dict(contents.packed)
         inputs = [_input(contents.modality, example.content) for example in new]
-        parts = await self.batcher.encode(loaded, contents.modality, inputs, pack, piece)
+        costs = await self._costs(who, loaded, contents.modality, inputs)
+        most = BACKGROUND if who == NOBODY else PIECE
+        parts = await self.batcher.encode(loaded, contents.modality, inputs, pack, costs, who, most)
         rows = [row for part in parts for row in part]
         packed = {example.number: row for example, row in zip(new, rows, strict=True)}
-        await asyncio.to_thread(self.store.keep_vectors, id, loaded.digest, packed)
+        await self.pools.database.run(who, self.store.keep_vectors, id, loaded.digest, packed)
         return {**contents.packed, **packed}
+
+    def _has_decoded(self, who: str, seconds: float) -> None:
+        """Files may take longer than their headers say."""
+        if seconds > SUSPECT and who != NOBODY:
+            self.allowance.settle(who, 1000 * (seconds - SUSPECT))
 
     def _keep_at_hand(self, key: tuple[str, str], ready: Ready) -> None:
         if (old := self._at_hand.get(key)) is not None:
@@ -298,7 +417,7 @@ class Engine:
         for id, digest in reversed(list(self._at_hand)):
             if (part := changed.get(digest)) is not None:
                 try:
-                    await self._ready(part, id, self._at_hand[id, digest].revision, BACKGROUND)
+                    await self._ready(part, id, self._at_hand[id, digest].revision)
                 except (QuickstudyError, KeyError) as error:  # told to whoever asks it; or it has left meanwhile
                     log.warning("task %s cannot be adapted to version %s: %s", id, new.version, error)
         self.loaded = new
@@ -332,7 +451,7 @@ class Engine:
         after = ""
         while self.loaded is whole:
             try:
-                ids = await asyncio.to_thread(self.store.unseen, new.digest, new.kind, after, LOOK)
+                ids = await self.pools.database.run(NOBODY, self.store.unseen, new.digest, new.kind, after, LOOK)
                 for after in ids:
                     if self.loaded is not whole:
                         return
@@ -344,14 +463,14 @@ class Engine:
                 await asyncio.sleep(self.settings.reload)
 
     async def _see(self, new: Loaded, id: str, old: Loaded | None) -> None:
-        contents = await asyncio.to_thread(self.store.contents, id, new.digest)
+        contents = await self.pools.database.run(NOBODY, self.store.contents, id, new.digest)
         if contents is None or contents.modality not in new.model.modalities:
             return
-        await self._seen(new, id, contents, BACKGROUND)
+        await self._seen(new, id, contents, NOBODY)
         # What is two models back is of no more use; the last one's vectors serve a rollback and slower replicas.
         shadow = self.shadow.parts.get(new.kind) if self.shadow else None
         kept = {loaded.digest for loaded in (new, old, shadow) if loaded is not None}
-        await asyncio.to_thread(self.store.forget_vectors, id, sorted(kept))
+        await self.pools.database.run(NOBODY, self.store.forget_vectors, id, sorted(kept))
 
     def _tell_model(self) -> None:
         self.metrics.model.info({"version": self.loaded.version, "digest": self.loaded.digest})

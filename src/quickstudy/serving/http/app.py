@@ -14,6 +14,7 @@ from quickstudy.serving.http import refusals, replies
 from quickstudy.serving.http.access import Access
 from quickstudy.serving.http.frame import Frame
 from quickstudy.serving.http.routes import answers, examples, health, pages, playground, tasks
+from quickstudy.serving.http.watch import Watch
 
 
 def make_app(settings: Serve, engine: Engine, chat: Chat | None = None, open: bool = True) -> FastAPI:
@@ -42,6 +43,7 @@ def make_app(settings: Serve, engine: Engine, chat: Chat | None = None, open: bo
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id"],
         )
+    app.add_middleware(Watch, settings=settings)
     app.add_middleware(Frame, settings=settings, metrics=engine.metrics)
     for routes in (tasks, examples, answers, health, pages):
         app.include_router(routes.router)

@@ -1,4 +1,7 @@
-"""What a request may bring, field by field. How it is read, and how much of it, is in inputs.py."""
+"""What a request may bring, field by field. How it is read, and how much of it, is in inputs.py.
+
+Lists end with their first mistake: only that one is told, and a million of them would take minutes to find.
+"""
 
 from typing import Any, Literal
 
@@ -58,7 +61,7 @@ class ExamplesCreate(Body):
     """More examples of a task."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"examples": _EXAMPLES[:1]}]})
-    examples: tuple[ExampleCreate, ...] = Field(min_length=1)  # type: ignore[valid-type]
+    examples: tuple[ExampleCreate, ...] = Field(min_length=1, fail_fast=True)  # type: ignore[valid-type]
 
 
 class TaskHead(Body):
@@ -75,7 +78,7 @@ class TaskCreate(TaskHead):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "tickets", "modality": "text", "examples": _EXAMPLES}]}
     )
-    examples: tuple[ExampleCreate, ...] = Field(min_length=1)  # type: ignore[valid-type]
+    examples: tuple[ExampleCreate, ...] = Field(min_length=1, fail_fast=True)  # type: ignore[valid-type]
 
 
 class TaskImport(TaskCreate):
@@ -91,4 +94,4 @@ class Queries(Body):
     """Queries of a task."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"queries": ["I was billed two times."]}]})
-    queries: tuple[str, ...] = Field(min_length=1)
+    queries: tuple[str, ...] = Field(min_length=1, fail_fast=True)

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.serving.engine.allowance import Overdrawn
+from quickstudy.serving.engine.line import Busy
 from quickstudy.serving.engine.store import Unavailable
 
 LONGEST = 500
@@ -38,10 +40,20 @@ def refusal(status: int, line: str, headers: Mapping[str, str] | None = None) ->
 
 
 async def _mistaken(request: Request, error: QuickstudyError) -> Response:
-    if isinstance(error, Unavailable):
-        log.warning(str(error))  # which names the database, and is not for callers
-        return refusal(503, AWAY, {"retry-after": "5"})
     return refusal(422, str(error))
+
+
+async def _unavailable(request: Request, error: Unavailable) -> Response:
+    log.warning(str(error))  # which names the database, and is not for callers
+    return refusal(503, AWAY, {"retry-after": "5"})
+
+
+async def _busy(request: Request, error: Busy) -> Response:
+    return refusal(503, str(error), {"retry-after": "1"})
+
+
+async def _overdrawn(request: Request, error: Overdrawn) -> Response:
+    return refusal(429, str(error), {"retry-after": str(error.seconds), "connection": "close"})
 
 
 async def _refused(request: Request, error: HTTPException) -> Response:
@@ -59,6 +71,9 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    Unavailable: _unavailable,
+    Busy: _busy,
+    Overdrawn: _overdrawn,
     QuickstudyError: _mistaken,
     HTTPException: _refused,
     RequestValidationError: _invalid,

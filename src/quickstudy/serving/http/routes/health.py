@@ -1,6 +1,5 @@
 """How the service is, for whoever watches it. No key is asked for."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -19,8 +18,8 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(engine: EngineDep) -> dict[str, Any]:
-    """Say that it can answer: the model is loaded and the database is there."""
-    await asyncio.to_thread(engine.store.ping)
+    """Say that it can answer: the model is loaded, the database is there, and requests get their turn."""
+    await engine.check()
     return {
         "status": "ready",
         "version": engine.loaded.version,

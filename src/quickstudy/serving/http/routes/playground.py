@@ -3,7 +3,6 @@
 Gradio 6.31 would take Pillow from 13 back to 12, and tomlkit from 0.15 to 0.14, beneath all else that is locked here.
 """
 
-import asyncio
 import unicodedata
 from typing import Annotated, Any
 
@@ -37,8 +36,8 @@ class ChatLine(Body):
     """A line of a conversation, and all that it rests on."""
 
     session: str = Field(pattern=r"^[0-9a-f-]{8,40}$")
-    faq: tuple[ChatEntry, ...]
-    taught: tuple[ChatEntry, ...] = ()
+    faq: Annotated[tuple[ChatEntry, ...], Field(fail_fast=True)]
+    taught: Annotated[tuple[ChatEntry, ...], Field(fail_fast=True)] = ()
     line: str = Field(max_length=2000)
 
 
@@ -49,9 +48,11 @@ async def playground() -> Response:
 
 
 @router.get("/playground/tasks/{name}")
-async def ready_made(name: str, tenant: Tenant) -> Any:
+async def ready_made(name: str, tenant: Tenant, engine: EngineDep) -> Any:
     """Give a task to try; it is made when it is first asked for."""
-    task = await asyncio.to_thread(found(READY_MADE.get(name), f"there is no task {name[:50]!r} to try"))
+    task = await engine.pools.decoding.run(
+        tenant, found(READY_MADE.get(name), f"there is no task {name[:50]!r} to try")
+    )
     return JSONResponse({"name": task.name, "modality": task.modality, "shots": list(task.shots), "query": task.query})
 
 
@@ -66,12 +67,12 @@ async def chat(
     request: Request, tenant: Tenant, settings: SettingsDep, engine: EngineDep, conversations: ConversationsDep
 ) -> Any:
     """Answer one line of a conversation."""
-    body = await inputs.read_json(request, ChatLine)
+    body = await inputs.read_json(request, ChatLine, tenant, engine)
     inputs.check_count(len(body.faq) + len(body.taught), settings.examples, "questions")
     asked, taught = ([Entry(one.question, one.answer) for one in some] for some in (body.faq, body.taught))
-    reply, learned = await engine.batcher.run(
-        conversations.say, engine.loaded, tenant, body.session, asked, taught, body.line
-    )
+    said = (engine.loaded, tenant, body.session, asked, taught, body.line)
+    engine.allowance.spend(tenant, await engine.pools.parsing.run(tenant, conversations.cost, *said))
+    reply, learned = await engine.batcher.run(conversations.say, *said, who=tenant)
     return JSONResponse(
         {
             "kind": reply.kind,
