@@ -702,7 +702,9 @@ def test_a_body_that_is_refused_costs_no_more_than_one_that_is_accepted(name: st
 @pytest.mark.parametrize("name", ["empty examples", "unknown fields", "nested lists", "a number"])
 def test_hostile_bodies_are_refused_in_a_line(name: str, make_engine: Callable[..., Engine]) -> None:
     engine = make_engine()
-    with TestClient(make_app(engine.settings, engine), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        make_app(engine.settings, engine), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)
+    ) as client:
         reply = client.post("/tasks", content=HOSTILE[name], headers={"content-type": "application/json"})
         assert reply.status_code == 422 and "\n" not in reply.json()["error"]
 

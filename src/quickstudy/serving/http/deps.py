@@ -11,7 +11,6 @@ from quickstudy.config import Serve
 from quickstudy.serving.chat.conversations import Conversations
 from quickstudy.serving.engine.engine import Engine
 from quickstudy.serving.engine.revisions import Revisions
-from quickstudy.serving.engine.store import Store
 from quickstudy.serving.http.access import Access
 
 TaskId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="of a task")]
@@ -38,11 +37,6 @@ async def get_engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
 
 
-async def get_store(request: Request) -> Store:
-    """Return where tasks are kept. It blocks: call it on another thread."""
-    return cast(Engine, request.app.state.engine).store
-
-
 async def get_revisions(request: Request) -> Revisions:
     """Return what looks tasks up before they are used."""
     return cast(Revisions, request.app.state.revisions)
@@ -56,6 +50,5 @@ async def get_conversations(request: Request) -> Conversations:
 Tenant = Annotated[str, Depends(get_tenant)]
 SettingsDep = Annotated[Serve, Depends(get_settings)]
 EngineDep = Annotated[Engine, Depends(get_engine)]
-StoreDep = Annotated[Store, Depends(get_store)]
 RevisionsDep = Annotated[Revisions, Depends(get_revisions)]
 ConversationsDep = Annotated[Conversations, Depends(get_conversations)]
