@@ -81,9 +81,9 @@ _NAMES = (
 
 # ---- shapes that are secrets wherever they stand
 
+_KEY_BEGIN = r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:.*?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|.*)",
+    _KEY_BEGIN + r"(?:.*?-----END (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----|.*)",
     re.DOTALL,
 )
 _TOKEN = re.compile(
@@ -102,7 +102,8 @@ _WEBHOOK = re.compile(
     r"(?i)(https://(?:hooks\.slack\.com/(?:services|workflows)|(?:\w+\.)?discord(?:app)?\.com/api/webhooks"
     r"|[\w.-]+\.webhook\.office\.com/webhookb2|api\.telegram\.org/bot)/?)[^\s\"'<>]+"
 )
-# Lengths are bounded, so that no text takes for ever. Of an address the name and the password. A password may hold what it should not, as SQLAlchemy takes it: @ and /.
+# Of an address the name and the password, which may hold what it should not, as SQLAlchemy takes it: @ and /. Lengths
+# are bounded, so that no text takes for ever.
 _USERINFO = re.compile(
     r"(?<=://)(?P<user>[^\s/@:\"'`<>]{0,128}):(?!\d+(?:[/?#\s\"'`]|$))"
     r"(?P<password>[^\s@\"'`<>]{0,256}(?:@[^\s/@\"'`<>]{0,128}){0,4})@"
@@ -223,7 +224,7 @@ def masked(text: str, name: str = "") -> str:
 
 
 def _shapes(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    block = _KEY_BLOCK.search(text, start) if re.search("-----BEGIN .*PRIVATE KEY", text[start:end]) else None
+    block = _KEY_BLOCK.search(text, start) if re.search(_KEY_BEGIN, text[start:end]) else None
     if block is not None and block.start() < end:
         yield block.start(), block.end(), "a private key"
     for found in _TOKEN.finditer(text, start, end):
