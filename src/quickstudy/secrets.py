@@ -81,9 +81,9 @@ _NAMES = (
 
 # ---- shapes that are secrets wherever they stand
 
+_KEY_BEGIN = r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:.*?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|.*)",
+    _KEY_BEGIN + r"(?:.*?-----END (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----|.*)",
     re.DOTALL,
 )
 _TOKEN = re.compile(
@@ -95,29 +95,33 @@ _TOKEN = re.compile(
     r"|AIza[\w-]{35}|ya29\.[\w-]{20,}"  # Google
     r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,}|dop_v1_[a-f0-9]{40,}|pn[ub]_[A-Za-z0-9]{30,}"
     r"|SG\.[\w-]{16,}\.[\w-]{16,}|AGE-SECRET-KEY-1[A-Z0-9]{50,}"
-    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"  # a JSON web token
+    r"|eyJ[\w-]{10,1000}\.eyJ[\w-]{10,4000}\.[\w-]{10,}"  # a JSON web token
     r")(?![A-Za-z0-9])"
 )
 _WEBHOOK = re.compile(
     r"(?i)(https://(?:hooks\.slack\.com/(?:services|workflows)|(?:\w+\.)?discord(?:app)?\.com/api/webhooks"
     r"|[\w.-]+\.webhook\.office\.com/webhookb2|api\.telegram\.org/bot)/?)[^\s\"'<>]+"
 )
-# Of an address the name and the password. A password may hold what it should not, as SQLAlchemy takes it: @ and /.
+# Of an address the name and the password, which may hold what it should not, as SQLAlchemy takes it: @ and /. Lengths
+# are bounded, so that no text takes for ever.
 _USERINFO = re.compile(
-    r"(?<=://)(?P<user>[^\s/@:\"'`<>]*):(?!\d+(?:[/?#\s\"'`]|$))(?P<password>[^\s@\"'`<>]*(?:@[^\s/@\"'`<>]*)*)@"
-    r"|(?<=://)(?P<token>[^\s/@:\"'`<>]+)@"
+    r"(?<=://)(?P<user>[^\s/@:\"'`<>]{0,128}):(?!\d+(?:[/?#\s\"'`]|$))"
+    r"(?P<password>[^\s@\"'`<>]{0,256}(?:@[^\s/@\"'`<>]{0,128}){0,4})@"
+    r"|(?<=://)(?P<token>[^\s/@:\"'`<>]{1,512})@"
 )
 _QUERY = re.compile(
     rf"(?i)(?P<name>[?&;](?:{_NAMES}|sig|signature|x-amz-(?:signature|credential|security-token)|code)=)"
     r"(?P<value>[^\s&;\"'`<>]+)"
 )
-_PAIR = re.compile(rf"(?i)(?P<name>(?<![A-Za-z])[\w.-]*{_NAMES}=)(?P<value>[^\s&;,\"'`<>()]+|'[^']*'|\"[^\"]*\")")
+_PAIR = re.compile(
+    rf"(?i)(?P<name>(?<![A-Za-z])[\w.-]{{0,64}}{_NAMES}=)(?P<value>[^\s&;,\"'`<>()]+|'[^']*'|\"[^\"]*\")"
+)
 _HEADER = re.compile(r"(?i)(?P<name>\b(?:bearer|basic)\s+)(?P<value>[A-Za-z0-9+/=_.~-]{12,})")
 
 # ---- what may be one, by its name or its letters
 
 _ASSIGNED = re.compile(
-    rf"(?i)(?<![A-Za-z])(?P<name>[\w.-]*?{_NAMES})(?P<quote>[\"']?)\]?\s*(?:=>|:=|==?|:)\s*"
+    rf"(?i)(?<![A-Za-z])(?P<name>[\w.-]{{0,64}}?{_NAMES})(?P<quote>[\"']?)\]?\s*(?:=>|:=|==?|:)\s*"
     r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s\"'#,;]+)"
 )
 _CANDIDATE = re.compile(r"[A-Za-z0-9+/=_~.\-]{20,}")
@@ -197,7 +201,7 @@ def find_secrets(text: str, name: str = "", *, shapes_alone: bool = False) -> It
     seen = 0
     for number, start in enumerate(starts, 1):
         end = starts[number] - 1 if number < len(starts) else len(text)
-        if ALLOWED in text[start:end]:
+        if ALLOWED in text[start:end] or end <= seen:
             continue
         found = list(_shapes(text, start, end))
         if not shapes_alone:
@@ -220,7 +224,7 @@ def masked(text: str, name: str = "") -> str:
 
 
 def _shapes(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    block = _KEY_BLOCK.search(text, start) if "PRIVATE KEY" in text[start:end] else None
+    block = _KEY_BLOCK.search(text, start) if re.search(_KEY_BEGIN, text[start:end]) else None
     if block is not None and block.start() < end:
         yield block.start(), block.end(), "a private key"
     for found in _TOKEN.finditer(text, start, end):

@@ -5,6 +5,7 @@ import random
 import string
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_honest_texts_are_not(line: str) -> None:
 def test_addresses_are_told_without_their_passwords(text: str, left: str) -> None:
     assert redacted(text) == left and redacted(left) == left
     assert str(QuickstudyError(text, where=text)) == f"{left}: {left}"
+
+
+@pytest.mark.parametrize("piece", ["://a:", "eyJ-", "-----BEGIN PRIVATE KEY\n", "1", "a.", "password=", "://x@@"])
+def test_no_text_takes_for_ever(piece: str) -> None:
+    """Ten times the text takes not much more than ten times as long."""
+
+    def seconds(count: int) -> float:
+        text = piece * count
+        start = time.process_time()
+        redacted(text)
+        list(find_secrets(text))
+        return time.process_time() - start
+
+    assert seconds(20_000) < 40 * max(seconds(2_000), 0.005)
 
 
 # ---- what a patch takes
