@@ -268,7 +268,12 @@ def test_warnings_of_the_same_kind_are_one_line_a_minute(tmp_path: Path) -> None
         with httpx.Client(base_url=address) as client:
             for _ in range(1500):
                 client.get("/nowhere")
+        half = b"POST /tasks HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
+        connected(address, half).close()  # who hangs up is no error of the service's
+        time.sleep(1.0)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line["status"] for line in lines if line.get("route") == "/tasks"] == [499]
+        assert not any("trace" in line for line in lines)
         assert sum("Invalid HTTP request" in line["event"] for line in lines) == 1
         assert sum(line.get("status") == 404 for line in lines) <= 600
 
@@ -292,11 +297,13 @@ class Peer:
 
 
 class Busy:
-    def __init__(self, owes: int):
-        self._owes, self.ended = owes, False
+    """A connection whose caller has owed something for so many seconds, or nothing."""
 
-    def owes(self) -> int:
-        return self._owes
+    def __init__(self, owed: float = -1.0):
+        self._owed, self.ended = owed, False
+
+    def owed(self, now: float) -> float:
+        return self._owed
 
     def is_late(self, now: float) -> bool:
         return False
@@ -314,39 +321,53 @@ def peer() -> Iterator[Peer]:
 
 
 def test_an_address_has_its_share_and_no_more(peer: Peer) -> None:
-    connections = Connections(most=10, each=3, free=["10.0.0.7"])
+    connections = Connections(most=10, each=2, free=["10.0.0.7"])
     busy: list[Accepted] = []
-    for _ in range(3):
-        kept, _ = connections.accept(peer.accept("203.0.113.7"))
-        connections.made(kept.fileno(), Busy(3))
+    for number in (7, 7, 8):
+        kept, _ = connections.accept(peer.accept(f"203.0.113.{number}"))
+        connections.made(kept.fileno(), Busy())
         busy.append(kept)  # type: ignore[arg-type]
     with pytest.raises(BlockingIOError):
         connections.accept(peer.accept("203.0.113.7"))
     assert peer.others[3].recv(1000) == REFUSAL
     others = [connections.accept(peer.accept(host))[0] for host in ("198.51.100.1", *["10.0.0.7"] * 3, *["::1"] * 3)]
-    assert len(connections) == 10
+    assert len(connections) == 10 and len(connections._of) == 5
     busy[0].close()
     assert len(connections) == 9
     connections.accept(peer.accept("203.0.113.7"))[0].close()
     for one in (*others, *busy):
         one.close()
-    assert len(connections) == 0
+    assert len(connections) == 0 and len(connections._of) == 0
 
 
 def test_who_waits_longest_makes_room_and_who_is_answered_does_not(peer: Peer) -> None:
     connections = Connections(most=4, each=4)
     made = []
-    for owes in (3, 1, 0, 0):  # answered, idle, silent, silent
+    for owed in (-1.0, 0.01, 0.5, 0.2):
         kept, _ = connections.accept(peer.accept("127.0.0.1"))
-        made.append(Busy(owes))
+        made.append(Busy(owed))
         connections.made(kept.fileno(), made[-1])
-    for gone in (2, 3, 1):
+    for count, gone in enumerate((2, 3, 1), 1):
         kept, _ = connections.accept(peer.accept("127.0.0.1"))
-        connections.made(kept.fileno(), Busy(3))
-        assert [one.ended for one in made].count(True) == [2, 3, 1].index(gone) + 1 and made[gone].ended
+        connections.made(kept.fileno(), Busy())
+        assert sum(one.ended for one in made) == count and made[gone].ended
     with pytest.raises(BlockingIOError):
         connections.accept(peer.accept("127.0.0.1"))
     assert not made[0].ended
+
+
+def test_slow_bodies_with_a_key_leave_room_for_others(tmp_path: Path) -> None:
+    with served(tmp_path, connections=40) as (address, _, _), ExitStack() as held:
+        slow = b"POST /tasks HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000000\r\n\r\n{"
+        for _ in range(60):
+            held.enter_context(connected(address, slow))
+        time.sleep(1.2)
+        with httpx.Client(base_url=address, timeout=20) as client:
+            made = client.post("/tasks", json={"name": "colours", "modality": "text", "examples": EXAMPLES}).json()
+            for _ in range(60):  # they come again and again
+                with contextlib.suppress(OSError):
+                    held.enter_context(connected(address, slow))
+                assert client.post(f"/tasks/{made['id']}/predict", json={"queries": ["red"]}).status_code == 200
 
 
 def test_all_of_this_machine_may_be_connected(settings: Serve, make_engine: Callable[..., Engine]) -> None:

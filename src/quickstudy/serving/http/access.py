@@ -157,6 +157,8 @@ def network_of(host: str) -> str:
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return str(address)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 

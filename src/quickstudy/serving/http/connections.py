@@ -31,10 +31,12 @@ import uvicorn
 from quickstudy.config import Serve
 from quickstudy.serving.http.access import is_loopback, network_of
 
-SPARE = 96
+SPARE = 128
 """Files that are not for connections: the database, forms, the log, and those that are being closed."""
 AT_ONCE = 32
 """Connections that are refused, or wait to be closed, before the event loop goes on with others."""
+LONG = 1.0
+"""Seconds that a caller owes something, after which no other one is looked for that has owed it for longer."""
 REFUSED = b'{"error": "too many connections; come again later"}'
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n"
 REFUSAL += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(REFUSED), REFUSED)
@@ -46,9 +48,8 @@ log = logging.getLogger("quickstudy.serving")
 class Connection(Protocol):
     """What is known of a connection that has been set up; see `quickstudy.serving.http.protocol.Protocol`."""
 
-    def owes(self) -> int:
-        """Return 0 where the caller has said nothing yet that is whole, 1 between two requests, 2 while a body is on
-        its way to the service or an answer to the caller, 3 where the service is at work."""
+    def owed(self, now: float) -> float:
+        """Return for how many seconds the caller has owed something, less than 0 where it owes nothing."""
 
     def is_late(self, now: float) -> bool:
         """Return whether the caller has owed something for too long."""
@@ -63,7 +64,7 @@ class Accepted(socket.socket):
     def __init__(self, connections: "Connections", peer: str, *arguments: Any, **more: Any):
         super().__init__(*arguments, **more)
         self._connections: Connections | None = connections
-        self.peer = peer
+        self.peer, self.since = peer, time.monotonic()
 
     def close(self) -> None:
         if self._connections is not None:
@@ -124,7 +125,7 @@ class Connections:
                 continue
             peer = network_of(address[0]) if isinstance(address, tuple) else "unix"
             if not self._make_room(peer):
-                self.end("refused")
+                self._ended["refused"] += 1
                 if self._plain:
                     made.setblocking(False)
                     with contextlib.suppress(OSError):
@@ -144,24 +145,23 @@ class Connections:
         if self._sockets.get(file) is closed:
             del self._sockets[file]
             self._made.pop(file, None)
-            self._of[closed.peer] -= 1
-            if not self._of[closed.peer]:
-                del self._of[closed.peer]
+            self._one_less(closed.peer)
 
     def end_late(self) -> None:
         """End those whose caller is late, and say what was ended, once a minute."""
         now = time.monotonic()
         for connection in [one for one in self._made.values() if one.is_late(now)]:
-            self.end("late")
+            self._ended["late"] += 1
             connection.end()
         if self._ended and now - self._told > MINUTE:
             about = {"connections": len(self), **self._ended}
             log.warning("connections were ended", extra={"about": about})
             self._told, self._ended = now, Counter()
 
-    def end(self, why: str) -> None:
-        """Count one that is ended."""
-        self._ended[why] += 1
+    def _one_less(self, peer: str) -> None:
+        self._of[peer] -= 1
+        if not self._of[peer]:
+            del self._of[peer]
 
     def _make_room(self, peer: str) -> bool:
         """Return whether there may be one more of an address, for which another one may have to end."""
@@ -169,21 +169,22 @@ class Connections:
         too_many = self._of[peer] >= self.each and peer not in self._free and not is_loopback(peer)
         if not full and not too_many:
             return True
-        least, found = 3, None
+        now = time.monotonic()
+        longest, found = 0.0, None
         for file, one in self._sockets.items():
             if too_many and one.peer != peer:
                 continue
             connection = self._made.get(file)
-            owes = connection.owes() if connection is not None else 0
-            if owes < least:
-                least, found = owes, file
-                if not least:
+            owed = connection.owed(now) if connection is not None else now - one.since
+            if owed >= longest:
+                longest, found = owed, file
+                if owed > LONG:
                     break
         if found is None:
             return False
-        self.end("for others")
+        self._ended["for others"] += 1
         ended = self._sockets.pop(found)
-        self._of[ended.peer] -= 1
+        self._one_less(ended.peer)
         self._closing.add(found)
         connection = self._made.pop(found, None)
         if connection is not None:
@@ -195,7 +196,7 @@ class Connections:
 
     def _accept_nothing(self, accept: Callable[[], tuple[socket.socket, Any]]) -> None:
         """Take a connection for which there is no file, and close it: while it waits, asyncio tries again and again."""
-        self.end("no files")
+        self._ended["no files"] += 1
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quickstudy.config import Serve
@@ -19,6 +20,8 @@ from quickstudy.serving.http.refusals import refusal
 MEGABYTE = 1_000_000
 SMALL = 1 << 18
 """Bytes of a body that is taken however much the others bring."""
+HUNG_UP = 499
+"""In the log and the metrics, as nginx has it."""
 LINES, TRACES = 600, 60
 """In the log a minute, at most: of requests without a tenant, and of errors of the service's own."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -71,6 +74,8 @@ class Frame:
         except asyncio.CancelledError:  # the grace of a service that is stopped is over (server.py)
             if not status:
                 await _refuse(503, "the service is being stopped, and this was not done; ask again", scope, sent)
+        except ClientDisconnect:  # the caller has hung up; nobody is there to be told
+            status = status or HUNG_UP
         except Exception:
             if self._traces.one_more("failed"):
                 REQUESTS.exception("failed", extra={"about": {"request": request_id}})

@@ -29,6 +29,8 @@ HEAD_BYTES = 1 << 16
 """Of an address and headers that are not complete yet, and of what may follow a body."""
 PIPELINED = 16
 """Requests of a connection that wait for the answer to an earlier one."""
+FAIR = 1000
+"""Bytes a second of a body that are not slow."""
 TAKEN = 1 << 16
 """Bytes of its answer that a caller takes in `serve.unread` seconds, at least."""
 
@@ -52,6 +54,8 @@ class Protocol(HttpToolsProtocol):
         """since when a request's address and headers are on their way"""
         self._body: float | None = None
         """since when its body is"""
+        self._came = 0
+        """bytes of it that have come"""
         self._taken: float | None = None
         """since when a caller has not taken enough of what waits for it"""
         self._unread = 0
@@ -88,7 +92,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin a request, unless too many wait already."""
         self._advanced = True
-        self._head, self._body = None, time.monotonic()
+        self._head, self._body, self._came = None, time.monotonic(), 0
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests before an answer")  # which uvicorn tells as a request that is invalid
         super().on_headers_complete()
@@ -96,6 +100,7 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._advanced = True
+        self._came += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -118,13 +123,19 @@ class Protocol(HttpToolsProtocol):
 
     # ---- what is asked once a second
 
-    def owes(self) -> int:
-        """Return what the caller owes: 0 a first request, 1 another one, 2 a body, or to take an answer, 3 nothing."""
-        if self.cycle is None:
-            return 0
-        if self.transport.get_write_buffer_size() or self._body is not None:
-            return 2
-        return 1 if self.cycle.response_complete else 3
+    def owed(self, now: float) -> float:
+        """Return for how many seconds the caller has owed something, less than 0 where it owes nothing.
+
+        Those of a body that comes as fast as from an honest caller count little.
+        """
+        if self.transport.get_write_buffer_size():
+            return now - (self._taken or now)
+        if self._body is not None:
+            seconds = now - self._body
+            return seconds / 60 if self._came >= FAIR * seconds else seconds
+        if self.cycle is not None and not self.cycle.response_complete:
+            return -1.0
+        return now - (self._head or self._idle)
 
     def is_late(self, now: float) -> bool:
         """Return whether the caller has owed something for too long."""

@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
 import uvicorn
@@ -127,6 +126,11 @@ class Server(uvicorn.Server):
 
     config: Config
 
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.done = threading.Event()
+        """it has ended without a signal, and the process goes on"""
+
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin to stop, at a signal."""
         if not self.should_exit:
@@ -134,7 +138,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
     def _end_after_grace(self) -> None:
-        time.sleep(self.config.settings.grace)
+        if self.done.wait(self.config.settings.grace):
+            return
         logging.getLogger("quickstudy.serving").warning("the grace is over; what was still computed is left undone")
         for handler in logging.getLogger().handlers:
             handler.flush()
@@ -150,7 +155,9 @@ def run(config: Config, bound: socket.socket) -> None:
     # uvicorn raises the signal once more when it is done.
     before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        Server(config).run(sockets=[bound])
+        server = Server(config)
+        server.run(sockets=[bound])
+        server.done.set()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
