@@ -112,7 +112,8 @@ def take(
                 outcomes.append(_outcome(delivery, "waiting", reason=str(why)))
             except QuickstudyError as error:
                 outcomes.append(_reject(inbox, delivery, error))
-        from quickstudy.ingest import additions  # noqa: F401 (its imports take seconds, which count for no delivery)
+        if complete:
+            from quickstudy.ingest import additions  # noqa: F401 (its imports take seconds, which count for no delivery)
 
         journal = Journal.open(root.parent)
         outcomes += [Outcome(**known) for known in journal.outcomes]

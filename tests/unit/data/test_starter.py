@@ -85,7 +85,7 @@ def test_what_is_there_stays_and_what_is_missing_is_built(tmp_path: Path) -> Non
     first = marker.read_bytes()
     assert build_starter(root, ["digits"], force=True) == ["digits"]
     assert marker.read_bytes() == first
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["data"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".cache", "data"]  # what was written is remembered
 
 
 def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
