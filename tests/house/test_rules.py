@@ -27,6 +27,7 @@ NO_DEPENDENCY = {
     "quickstudy.system.environment",
     "quickstudy.system.processes",
     "quickstudy.system.progress",
+    "quickstudy.system.turns",
     "quickstudy.system.workers",
 }
 
