@@ -30,6 +30,7 @@ NO_DEPENDENCY = {
     "quickstudy.system.processes",
     "quickstudy.system.progress",
     "quickstudy.system.terminal",
+    "quickstudy.system.turns",
     "quickstudy.system.workers",
 }
 

@@ -49,7 +49,7 @@ class _Router:
     def add(self, examples: list[str], labels: list[str]) -> list[str]:
         most = self._model.inputs.text.max_tokens
         parts = []
-        for part, _ in cut(examples, [cost.of_text(text, most) for text in examples], lambda: PIECE, len(examples)):
+        for part, _ in cut(examples, [cost.of_text(text, most) for text in examples], lambda: PIECE / 2, len(examples)):
             parts.append(encode(self._model, "text", part))
             give_way()
         return self._task.add(labels, examples, torch.cat(parts))

@@ -32,7 +32,7 @@ PIECE = 50.0
 """Units (cost.py) that a request brings to a batch, at most, unless one input alone has more."""
 BATCH = 3 * PIECE
 """Units of a batch, at most; a batch of short texts is bounded by their number."""
-TURN = 0.03
+TURN = 0.015
 """Seconds of other work before others have their turn; it may take a little more until it can stop."""
 UNTRIED = 0.1
 """Of a piece's units that the first inputs bring to an encoder of which it is not known yet how long it takes."""

@@ -16,7 +16,7 @@ from quickstudy.model.metamodel import MetaModel
 
 MULTIPLICATIONS = 10_000_000
 """That are added up in a unit."""
-TEXT, TOKEN, CHARACTER = 0.3, 0.16, 1 / 300
+TEXT, TOKEN, CHARACTER = 0.2, 0.11, 1 / 300
 LOOKED_AT = 1_000
 """Characters of a text in which tokens are counted."""
 ARRAY = 1.0
@@ -29,7 +29,7 @@ BYTES = 20_000
 """Of a file that are looked through in a unit."""
 SAMPLES = 50_000
 
-_TOKEN = re.compile(r"[A-Za-z]{1,5}|[^A-Za-z\s]")
+_TOKEN = re.compile(r"[A-Za-z]{1,7}|[^A-Za-z\s]")
 
 
 def of_text(text: str, most_tokens: int) -> float:
