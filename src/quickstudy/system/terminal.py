@@ -18,6 +18,10 @@ class Console(console.Console):
     def __init__(self, **how: Any):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **how})
 
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return what a text is drawn as; so what is written out has its width before columns are measured."""
+        return super().render_str(printable(text), **how)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield what is written, which nothing gets around: tables, bars and lines all come by here."""
         for segment in super().render(renderable, options):
