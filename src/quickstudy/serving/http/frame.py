@@ -100,7 +100,8 @@ class Frame:
             **scope.get("state", {}).get("about", {}),
         }
         # Whom no key stands behind, who calls too often or hangs up has a line only while the log is not filled by it.
-        if (about["tenant"] is None or status in (429, HUNG_UP)) and not self._lines.one_more(f"{method} {route} {status}"):
+        seldom = about["tenant"] is None or status in (429, HUNG_UP)
+        if seldom and not self._lines.one_more(f"{method} {route} {status}"):
             return
         REQUESTS.info("request", extra={"about": about})
 
