@@ -265,12 +265,12 @@ def test_warnings_of_the_same_kind_are_one_line_a_minute(tmp_path: Path) -> None
         for _ in range(300):
             with connected(address, b"nonsense\r\n\r\n") as caller:
                 assert b" 400 " in caller.recv(1000)
-        with httpx.Client(base_url=address) as client:
-            for _ in range(1500):
-                client.get("/nowhere")
         half = b"POST /tasks HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
         connected(address, half).close()  # who hangs up is no error of the service's
         time.sleep(1.0)
+        with httpx.Client(base_url=address) as client:
+            for _ in range(1500):
+                client.get("/nowhere")
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert [line["status"] for line in lines if line.get("route") == "/tasks"] == [499]
         assert not any("trace" in line for line in lines)

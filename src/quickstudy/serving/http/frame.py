@@ -99,8 +99,9 @@ class Frame:
             "tenant": scope.get("state", {}).get("tenant"),
             **scope.get("state", {}).get("about", {}),
         }
-        # Whom no key stands behind, and who calls too often, has a line only as long as the log is not filled by it.
-        if (about["tenant"] is None or status == 429) and not self._lines.one_more(f"{method} {route} {status}"):
+        # Whom no key stands behind, who calls too often or hangs up has a line only while the log is not filled by it.
+        seldom = about["tenant"] is None or status in (429, HUNG_UP)
+        if seldom and not self._lines.one_more(f"{method} {route} {status}"):
             return
         REQUESTS.info("request", extra={"about": about})
 
