@@ -292,9 +292,9 @@ def test_pieces_for_an_encoder_that_takes_long_are_small(
             assert sizes[0] <= 5 and max(usual) > 20
             monkeypatch.setattr(batcher, "encode_decoded", slow)
             sizes.clear()
-            for _ in range(4):
+            for _ in range(8):
                 await engine.batcher.encode(engine.loaded, "text", texts[:10], pack, [1.0] * 10)
-        assert sizes[0] == 10 and max(sizes[-3:]) < 5
+        assert sizes[0] == 10 and max(sizes[-3:]) <= 6
 
     asyncio.run(work())
 
