@@ -19,9 +19,9 @@ from quickstudy.serving.engine.batcher import PIECE, cut
 from quickstudy.serving.engine.loaded import Loaded
 from quickstudy.system.turns import give_way
 
-MOST, CHARACTERS = 100, 20_000_000
-"""Conversations that are remembered, and of all their questions and answers; the one that was silent the longest goes
-first."""
+MOST, ENTRIES, CHARACTERS = 100, 20_000, 20_000_000
+"""Conversations that are remembered, questions of all of them, and characters of those and their answers; the one that
+was silent the longest goes first."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ class Conversations:
             chat = Chat(self._adapting(loaded), told, self._close, list(taught))
         reply = chat.say(line)
         self._chats[key] = (told, chat)
-        held = sum(_characters(chat) for _, chat in self._chats.values())
-        while len(self._chats) > MOST or (held > CHARACTERS and len(self._chats) > 1):
-            held -= _characters(self._chats.popitem(last=False)[1][1])
+        while len(self._chats) > 1 and self._are_too_many():
+            self._chats.popitem(last=False)
         return reply, chat.taught
 
     def cost(
@@ -106,10 +105,10 @@ class Conversations:
             units += cost.of_adapting(loaded.model, len(entries), answers) if entries else 0.0
         return units
 
+    def _are_too_many(self) -> bool:
+        entries = [one for told, chat in self._chats.values() for one in (*told, *chat.taught)]
+        characters = sum(len(one.question) + len(one.answer) for one in entries)
+        return len(self._chats) > MOST or len(entries) > ENTRIES or characters > CHARACTERS
+
     def _adapting(self, loaded: Loaded) -> Adapt:
         return lambda texts, labels: _Router(loaded, self._false_alarm, texts, labels)
-
-
-def _characters(chat: Chat) -> int:
-    """What a conversation holds."""
-    return sum(len(one.question) + len(one.answer) for one in (*chat.entries, *chat.taught))

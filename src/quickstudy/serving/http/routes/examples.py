@@ -33,19 +33,10 @@ async def add_examples(
         inputs.check_size(len(grown.classes), grown.examples, settings)
         engine.check_task(kind, grown.examples, len(grown.classes))
 
-    contents = await engine.pools.decoding.run(tenant, examples.contents)
+    contents = await engine.pools.parsing.run(tenant, examples.contents)
     kept, numbers = found(
         await engine.pools.database.run(
-            tenant,
-            engine.store.add,
-            tenant,
-            id,
-            examples.targets,
-            contents,
-            packed,
-            digest,
-            check,
-            quotas(settings),
+            tenant, engine.store.add, tenant, id, examples.targets, contents, packed, digest, check, quotas(settings)
         )
     )
     return JSONResponse({**replies.task(kept), "added": numbers}, 201)

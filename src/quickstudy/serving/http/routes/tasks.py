@@ -53,7 +53,7 @@ async def _create(tenant: str, task: inputs.NewTask, engine: Engine) -> Response
         task.kind,
         task.modality,
         examples.targets,
-        await engine.pools.decoding.run(tenant, examples.contents),
+        await engine.pools.parsing.run(tenant, examples.contents),
         packed,
         digest,
         quotas(engine.settings),
@@ -89,8 +89,9 @@ def _written(page: Sequence[Kept]) -> list[bytes]:
 async def show_task(id: TaskId, tenant: Tenant, engine: EngineDep) -> Any:
     """Show a task and its examples."""
     listed = found(await engine.pools.database.run(tenant, engine.store.listed, tenant, id))
-    head, files = replies.task(listed.task), listed.task.modality == "text"
-    return await _in_pieces(engine, tenant, listed, head, replies.example, files)
+    return await _in_pieces(
+        engine, tenant, listed, replies.task(listed.task), replies.example, listed.task.modality == "text"
+    )
 
 
 @router.get("/{id}/export", response_model=replies.TaskExport)
