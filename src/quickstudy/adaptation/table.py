@@ -13,7 +13,7 @@ from quickstudy.adaptation.adapted import Answers, answer, answers_of, encode, f
 from quickstudy.adaptation.state import TaskState
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.columns import CONTENT_COLUMNS
+from quickstudy.ingest.importers.usual import CONTENT_COLUMNS, usual
 from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
@@ -138,8 +138,7 @@ def _plan(
     for name in [*([content] if content else []), *(keep or ())]:
         if name not in names:
             raise QuickstudyError(f"no column {name!r}", where=source, fix=f"It has {there}")
-    usual = [name for name in names if name.lower() in CONTENT_COLUMNS[modality]]
-    column = content or next(iter(usual), None)
+    column = content or usual(names, CONTENT_COLUMNS[modality])
     if column is None:
         raise QuickstudyError(f"no {modality} column among {there}", where=source, fix="Name it by --content")
     kept = tuple(name for name in names if name != column) if keep is None else tuple(dict.fromkeys(keep))

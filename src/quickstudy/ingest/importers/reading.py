@@ -10,8 +10,22 @@ from quickstudy.ingest.importers.archives import Files, open_source
 from quickstudy.ingest.importers.folders import SUFFIXES, media_paths, read_folder
 from quickstudy.ingest.importers.groups import GroupFile
 from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.plain import (
+    delimited_paths,
+    fasttext_paths,
+    is_about,
+    pairs_of,
+    with_labels,
+)
 from quickstudy.ingest.importers.rows import Rows
-from quickstudy.ingest.importers.tables import media_column, read_lines, read_tables, table_paths
+from quickstudy.ingest.importers.tables import (
+    media_column,
+    origins,
+    plain_origins,
+    read_lines,
+    read_tables,
+    table_paths,
+)
 
 _TABLES = ".csv, .tsv, .jsonl, .json, .parquet"
 
@@ -49,11 +63,15 @@ def read_rows(
 def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
     tables = [path for path in table_paths(files) if modality == "text" or path.endswith(".parquet")]
     single = media_paths(files, modality)
-    if modality == "text" and tables and any("/" in path for path in single):
+    if modality == "text" and wanted.labelled:
+        single = with_labels(single, wanted.note)
+    if modality == "text" and tables and any("/" in path and not is_about(path) for path in single):
         what = f"holds both tables ({tables[0]}) and texts in files of their own ({single[0]})"
         raise QuickstudyError(what, where=files.source, fix="Name the one that holds the examples")
     if tables:
-        return read_tables(files, tables, modality, wanted)
+        return read_tables(files, origins(files, tables), modality, wanted)
+    if modality == "text" and (lines := plain_origins(files, wanted)):
+        return read_tables(files, lines, modality, wanted)
     if not single:
         raise _nothing(files, modality)
     if files.is_one:
@@ -70,7 +88,7 @@ def _read_one(files: Files, path: str, modality: Modality, wanted: Wanted) -> Ro
         fix = "Name the folder that holds a folder for each class"
         raise QuickstudyError("a single file is no dataset", where=files.source, fix=fix)
     if modality == "text" and not wanted.labelled:
-        return read_lines(files, path)
+        return read_lines(files, path, wanted)
     return read_folder(files, [path], modality, wanted)
 
 
@@ -103,6 +121,8 @@ def _guess(files: Files) -> Modality:
     if found:
         return found[0]
     if tables or media_paths(files, "text"):
+        return "text"
+    if fasttext_paths(files) or pairs_of(files) or delimited_paths(files):
         return "text"
     raise _nothing(files, None)
 
