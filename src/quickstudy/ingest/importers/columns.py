@@ -78,8 +78,8 @@ def pick_columns(
     left = [name for name in others if name not in (group, domain)]
     picked = () if several is None else flag_columns(left, several, flags, place)
     for name in (content, target, group, domain, *picked):
-        if name is not None and (wrong := half(name)) is not None:
-            raise QuickstudyError(f"the name of the column {name!r} holds {wrong}", where=place, fix="Rename it")
+        if name is not None and (wrong := half(name, table.encoding.name)) is not None:
+            raise QuickstudyError(f"the name of the column {name!r} {wrong}", where=place, fix="Rename it")
     held.tell()
     return Picked(content, target, picked, group, domain)
 
@@ -131,7 +131,7 @@ def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wa
     may_be_several = separator is None and not one_each
 
     def cell(record: dict[str, Any], column: str) -> Any:
-        check_whole(found := record[column], column)
+        check_whole(found := record[column], column, table.encoding.name)
         return _named(found, column, table.class_names.get(column))
 
     def target(record: dict[str, Any]) -> Any:
@@ -152,7 +152,7 @@ def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wa
         return "" if not wanted.labelled and record[column] in (None, "") else name_of(cell(record, column), column)
 
     def take(record: dict[str, Any]) -> Taken:
-        check_whole(found := record[picked.content], picked.content)
+        check_whole(found := record[picked.content], picked.content, table.encoding.name)
         return (
             _content(found, rows.modality),
             target(record),
@@ -201,7 +201,8 @@ def _find(columns: list[str], named: str | None, known: Sequence[str], what: str
         raise QuickstudyError(f"no column {named!r}", where=place, fix=f"It has {listed(columns) or 'no other'}")
     if (found := usual(columns, known)) is not None:
         return found
-    raise QuickstudyError(f"no {what} column among {listed(columns)}", where=place, fix=fix)
+    there = listed(columns) or "no others"
+    raise QuickstudyError(f"no {what} column among {there}", where=place, fix=fix)
 
 
 def _group_column(columns: list[str], target: str | None, group: str | None, place: str) -> str | None:

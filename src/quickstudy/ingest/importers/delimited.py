@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from quickstudy.data.dataset import Reading
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.encoding import MAX_LINE, Encoding, decoded_lines, encoding_of
-from quickstudy.ingest.importers.labelling import flattened, is_label_studio_min
+from quickstudy.ingest.importers.labelling import flattened
 from quickstudy.ingest.importers.records import NOTHING_SAID, Broken, Table
 
 _LOOKED_AT = 200  # lines
@@ -28,7 +28,7 @@ def read_csv(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> T
     delimiter = _said(reading) or sep or told_delimiter(lines)
     rest = decoded_lines(handle, place, encoding, skipped=skipped)
     table = _table(_quoted(_Lines(rest, skipped), delimiter), place, encoding)
-    return flattened(table) if is_label_studio_min(frozenset(table.columns)) else table
+    return flattened(table, table.first(_LOOKED_AT))
 
 
 def read_tsv(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> Table:

@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, BinaryIO
 
 from quickstudy.data.dataset import Reading
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.delimited import headed
 from quickstudy.ingest.importers.encoding import Encoding, decoded_lines, encoding_of
-from quickstudy.ingest.importers.labelling import converted, flattened, is_label_studio_min
-from quickstudy.ingest.importers.records import NOTHING_SAID, Broken, Table
+from quickstudy.ingest.importers.labelling import converted, flattened
+from quickstudy.ingest.importers.records import NOTHING_SAID, Broken, Rows, Table, ahead
 from quickstudy.ingest.importers.usual import names_columns
-
-Records = Iterator[tuple[str, dict[str, Any]]]
 
 _LOOKED_AT = 1000  # rows that tell what all hold
 _MEND = "Mend or download it again"
@@ -36,7 +34,7 @@ def read_jsonl(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) ->
     """Read JSON Lines: an object a line."""
     encoding = encoding_of(handle, reading.encoding)
 
-    def records() -> Records:
+    def records() -> Rows:
         for number, line in enumerate(decoded_lines(handle, place, encoding, universal=False), 1):
             if line.strip():
                 try:
@@ -44,8 +42,7 @@ def read_jsonl(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) ->
                 except QuickstudyError as error:
                     yield f"line {number}", Broken(error.what)
 
-    rows = records()
-    held = list(islice(rows, _LOOKED_AT))
+    held, rows = ahead(records(), _LOOKED_AT)
     if not held:
         raise QuickstudyError("empty", where=place, fix=_LINES)
     if all(isinstance(record, Broken) for _, record in held):
@@ -53,10 +50,10 @@ def read_jsonl(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) ->
         assert isinstance(broken, Broken)
         fix = _MEND if broken.what.startswith("not JSON") else _LINES
         raise QuickstudyError(broken.what, where=f"{place}, {at}", fix=fix)
-    return _objects(chain(held, rows), [record for _, record in held], encoding, reading)
+    return _objects(rows, [record for _, record in held], encoding, reading)
 
 
-def _objects(rows: Records, first: list[dict[str, Any]], encoding: Encoding, reading: Reading) -> Table:
+def _objects(rows: Rows, first: list[dict[str, Any]], encoding: Encoding, reading: Reading) -> Table:
     """A table of objects, which may be a labelling tool's export.
 
     Args:
@@ -66,9 +63,7 @@ def _objects(rows: Records, first: list[dict[str, Any]], encoding: Encoding, rea
         reading: what was said of it.
     """
     sound = [record for record in first if not isinstance(record, Broken)]
-    table = converted(rows, sound, reading) or Table(list(sound[0]), rows, samples=sound[0])
-    if is_label_studio_min(frozenset(table.columns)):
-        table = flattened(table)
+    table = converted(rows, sound, reading) or flattened(Table(list(sound[0]), rows, samples=sound[0]), sound)
     table.encoding = encoding
     return table
 
@@ -259,7 +254,7 @@ def _objects_in_parts(items: list[tuple[str, int, Any]], objects: list[Any], rea
     label = None if names_columns(list(objects[0]), reading, both=True) else "label"
     key_of = label or "split"
 
-    def rows() -> Records:
+    def rows() -> Rows:
         for key, number, item in items:
             record = _record(item)
             if not isinstance(record, Broken):

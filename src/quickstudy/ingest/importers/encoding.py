@@ -45,24 +45,29 @@ _HALF = re.compile("[\ud800-\udfff]")
 _CESU = re.compile("\udced([\udca0-\udcaf])([\udc80-\udcbf])\udced([\udcb0-\udcbf])([\udc80-\udcbf])")
 
 
-def half(text: str) -> str | None:
+def half(text: str, encoding: str = UTF8) -> str | None:
     """Return what is wrong with a text that holds half a character, or a byte that is none; None where it holds none.
 
     Such a text can be neither written nor printed.
+
+    Args:
+        text: as it was decoded.
+        encoding: that it was decoded from.
     """
     if text.isascii() or (found := _HALF.search(text)) is None:
         return None
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:
-        return f"not in the file's encoding (byte {code - 0xDC00:#04x})"
-    return f"half a character (\\u{code:04x})"
+        byte = f"not {encoding.upper()} (byte {code - 0xDC00:#04x})"
+        return f"is {byte}; if it is in another encoding, say which by --encoding"
+    return f"holds half a character (\\u{code:04x})"
 
 
-def check_whole(value: object, field: str) -> None:
+def check_whole(value: object, field: str, encoding: str = UTF8) -> None:
     """Raise QuickstudyError where a text, or one in a list, holds half a character; ``field`` is what holds it."""
     for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, str) and (wrong := half(one)) is not None:
-            raise QuickstudyError(f"the {field} holds {wrong}" if wrong.startswith("half") else f"{wrong} in the {field}")
+        if isinstance(one, str) and (wrong := half(one, encoding)) is not None:
+            raise QuickstudyError(f"the {field} {wrong}")
 
 
 def decoded_lines(

@@ -13,16 +13,15 @@ from typing import Any
 
 from quickstudy.data.dataset import Reading
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.records import Broken, Table
+from quickstudy.ingest.importers.records import Broken, Rows, Table
 
-Records = Iterator[tuple[str, dict[str, Any]]]
 Answered = tuple[dict[str, Any], dict[str, Any]]
 """The fields of an example, and by question what was answered: a name or several; None where nobody did."""
 
 _UNANSWERED = "that nobody has labelled"
 
 
-def converted(rows: Records, first: list[dict[str, Any]], reading: Reading) -> Table | None:
+def converted(rows: Rows, first: list[dict[str, Any]], reading: Reading) -> Table | None:
     """Return the rows of an export as a table of its examples; None where it is no tool's.
 
     Args:
@@ -52,7 +51,7 @@ class _Left(Exception):
 
 def _table(
     about: str,
-    rows: Records,
+    rows: Rows,
     first: list[dict[str, Any]],
     take: Callable[[dict[str, Any]], Answered],
     reading: Reading,
@@ -75,7 +74,7 @@ def _table(
     asked = [name for name in questions if reading.label in (None, name)] or list(questions)
     left_out: Counter[str] = Counter()
 
-    def records() -> Records:
+    def records() -> Rows:
         for at, record in rows:
             if isinstance(record, Broken):
                 yield at, record
@@ -181,11 +180,6 @@ _OF_THE_TOOL = frozenset(
 )
 
 
-def is_label_studio_min(names: frozenset[str]) -> bool:
-    """Return whether columns are those of Label Studio's JSON-MIN or CSV."""
-    return "annotation_id" in names and bool({"lead_time", "annotator"} & names)
-
-
 def _chosen(cell: Any) -> list[Any] | None:
     """The choices in a cell that holds several: {"choices": […]}, which in CSV is a text."""
     if isinstance(cell, str) and cell.startswith('{"choices"'):
@@ -196,15 +190,22 @@ def _chosen(cell: Any) -> list[Any] | None:
     return cell["choices"] if isinstance(cell, dict) and isinstance(cell.get("choices"), list) else None
 
 
-def flattened(table: Table) -> Table:
-    """Return Label Studio's JSON-MIN or CSV without what the tool itself needs."""
-    held = table.first(1000)
-    several = sorted({name for record in held for name, cell in record.items() if _chosen(cell) is not None})
-    columns = [name for name in dict.fromkeys([*table.columns, *chain(*held)]) if name not in _OF_THE_TOOL]
+def flattened(table: Table, first: list[dict[str, Any]]) -> Table:
+    """Return Label Studio's JSON-MIN or CSV without what the tool itself needs; of any other table, the table.
+
+    Args:
+        table: that may be.
+        first: so many of its rows that they tell what all hold.
+    """
+    several = sorted({name for record in first for name, cell in record.items() if _chosen(cell) is not None})
+    names = {*table.columns, *chain(*first[:20])}
+    if not several and not ("annotation_id" in names and {"lead_time", "annotator"} & names):
+        return table
+    columns = [name for name in dict.fromkeys([*table.columns, *chain(*first)]) if name not in _OF_THE_TOOL]
     left_out: Counter[str] = Counter()
     answer = several[0] if len(several) == 1 else None
 
-    def rows() -> Records:
+    def rows() -> Rows:
         for at, record in table.rows:
             if isinstance(record, Broken):
                 yield at, record

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, BinaryIO, Protocol
 
 from quickstudy.data.dataset import Reading
@@ -12,14 +12,18 @@ from quickstudy.ingest.importers.encoding import UTF8, Encoding
 
 MAX_ROWS = 5_000_000
 NOTHING_SAID = Reading()
+_AHEAD = 32 << 20  # characters that are held of rows before they are taken
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+"""Rows with their places ("line 7")."""
 
 
 @dataclass
 class Table:
-    """A table being read: the columns it has, and rows as they come, each with its place ("line 7")."""
+    """A table being read: the columns it has, and rows as they come."""
 
     columns: list[str]
-    rows: Iterator[tuple[str, dict[str, Any]]]
+    rows: Rows
     class_names: dict[str, list[str]] = field(default_factory=dict)
     """Columns that hold numbers which stand for names."""
     media: list[str] = field(default_factory=list)
@@ -50,9 +54,20 @@ class Table:
 
     def first(self, count: int) -> list[dict[str, Any]]:
         """Return the first rows, which are not taken by that; broken ones are left out."""
-        held = list(islice(self.rows, count))
-        self.rows = chain(held, self.rows)
+        held, self.rows = ahead(self.rows, count)
         return [row for _, row in held if not isinstance(row, Broken)]
+
+
+def ahead(rows: Rows, count: int) -> tuple[list[tuple[str, dict[str, Any]]], Rows]:
+    """Return so many of the first rows, or fewer where they are large, and all of them."""
+    held: list[tuple[str, dict[str, Any]]] = []
+    size = 0
+    for row in rows:
+        held.append(row)
+        size += sum(len(cell) for cell in row[1].values() if isinstance(cell, str | bytes))
+        if len(held) >= count or size > _AHEAD:
+            break
+    return held, chain(held, rows)
 
 
 class Broken(dict):

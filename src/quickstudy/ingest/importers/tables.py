@@ -305,8 +305,8 @@ def read_lines(files: Files, path: str, wanted: Wanted) -> Rows:
         for number, line in enumerate(decoded_lines(handle, files.place(path), encoding, universal=False), 1):
             if not line.strip():
                 continue
-            if (wrong := half(line)) is not None:
-                rows.refuse(f"{files.place(path)}, line {number}", QuickstudyError(f"the line holds {wrong}"))
+            if (wrong := half(line, encoding.name)) is not None:
+                rows.refuse(f"{files.place(path)}, line {number}", QuickstudyError(f"the line {wrong}"))
             else:
                 rows.add(line.strip(), None, f"{path}, line {number}", number)
     return rows
