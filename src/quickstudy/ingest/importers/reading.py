@@ -85,6 +85,9 @@ def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
 def _read_one(files: Files, path: str, modality: Modality, wanted: Wanted) -> Rows:
     """A source that is a single file and no table."""
     if wanted.labelled and wanted.reading.pattern is None:
+        if modality == "text":
+            fix = "Make a table of it, with a column of texts and one of labels, or begin its lines with __label__CLASS"
+            raise QuickstudyError("lines of text that name no classes", where=files.source, fix=fix)
         fix = "Name the folder that holds a folder for each class"
         raise QuickstudyError("a single file is no dataset", where=files.source, fix=fix)
     if modality == "text" and not wanted.labelled:

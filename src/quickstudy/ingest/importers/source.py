@@ -244,7 +244,10 @@ class Queries:
 
 
 def read_queries(
-    source: Path, options: ImportOptions = NOTHING_SAID, progress: Progress = lambda done, total: None
+    source: Path,
+    options: ImportOptions = NOTHING_SAID,
+    progress: Progress = lambda done, total: None,
+    note: Note = lambda line: None,
 ) -> Queries:
     """Read what a model is to predict: a file, a folder or a table, with targets where the source has them.
 
@@ -254,12 +257,13 @@ def read_queries(
         source: a file, a folder, a .zip or a table.
         options: how to read it; groups and domains are not asked for.
         progress: told (done, total).
+        note: told, in a line each, what was decided where the source leaves a choice.
 
     Raises:
         QuickstudyError: as `import_source`.
     """
     reading = options.model_copy(update={"group": "none", "domain": None})
-    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress)
+    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress, note=note)
     rows = read_rows(source, options.modality, wanted)
     order = sorted(range(len(rows.contents)), key=lambda i: rows.order[i])
     targets = [rows.targets[i] for i in order]
@@ -267,6 +271,12 @@ def read_queries(
         kind=rows.kind,
         modality=rows.modality,
         contents=[rows.contents[i] for i in order],
-        paths=[rows.paths[i] for i in order] if rows.paths else [f"text {i + 1}" for i in range(len(order))],
+        paths=[rows.paths[i] for i in order] if rows.paths else _numbers(rows, order),
         targets=None if any(target is None for target in targets) else targets,
     )
+
+
+def _numbers(rows: Rows, order: list[int]) -> list[str]:
+    """Names for texts. Where some are left out the others keep the numbers of their rows."""
+    places = [rows.order[i] for i in order] if rows.bad else range(1, len(order) + 1)
+    return [f"text {place}" for place in places]
