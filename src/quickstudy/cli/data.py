@@ -358,6 +358,43 @@ def check(
         raise typer.Exit(2)
 
 
+class FormatName(StrEnum):
+    label_studio = "label-studio"
+    jsonl = "jsonl"
+    csv = "csv"
+    imagefolder = "imagefolder"
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
+    form: Annotated[FormatName, typer.Option("--format", "-f", help="What it is to be written as.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A file for texts, a folder for others; else one called as the dataset."),
+    ] = None,
+) -> None:
+    """Write a dataset as other tools read it: with its labels, groups and domains.
+
+    Of images and recordings a folder is written, with the files as they came in. [b]imagefolder[/b] is CLASS/file, and
+    where classes cannot be folders a table that names the files, as Hugging Face has it.
+
+    [cyan]quickstudy data export tickets --format label-studio[/cyan]
+
+    [cyan]quickstudy data export parts --format imagefolder --out parts/[/cyan]
+    """
+    folder = _existing(name)
+    from quickstudy.data.dataset import PLACES, read_dataset
+    from quickstudy.ingest.exporters import export as write
+    from quickstudy.system.progress import showing_progress
+
+    dataset = read_dataset(folder, PLACES)
+    with showing_progress() as progress:
+        done = write(dataset, form.value, out, lambda some, total: progress("writing", some, total))
+    print(f"Exported {done.examples:,} {NOUNS[dataset.modality]} of {name} → {done.path}")
+    print(f"Read it again by: quickstudy data import {done.path} --name OTHER {done.again}".rstrip())
+
+
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],

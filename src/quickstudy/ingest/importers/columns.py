@@ -17,6 +17,7 @@ from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.names import name_of
 from quickstudy.kinds.targets import PLAIN, TARGETS, kind_of
 
+
 @dataclass(frozen=True)
 class Picked:
     """Columns by what they hold."""

@@ -272,7 +272,15 @@ def _keyed(key: str, item: Any) -> dict[str, Any]:
         return {"text": item[0], "label": item[1], "split": key}
     if isinstance(item, dict) and isinstance(tokens := item.get("tokens"), list):
         return {"text": " ".join(map(str, tokens)), "label": key, "split": None}
-    if isinstance(item, dict) and isinstance(pieces := item.get("data"), list):
-        if all(isinstance(piece, dict) and isinstance(piece.get("text"), str) for piece in pieces):
-            return {"text": "".join(piece["text"] for piece in pieces), "label": key, "split": None}
+    if isinstance(item, dict) and (pieces := _pieces(item.get("data"))) is not None:
+        return {"text": "".join(pieces), "label": key, "split": None}
     return Broken(f"{str(item)[:40]!r} is neither a text nor [text, label]")
+
+
+def _pieces(data: Any) -> list[str] | None:
+    """The texts of [{"text": …}, …]."""
+    if not isinstance(data, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("text"), str) for one in data
+    ):
+        return None
+    return [one["text"] for one in data]

@@ -32,7 +32,7 @@ class Encoding:
 
 
 # Bytes that are no characters become halves of surrogate pairs, which no text may hold; so one bad byte costs the row
-# that it is in (`half`) and not the file. "surrogateescape" knows only bytes from 128 on, which UTF-16 does not keep to.
+# that it is in (`half`) and not the file. "surrogateescape" knows bytes from 128 on alone, and UTF-16 has others too.
 def _bad_bytes(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
     return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end

@@ -28,7 +28,7 @@ def read_parquet(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) 
         number = 0
         try:
             for batch in file.iter_batches(batch_size=64 if media else 4096):
-                for record in _pylist(batch):
+                for record in _records(batch):
                     number += 1
                     yield f"row {number}", record
         except (pa.ArrowException, OSError) as error:
@@ -39,18 +39,24 @@ def read_parquet(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) 
     return Table(schema.names, records(), _class_names(schema), media, {name: [] for name in lists})
 
 
-def _pylist(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def _records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    columns = [cells_of(batch.column(name)) for name in batch.schema.names]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def cells_of(column: pa.Array) -> list[Any]:
+    """Return the cells of a column; of texts that are not UTF-8, such as say so (`encoding.half`)."""
     try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:  # which Arrow says of no row and no column
-        return [{name: _cell(batch.column(name)[row]) for name in batch.schema.names} for row in range(len(batch))]
+        return column.to_pylist()
+    except UnicodeDecodeError:  # which Arrow says of no row
+        return [_cell(cell) for cell in column]
 
 
 def _cell(cell: pa.Scalar) -> Any:
     try:
         return cell.as_py()
     except UnicodeDecodeError as error:
-        return error.object.decode("utf-8", "surrogateescape")  # the row says so
+        return error.object.decode("utf-8", "surrogateescape")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -176,7 +176,7 @@ def _kinds_of_answers(record: dict[str, Any]) -> Iterator[str]:
 
 
 _OF_THE_TOOL = frozenset(
-    "id annotator annotation_id lead_time created_at updated_at agreement inner_id sentiment_confidence".split()
+    {"id", "annotator", "annotation_id", "lead_time", "created_at", "updated_at", "agreement", "inner_id"}
 )
 
 

@@ -30,10 +30,28 @@ _SUFFIXES = frozenset(
 )
 _LOOKED_AT = 20_000  # lines
 _ABOUT = frozenset(
-    "readme license licence copying notice authors changelog citation contributing makefile dockerfile".split()
+    {"readme", "license", "licence", "copying", "notice", "authors", "changelog", "citation", "makefile", "dockerfile"}
 )
-_TEXT_WORDS = frozenset("text texts seq in sentence sentences utterance utterances data x query queries input".split())
-_LABEL_WORDS = frozenset("label labels intent intents class classes target targets topic topics y".split())
+_TEXT_WORDS = frozenset(
+    {
+        "text",
+        "texts",
+        "seq",
+        "in",
+        "sentence",
+        "sentences",
+        "utterance",
+        "utterances",
+        "data",
+        "x",
+        "query",
+        "queries",
+        "input",
+    }
+)
+_LABEL_WORDS = frozenset(
+    {"label", "labels", "intent", "intents", "class", "classes", "target", "targets", "topic", "topics", "y"}
+)
 _UNLABELLED = frozenset({"unsup", "unsupervised", "unlabeled", "unlabelled"})
 _NAMING = frozenset({"mapping", "classes", "labels", "label_names", "class_names", "categories"})
 """What a file is called that says which name a number stands for."""
@@ -84,7 +102,9 @@ def with_labels(paths: list[str], note: Note) -> list[str]:
     if len(kept) == len(paths) or not kept:
         kept = paths
     else:
-        names = sorted({part for path in set(paths) - set(kept) for part in path.split("/")[:-1] if part in _UNLABELLED})
+        names = sorted(
+            {part for path in set(paths) - set(kept) for part in path.split("/")[:-1] if part in _UNLABELLED}
+        )
         note(f"left out {len(paths) - len(kept):,} texts in {', '.join(names)}/, which have no label")
     deep = max((path.count("/") for path in kept), default=0)
     beside = [path for path in kept if path.count("/") < deep and is_about(path)]
@@ -215,7 +235,7 @@ def fasttext_table(files: Files, path: str, reading: Reading, stack: ExitStack) 
 
 
 def pairs_of(files: Files) -> list[Pair]:
-    """Return the files that belong together by their names: ``seq.in`` and ``label``, ``X_text.txt`` and ``X_labels.txt``.
+    """Return the files that belong together: ``seq.in`` and ``label``, ``X_text.txt`` and ``X_labels.txt``.
 
     Raises:
         QuickstudyError: two that do have not as many lines.

@@ -12,6 +12,7 @@ from quickstudy.ingest.importers.encoding import UTF8, Encoding
 
 MAX_ROWS = 5_000_000
 NOTHING_SAID = Reading()
+_UTF8 = Encoding(UTF8)
 _AHEAD = 32 << 20  # characters that are held of rows before they are taken
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -30,7 +31,7 @@ class Table:
     """Columns of binary cells."""
     samples: dict[str, Any] = field(default_factory=dict)
     """Of columns that hold more than texts, what shows what they hold: a cell, or [] of lists."""
-    encoding: Encoding = Encoding(UTF8)
+    encoding: Encoding = _UTF8
     twice: list[str] = field(default_factory=list)
     """Names that two columns have; the second is called otherwise here."""
     unnamed: frozenset[str] = frozenset()
