@@ -12,6 +12,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.encoding import MAX_LINE, Encoding, decoded_lines, encoding_of
 from quickstudy.ingest.importers.labelling import flattened
 from quickstudy.ingest.importers.records import NOTHING_SAID, Broken, Table
+from quickstudy.ingest.importers.usual import is_header
 
 _LOOKED_AT = 200  # lines
 _SEP = re.compile(r'"?sep=(.)"?\r?\n?\Z', re.IGNORECASE)
@@ -25,7 +26,7 @@ def read_csv(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> T
     """Read a table with quotes around fields that need them, whatever is between its fields."""
     encoding = encoding_of(handle, reading.encoding)
     lines, skipped, sep = _beginning(handle, place, encoding)
-    delimiter = _said(reading) or sep or told_delimiter(lines)
+    delimiter = _said(reading) or sep or told_delimiter(lines, reading)
     rest = decoded_lines(handle, place, encoding, skipped=skipped)
     table = _table(_quoted(_Lines(rest, skipped), delimiter), place, encoding)
     return flattened(table, table.first(_LOOKED_AT))
@@ -39,7 +40,9 @@ def read_tsv(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> T
     encoding = encoding_of(handle, reading.encoding)
     lines, skipped, sep = _beginning(handle, place, encoding)
     delimiter = _said(reading) or sep or "\t"
-    if delimiter != "\t" or (lines and not any("\t" in line for line in lines) and told_delimiter(lines) in lines[0]):
+    if delimiter != "\t" or (
+        lines and not any("\t" in line for line in lines) and told_delimiter(lines, reading) in lines[0]
+    ):
         return read_csv(handle, place, reading)
     rest = decoded_lines(handle, place, encoding, skipped=skipped)
     return _table(_bare(rest, skipped), place, encoding, _unquoted)
@@ -63,13 +66,20 @@ def _said(reading: Reading) -> str | None:
     return delimiter
 
 
-def told_delimiter(lines: list[str]) -> str:
-    """Return what is between the fields, by whether it gives the first rows as many as the first of them has."""
+def told_delimiter(lines: list[str], reading: Reading = NOTHING_SAID) -> str:
+    """Return what is between the fields, by whether it gives the first rows as many as the first of them has.
+
+    Where several do, it is the one that makes names of columns of the first row; else what is rarer in texts.
+    """
     first = lines[0] if lines else ""
     likely = max(",;\t", key=first.count)  # a spreadsheet writes ; where , is the decimal mark
-    found = {one: agreement(lines, one) for one in (likely, *",;\t|")}
-    best = max(found, key=lambda one: found[one])  # of equal ones the likely one
-    return best if found[best] > found[likely] else likely
+    found = {one: agreement(lines, one) for one in dict.fromkeys((likely, *"\t|;,"))}
+    if not any(found.values()):
+        return likely
+    best = [one for one, share in found.items() if share == max(found.values())]
+    named = [one for one in best if is_header(first.rstrip("\r\n").replace('"', "").split(one), reading)]
+    rare = [one for one in "\t|;," if one in best]
+    return (named or (rare if len(lines) > 1 else best))[0]
 
 
 def agreement(lines: list[str], delimiter: str) -> float:

@@ -92,6 +92,7 @@ def read_json(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> 
     {"columns": …, "data": [[…]]}     pandas' "split"
     {COLUMN: {ROW: …}, …}             pandas' "columns", or "index" the other way round
     {COLUMN: […], …}                  columns
+    {"rows": [{"row": {…}}, …]}       rows of Hugging Face's service
     {…: {…: [{"text": …}, …]}}        rows under a key, as pandas' "table", LUIS and Rasa have them
 
     and JSON Lines, which many call .json.
@@ -141,6 +142,9 @@ def _shaped(value: Any, place: str, encoding: Encoding, reading: Reading) -> Tab
     if isinstance(value, list) and value:
         return _listed(value, place, encoding, reading)
     if isinstance(value, dict) and value:
+        rows = value.get("rows")
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict) and isinstance(rows[0].get("row"), dict):
+            return _listed([one.get("row") for one in rows if isinstance(one, dict)], place, encoding, reading)
         if (records := _oriented(value, reading)) is not None:
             return _listed(records, place, encoding, reading)
         if all(isinstance(part, list) for part in value.values()):
@@ -156,8 +160,6 @@ def _listed(items: list[Any], place: str, encoding: Encoding, reading: Reading) 
     if isinstance(items[0], str):
         rows = ((f"row {i}", _Object(text=item)) for i, item in enumerate(items, 1))
         return Table(["text"], rows)
-    if isinstance(items[0], dict) and isinstance(items[0].get("row"), dict):  # Hugging Face's service
-        items = [item.get("row") if isinstance(item, dict) else item for item in items]
     records = [_record(item) for item in items]
     if isinstance(records[0], Broken) and all(isinstance(record, Broken) for record in records):
         raise QuickstudyError(records[0].what, where=f"{place}, row 1", fix=_SHAPES)
@@ -244,7 +246,7 @@ def _parts(value: dict[str, Any], reading: Reading) -> Table:
     if objects and names_columns(list(objects[0]), reading):
         whose = {key for key, _, item in items if isinstance(item, dict)}
         return _objects_in_parts([item for item in items if item[0] in whose], objects, reading)
-    rows = ((f"{key} row {number}", _keyed(key, item)) for key, number, item in items)
+    rows = ((_place(key, number), _keyed(key, item)) for key, number, item in items)
     columns = ["text", "label", "split"] if items and isinstance(items[0][2], list) else ["text", "label"]
     return Table(columns, rows, samples=_keyed(items[0][0], items[0][2]) if items else {})
 
@@ -259,10 +261,15 @@ def _objects_in_parts(items: list[tuple[str, int, Any]], objects: list[Any], rea
             record = _record(item)
             if not isinstance(record, Broken):
                 record = _Object({**record, key_of: record.get(key_of, key) if label is None else key})
-            yield f"{key} row {number}", record
+            yield _place(key, number), record
 
     columns = list(dict.fromkeys([*objects[0], key_of]))
     return Table(columns, rows(), samples={**objects[0], key_of: items[0][0]})
+
+
+def _place(key: str, number: int) -> str:
+    """Where a row is; a key may hold what cannot be printed."""
+    return f"{key.encode('utf-8', 'backslashreplace').decode()} row {number}"
 
 
 def _keyed(key: str, item: Any) -> dict[str, Any]:

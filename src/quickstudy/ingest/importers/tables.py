@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from quickstudy.data.dataset import Modality, Reading
 from quickstudy.errors import QuickstudyError
@@ -28,7 +29,7 @@ from quickstudy.ingest.importers.records import MAX_ROWS, Table
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.ingest.importers.several import is_pattern, only_flags
 from quickstudy.ingest.importers.told import is_headless
-from quickstudy.ingest.importers.usual import CONTENT_COLUMNS, names_columns
+from quickstudy.ingest.importers.usual import CONTENT_COLUMNS, is_header, names_columns
 from quickstudy.kinds.targets import PLAIN, targets_of
 
 FILE = "file"
@@ -125,17 +126,18 @@ def read_tables(files: Files, sources: Sequence[Origin], modality: Modality, wan
     told = _Told()
     patterns = any(map(is_pattern, wanted.reading.label_columns or ()))
     flags = only_flags(_tables(sources, wanted.reading)) if patterns else frozenset()
+    leading = _leading(files, sources, modality, wanted, flags) if len(sources) > 1 else None
     for origin in sources:
         with ExitStack() as stack:
             place = files.place(origin.path)
-            table = _headed(origin.open(wanted.reading, stack), wanted, told.columns)
-            by_file = _by_file(table, origin, wanted)
-            rows.kind = rows.kind or told_kind(table, by_file.reading)
-            picked = pick_columns(table, modality, by_file, targets_of(rows.kind), flags, place)
-            told.columns = table.columns if table.numbered else told.columns
+            table = _headed(origin.open(wanted.reading, stack), wanted, leading)
+            _by_file(table, origin, wanted)
+            rows.kind = rows.kind or told_kind(table, wanted.reading)
+            led = _led(table, leading, wanted)
+            picked = pick_columns(table, modality, led, targets_of(rows.kind), flags, place)
             remember(picked, rows)
             begin = len(rows.contents)
-            seen = _read_table(files, origin.path, table, picked, rows, by_file, seen)
+            seen = _read_table(files, origin.path, table, picked, rows, wanted, seen)
             told.table(origin, table, range(begin, len(rows.contents)))
         if rows.flag_columns is not None:  # a pattern means the same in all of them
             wanted = replace(wanted, reading=wanted.reading.model_copy(update={"label_columns": rows.flag_columns}))
@@ -169,8 +171,6 @@ class _Told:
     """What the tables of a source were, for the notes."""
 
     def __init__(self) -> None:
-        self.columns: list[str] | None = None
-        """Of tables without header."""
         self.rows: list[tuple[str, range]] = []
         """The rows of each."""
         self._encodings: dict[str, list[str]] = {}
@@ -195,15 +195,59 @@ class _Told:
             note(f"left out {count:,} {why}")
 
 
-def _headed(table: Table, wanted: Wanted, numbered: list[str] | None) -> Table:
+def _headed(table: Table, wanted: Wanted, leading: "_Leading | None" = None) -> Table:
     """A table with its first row as what it is: the names of its columns, or an example."""
     said = wanted.reading.header
     if table.unheaded is None or table.header is None or said is True:
         return table
-    like_the_others = numbered is not None and len(numbered) == len(table.columns)
-    if said is False or (said is None and (like_the_others or is_headless(table, wanted.reading))):
+    like_the_others = leading is not None and leading.numbered and len(leading.columns) == len(table.columns)
+    named = is_header(list(table.header.values()), wanted.reading)
+    if said is False or (not named and (like_the_others or is_headless(table, wanted.reading))):
         return table.unheaded(table)
     return table
+
+
+@dataclass(frozen=True)
+class _Leading:
+    """Of several tables the one that tells which columns of the others are what."""
+
+    columns: list[str]
+    numbered: bool
+    content: str
+    target: str | None
+
+
+def _leading(
+    files: Files, sources: Sequence[Origin], modality: Modality, wanted: Wanted, flags: frozenset[str]
+) -> _Leading | None:
+    """The first table whose columns are told from what they hold; None where names tell."""
+    for origin in sources:
+        with ExitStack() as stack:
+            table = _headed(origin.open(wanted.reading, stack), wanted)
+            if table.header is not None and is_header(list(table.header.values()), wanted.reading):
+                return None
+            if modality != "text" or (table.header is None and not table.numbered):
+                return None
+            _by_file(table, origin, wanted)
+            try:
+                targets = targets_of(wanted.kind or told_kind(table, wanted.reading))
+                picked = pick_columns(table, modality, wanted, targets, flags, files.place(origin.path))
+            except QuickstudyError:
+                continue
+            return _Leading(table.columns, table.numbered, picked.content, picked.target)
+    return None
+
+
+def _led(table: Table, leading: _Leading | None, wanted: Wanted) -> Wanted:
+    """What is wanted of a table that has the columns of the one that leads."""
+    if leading is None or leading.columns != table.columns:
+        return wanted
+    reading, update = wanted.reading, {}
+    if reading.content is None:
+        update["content"] = leading.content
+    if reading.label is None and reading.label_columns is None and leading.target is not None:
+        update["label"] = leading.target
+    return replace(wanted, reading=reading.model_copy(update=update))
 
 
 def _tables(sources: Sequence[Origin], reading: Reading) -> Iterator[Table]:
@@ -240,20 +284,19 @@ def _read_table(files: Files, path: str, table: Table, picked: Picked, rows: Row
 # Classes that the columns do not name
 
 
-def _by_file(table: Table, origin: Origin, wanted: Wanted) -> Wanted:
-    """What is wanted of a table of which the file's name is the label, which is a column then."""
+def _by_file(table: Table, origin: Origin, wanted: Wanted) -> None:
+    """Give a table a column with the file's name, where that is the label."""
     if wanted.reading.label != FILE or FILE in table.columns:
-        return wanted
-    name = PurePosixPath(origin.path).stem
+        return
+    name, before = PurePosixPath(origin.path).stem, table.rows
 
-    def rows(before: Iterator[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         for at, record in before:
             record[FILE] = name
             yield at, record
 
-    table.rows = rows(table.rows)
-    table.columns.append(FILE)
-    return wanted
+    table.rows = rows()
+    table.columns = [*table.columns, FILE]
 
 
 def _name_numbers(files: Files, rows: Rows, wanted: Wanted) -> None:
