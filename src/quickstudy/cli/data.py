@@ -121,7 +121,7 @@ def import_(
 
     if name is None and not dry_run:
         fix = "Say it by --name, or look first by --dry-run"
-        raise QuickstudyError("what is it to be called?", where="data import", fix=fix)
+        raise QuickstudyError("the dataset has no name", where="data import", fix=fix)
     name = _likely_name(source) if name is None else check_name(name)
     options = how.options(
         split=None if split is None else split.value,

@@ -65,6 +65,8 @@ def half(text: str, encoding: str = UTF8) -> str | None:
 
 def check_whole(value: object, field: str, encoding: str = UTF8) -> None:
     """Raise QuickstudyError where a text, or one in a list, holds half a character; ``field`` is what holds it."""
+    if isinstance(value, str) and value.isascii():  # nearly all
+        return
     for one in value if isinstance(value, list | tuple) else (value,):
         if isinstance(one, str) and (wrong := half(one, encoding)) is not None:
             raise QuickstudyError(f"the {field} {wrong}")
