@@ -429,6 +429,19 @@ PLAIN_TEXT = {
     "lines that name no class": Case(
         {"t.txt": "one\ntwo\n"}, told=("lines of text that name no classes", "__label__CLASS")
     ),
+    "a file of lines for each class": Case(
+        {f"{label}.txt": table(*texts) for label, texts in TEXTS.items()} | {"README.txt": "About it"},
+        ROWS,
+        options={"label": "file"},
+    ),
+    "quotes between tabs mean nothing": Case(
+        {
+            "SMSSpamCollection": table(
+                *(f'{label}\t"{text}' for text, label in MANY), *(f'{label}\t{text}"" he "said' for text, label in MANY)
+            )
+        },
+        [(f'"{text}', label) for text, label in MANY] + [(f'{text}"" he "said', label) for text, label in MANY],
+    ),
     "poems in class folders are no tables": Case(
         {"a/1.txt": "roses, red\nviolets, blue\n", "b/1.txt": "sugar, sweet\nso, you\n"},
         [("roses, red\nviolets, blue\n", "a"), ("sugar, sweet\nso, you\n", "b")],
@@ -525,6 +538,13 @@ JSON = {
 @pytest.mark.parametrize("name", JSON)
 def test_more_json(write, name):
     check(JSON[name], write)
+
+
+def test_json_beside_pictures_is_about_them(write, png):
+    pictures = {f"images/{c}/{i}.png": png(10 * i + ord(c)) for c in "ab" for i in range(3)}
+    source = write({**pictures, "annotations/train.json": "{}", "annotations/val.json": "{}"})
+    info, rows = import_source(source, "mine")
+    assert (info.modality, rows.num_rows) == ("image", 6)
 
 
 # Labelling tools

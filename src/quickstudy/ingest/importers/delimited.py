@@ -87,9 +87,13 @@ def agreement(lines: list[str], delimiter: str) -> float:
     rows = [row for _, row in islice(_quoted(_Lines(iter(lines), 0), delimiter), _LOOKED_AT)]
     if len(lines) == _LOOKED_AT and len(rows) > 1:
         rows.pop()  # it may go on
-    if not rows or isinstance(rows[0], str) or len(rows[0]) < 2:
-        return 0.0
-    return sum(len(row) == len(rows[0]) for row in rows if not isinstance(row, str)) / len(rows)
+    widths = [0 if isinstance(row, str) else len(row) for row in rows]
+    share = widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0.0
+    if delimiter != "\t":
+        return share
+    # Between tabs quotes often mean nothing.
+    tabs = [line.count("\t") for line in lines if line.strip()]
+    return max(share, tabs.count(tabs[0]) / len(tabs) if tabs and tabs[0] else 0.0)
 
 
 class _Lines:

@@ -11,7 +11,7 @@ from typing import Any
 from quickstudy.data.dataset import Reading
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
-from quickstudy.ingest.importers.delimited import agreement, read_csv, told_delimiter
+from quickstudy.ingest.importers.delimited import agreement, read_csv, read_tsv, told_delimiter
 from quickstudy.ingest.importers.encoding import (
     UTF8,
     Encoding,
@@ -90,7 +90,7 @@ def _suffix(path: str) -> str:
 def _is_text(files: Files, path: str) -> bool:
     with files.open(path) as handle:
         head = handle.read(2048)
-    return bool(head) and b"\0" not in head and sum(byte < 9 for byte in head) == 0
+    return bool(head) and (head.startswith((b"\xff\xfe", b"\xfe\xff")) or all(byte >= 9 for byte in head))
 
 
 def with_labels(paths: list[str], note: Note) -> list[str]:
@@ -378,4 +378,27 @@ def _is_delimited(files: Files, path: str) -> bool:
 
 def delimited_table(files: Files, path: str, reading: Reading, stack: ExitStack) -> Table:
     """Read a table that is called .txt."""
-    return read_csv(stack.enter_context(files.open(path)), files.place(path), reading)
+    handle, place = stack.enter_context(files.open(path)), files.place(path)
+    tabs = reading.delimiter is None and told_delimiter(_first_lines(files, path, 200), reading) == "\t"
+    return (read_tsv if tabs else read_csv)(handle, place, reading)
+
+
+# Lines
+
+
+def line_paths(files: Files) -> list[str]:
+    """Return the text files of which each line may be an example."""
+    return [path for path in _plain_paths(files) if not is_about(path) and _is_text(files, path)]
+
+
+def lines_table(files: Files, path: str, reading: Reading, stack: ExitStack) -> Table:
+    """Read a text file as a table of its lines; blank ones are skipped."""
+    handle, place = stack.enter_context(files.open(path)), files.place(path)
+    encoding = encoding_of(handle, reading.encoding)
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        for number, line in enumerate(decoded_lines(handle, place, encoding, universal=False), 1):
+            if line.strip():
+                yield f"line {number}", {"text": line.strip()}
+
+    return Table(["text"], rows(), encoding=encoding, content=("text",))

@@ -61,7 +61,7 @@ def read_rows(
 
 
 def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
-    tables = [path for path in table_paths(files) if modality == "text" or path.endswith(".parquet")]
+    tables = table_paths(files) if modality == "text" else _parquet(files)
     single = media_paths(files, modality)
     if modality == "text" and wanted.labelled:
         single = with_labels(single, wanted.note)
@@ -86,7 +86,7 @@ def _read_one(files: Files, path: str, modality: Modality, wanted: Wanted) -> Ro
     """A source that is a single file and no table."""
     if wanted.labelled and wanted.reading.pattern is None:
         if modality == "text":
-            fix = "Make a table of it, with a column of texts and one of labels, or begin its lines with __label__CLASS"
+            fix = "Make a table of it, begin its lines with __label__CLASS, or have a file a class and say --label file"
             raise QuickstudyError("lines of text that name no classes", where=files.source, fix=fix)
         fix = "Name the folder that holds a folder for each class"
         raise QuickstudyError("a single file is no dataset", where=files.source, fix=fix)
@@ -114,20 +114,23 @@ def _refuse_bad(rows: Rows, wanted: Wanted) -> None:
 
 
 def _guess(files: Files) -> Modality:
-    tables = table_paths(files)
-    if tables and tables[0].endswith(".parquet"):
-        return media_column(files, tables[0]) or "text"
+    if parquet := _parquet(files):
+        return media_column(files, parquet[0]) or "text"
     media: tuple[Modality, ...] = ("image", "audio")
     found = [modality for modality in media if media_paths(files, modality)]
     if len(found) == 2:
         raise QuickstudyError("holds both images and recordings", where=files.source, fix="Choose by --modality")
     if found:
         return found[0]
-    if tables or media_paths(files, "text"):
+    if table_paths(files) or media_paths(files, "text"):
         return "text"
     if fasttext_paths(files) or pairs_of(files) or delimited_paths(files):
         return "text"
     raise _nothing(files, None)
+
+
+def _parquet(files: Files) -> list[str]:
+    return [path for path in files.paths if path.lower().endswith(".parquet")]
 
 
 def _nothing(files: Files, modality: Modality | None) -> QuickstudyError:

@@ -21,6 +21,8 @@ from quickstudy.ingest.importers.plain import (
     delimited_table,
     fasttext_paths,
     fasttext_table,
+    line_paths,
+    lines_table,
     names_behind,
     pair_table,
     pairs_of,
@@ -90,6 +92,8 @@ def plain_origins(files: Files, wanted: Wanted) -> list[Origin]:
         return [Origin(path, partial(fasttext_table, files, path)) for path in paths]
     if pairs := pairs_of(files):
         return [Origin(pair.texts, partial(_pair, files, pair)) for pair in pairs]
+    if wanted.reading.label == FILE and (paths := line_paths(files)):
+        return [Origin(path, partial(lines_table, files, path)) for path in paths]
     if wanted.labelled and (paths := delimited_paths(files)):
         return [Origin(path, partial(delimited_table, files, path)) for path in paths]
     return []
@@ -125,7 +129,7 @@ def read_tables(files: Files, sources: Sequence[Origin], modality: Modality, wan
     wanted = replace(wanted, note=_once(wanted.note))
     told = _Told()
     patterns = any(map(is_pattern, wanted.reading.label_columns or ()))
-    flags = only_flags(_tables(sources, wanted.reading)) if patterns else frozenset()
+    flags = only_flags(_tables(sources, wanted)) if patterns else frozenset()
     leading = _leading(files, sources, modality, wanted, flags) if len(sources) > 1 else None
     for origin in sources:
         with ExitStack() as stack:
@@ -250,10 +254,10 @@ def _led(table: Table, leading: _Leading | None, wanted: Wanted) -> Wanted:
     return replace(wanted, reading=reading.model_copy(update=update))
 
 
-def _tables(sources: Sequence[Origin], reading: Reading) -> Iterator[Table]:
+def _tables(sources: Sequence[Origin], wanted: Wanted) -> Iterator[Table]:
     for origin in sources:
         with ExitStack() as stack:
-            yield origin.open(reading, stack)
+            yield _headed(origin.open(wanted.reading, stack), wanted)
 
 
 def _read_table(files: Files, path: str, table: Table, picked: Picked, rows: Rows, wanted: Wanted, seen: int) -> int:
