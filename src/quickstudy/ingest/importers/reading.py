@@ -76,6 +76,9 @@ def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
         raise _nothing(files, modality)
     if files.is_one:
         return _read_one(files, single[0], modality, wanted)
+    if modality == "text" and wanted.labelled and wanted.reading.pattern is None and not any("/" in one for one in single):
+        fix = "Arrange them as CLASS/file; or, if each of their lines is an example of a class, say --label file"
+        raise QuickstudyError("the file is in no class folder", where=files.place(single[0]), fix=fix)
     if ignored := sorted(set(files.paths) - set(single)):
         more = ", …" if len(ignored) > 3 else ""
         wanted.note(f"ignored {len(ignored)} other files ({', '.join(ignored[:3])}{more})")
