@@ -77,8 +77,8 @@ _OPTIONS: dict[str, _Said] = {
             _option(
                 "--label",
                 metavar="COLUMN",
-                help="Column of the class, or tags. Usual names are found: label, intent, tags …; else the few values. "
-                "[b]file[/b] is the name of the file.",
+                help="Column of the class, or tags. Usual names are found: label, intent, tags …; else the one of few "
+                "values. [b]file[/b]: the name of the file is the class.",
             ),
         ],
         None,

@@ -215,6 +215,14 @@ DELIMITED = {
     "an encoding that is no text": Case(
         {"t.csv": csv()}, options={"encoding": "base64"}, told=("--encoding: no encoding",)
     ),
+    "empty rows below the last": Case({"t.csv": csv() + ",\n,\n"}, ROWS),
+    "two other columns of one name": Case(
+        {"t.csv": csv(header="text,label,note,note").replace("ing\n", "ing,,\n").replace("ery\n", "ery,,\n")}, ROWS
+    ),
+    "UTF-16 with a mark, said without one": Case(
+        {"t.csv": csv().encode("utf-16")}, ROWS, options={"encoding": "utf-16-le"}
+    ),
+    "a sheet": Case({"t.xlsx": b"PK\3\4"}, told=("Save the sheet as CSV",)),
     "two columns of one name": Case({"t.csv": csv(header="text,text")}, told=("two columns are named 'text'",)),
 }
 
@@ -395,6 +403,7 @@ PLAIN_TEXT = {
         },
         [*ROWS, ("a", "delivery"), ("b", "billing")],
     ),
+    "blank lines at the end": Case(parallel("texts.txt", "labels.txt") | {"x.md": ""}, ROWS),
     "a line more": Case(
         {**parallel("texts.txt", "labels.txt"), "labels.txt": "billing\n" * 7},
         told=("texts.txt has 6 lines and labels.txt has 7, so that they cannot belong line to line",),
@@ -449,6 +458,9 @@ PLAIN_TEXT = {
 }
 
 
+PLAIN_TEXT["blank lines at the end"].files["texts.txt"] += "\n\n"  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("name", PLAIN_TEXT)
 def test_plain_text(write, name):
     check(PLAIN_TEXT[name], write)
@@ -483,6 +495,10 @@ DOCUMENTS: dict[str, Any] = {
     "under a key": {"version": "1.0", "data": records()},
     "under keys": {"rasa_nlu_data": {"common_examples": [{"text": t, "intent": i, "entities": []} for t, i in ROWS]}},
     "under a key, beside other lists": {"categories": ["billing", "delivery"], "examples": records()},
+    "columns under a key": {"version": 1, "data": {"text": [t for t, _ in ROWS], "label": [c for _, c in ROWS]}},
+    "classes that list their texts": {
+        "intents": [{"tag": label, "patterns": texts, "responses": ["ok"]} for label, texts in TEXTS.items()]
+    },
     "in parts": {"train": records()[:4], "test": records()[4:]},
     "objects by class": {label: [{"text": text} for text in texts] for label, texts in TEXTS.items()},
     "in pieces by class": SNIPS,
@@ -513,6 +529,9 @@ JSON = {
         told=("left out 1 bad examples of 8", "line 7: not JSON"),
     ),
     "a first line that is no JSON": Case({"t.jsonl": "{\n" + LINES}, ROWS, options={"skip_bad": True}),
+    "a document in one long line": Case(
+        {"t.json": json.dumps([*records(), {"text": "x" * (17 << 20), "label": "x"}])}, [*ROWS, ("x" * (17 << 20), "x")]
+    ),
     "a number of many digits": Case(
         {"t.jsonl": f'{{"text": "a", "label": {"9" * 5000}}}\n'}, told=("line 1: not JSON",)
     ),

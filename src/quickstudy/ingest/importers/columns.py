@@ -59,8 +59,6 @@ def pick_columns(
     Raises:
         QuickstudyError: one that must be there is not.
     """
-    if table.twice:
-        raise QuickstudyError(f"two columns are named {table.twice[0]!r}", where=place, fix="Rename one")
     reading = wanted.reading
     held = _Held(table, wanted)
     content = _content_column(table, modality, reading, held, place)
@@ -79,6 +77,8 @@ def pick_columns(
     left = [name for name in others if name not in (group, domain)]
     picked = () if several is None else flag_columns(left, several, flags, place)
     for name in (content, target, group, domain, *picked):
+        if name in table.twice:
+            raise QuickstudyError(f"two columns are named {name!r}", where=place, fix="Rename one")
         if name is not None and (wrong := half(name, table.encoding.name)) is not None:
             raise QuickstudyError(f"the name of the column {name!r} {wrong}", where=place, fix="Rename it")
     held.tell()

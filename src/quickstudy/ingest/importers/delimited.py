@@ -39,13 +39,12 @@ def read_tsv(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> T
     """
     encoding = encoding_of(handle, reading.encoding)
     lines, skipped, sep = _beginning(handle, place, encoding)
-    delimiter = _said(reading) or sep or "\t"
-    if delimiter != "\t" or (
-        lines and not any("\t" in line for line in lines) and told_delimiter(lines, reading) in lines[0]
-    ):
+    has_none = bool(lines) and not any("\t" in line for line in lines) and told_delimiter(lines, reading) in lines[0]
+    if (_said(reading) or sep or "\t") != "\t" or has_none:
         return read_csv(handle, place, reading)
     rest = decoded_lines(handle, place, encoding, skipped=skipped)
-    return _table(_bare(rest, skipped), place, encoding, _unquoted)
+    table = _table(_bare(rest, skipped), place, encoding, _unquoted)
+    return flattened(table, table.first(_LOOKED_AT))
 
 
 def _beginning(handle: BinaryIO, place: str, encoding: Encoding) -> tuple[list[str], int, str | None]:
@@ -241,6 +240,8 @@ def _records(raw: Raw, header: list[str], clean: Callable[[str], str]) -> Iterat
         if isinstance(row, str):
             yield at, Broken(row)
             continue
+        if len(row) > 1 and not any(row):
+            continue  # a spreadsheet writes those below its last row too
         while len(row) > width and not row[-1]:  # spreadsheets fill rows up with empty fields, and leave them out
             row.pop()
         if needed <= len(row) < width:

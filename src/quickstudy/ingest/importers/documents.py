@@ -14,6 +14,7 @@ from quickstudy.ingest.importers.records import NOTHING_SAID, Broken, Rows, Tabl
 from quickstudy.ingest.importers.usual import names_columns
 
 _LOOKED_AT = 1000  # rows that tell what all hold
+_LONGEST = 256 << 20  # characters; programs write a document as one line
 _MEND = "Mend or download it again"
 _LINES = 'Every line is an object: {"text": "…", "label": "…"}'
 _SHAPES = 'It may be a list of objects, {"PART": [[text, label], …]} or {"CLASS": [text, …]}'
@@ -98,7 +99,7 @@ def read_json(handle: BinaryIO, place: str, reading: Reading = NOTHING_SAID) -> 
     and JSON Lines, which many call .json.
     """
     encoding = encoding_of(handle, reading.encoding)
-    text = "".join(decoded_lines(handle, place, encoding))
+    text = "".join(decoded_lines(handle, place, encoding, longest=_LONGEST))
     try:
         value = _parse(text)
     except QuickstudyError as error:
@@ -147,6 +148,9 @@ def _shaped(value: Any, place: str, encoding: Encoding, reading: Reading) -> Tab
             return _listed([one.get("row") for one in rows if isinstance(one, dict)], place, encoding, reading)
         if (records := _oriented(value, reading)) is not None:
             return _listed(records, place, encoding, reading)
+        for part in value.values():
+            if isinstance(part, list) and part and _lists_texts(part[0]) is not None:
+                return _listed(part, place, encoding, reading)
         if all(isinstance(part, list) for part in value.values()):
             return _parts(value, reading)
         if (records := _under(value, reading)) is not None:
@@ -160,10 +164,39 @@ def _listed(items: list[Any], place: str, encoding: Encoding, reading: Reading) 
     if isinstance(items[0], str):
         rows = ((f"row {i}", _Object(text=item)) for i, item in enumerate(items, 1))
         return Table(["text"], rows)
-    records = [_record(item) for item in items]
+    records = [_record(item) for item in _apart(items)]
     if isinstance(records[0], Broken) and all(isinstance(record, Broken) for record in records):
         raise QuickstudyError(records[0].what, where=f"{place}, row 1", fix=_SHAPES)
     return _objects(((f"row {i}", record) for i, record in enumerate(records, 1)), records, encoding, reading)
+
+
+_OF_SEVERAL = ("patterns", "utterances", "examples", "questions", "sentences", "phrases", "texts")
+
+
+def _apart(items: list[Any]) -> list[Any]:
+    """Objects of which each lists the texts of its class, {"tag": …, "patterns": [text, …]}, as one for each text."""
+    if (found := _lists_texts(items[0])) is None:
+        return items
+    name, label = found
+    return [
+        {"text": text, "label": item.get(label)}
+        for item in items
+        if isinstance(item, dict) and isinstance(item.get(name), list)
+        for text in item[name]
+    ]
+
+
+def _lists_texts(item: Any) -> tuple[str, str] | None:
+    """The fields of an object that list the texts of a class, and name it."""
+    if not isinstance(item, dict):
+        return None
+    name = next((name for name in _OF_SEVERAL if _is_of_texts(item.get(name))), None)
+    label = next((key for key in ("tag", "intent", "label", "class", "topic", "name") if key in item), None)
+    return None if name is None or label is None else (name, label)
+
+
+def _is_of_texts(cell: Any) -> bool:
+    return isinstance(cell, list) and bool(cell) and all(isinstance(one, str) for one in cell)
 
 
 def _is_plain(cell: Any) -> bool:
@@ -229,11 +262,13 @@ def _under(value: Any, reading: Reading, depth: int = 3) -> list[Any] | None:
         if isinstance(part, list) and part and isinstance(part[0], dict):
             found.append(part)
         elif isinstance(part, dict) and depth:
+            if part is not value and (records := _oriented(part, reading)) is not None:
+                found.append(records)
             for one in part.values():
                 look(one, depth - 1)
 
     look(value, depth)
-    named = [part for part in found if names_columns(list(part[0]), reading)]
+    named = [part for part in found if isinstance(part[0], dict) and names_columns(list(part[0]), reading)]
     return max(named or found, key=len, default=None)
 
 

@@ -73,7 +73,12 @@ def check_whole(value: object, field: str, encoding: str = UTF8) -> None:
 
 
 def decoded_lines(
-    handle: BinaryIO, place: str, encoding: Encoding, universal: bool = True, skipped: int = 0
+    handle: BinaryIO,
+    place: str,
+    encoding: Encoding,
+    universal: bool = True,
+    skipped: int = 0,
+    longest: int = MAX_LINE,
 ) -> Iterator[str]:
     """The lines of a text file with their ends.
 
@@ -83,6 +88,7 @@ def decoded_lines(
         encoding: of the file.
         universal: whether a carriage return ends a line too; else only where the file has no other end of a line.
         skipped: lines at the beginning that are left out.
+        longest: characters of a line.
     """
     handle.seek(0)
     if not universal and encoding.name == UTF8 and not _has_line_feed(handle):
@@ -92,10 +98,12 @@ def decoded_lines(
     text = io.TextIOWrapper(handle, name, "quickstudy-bad-bytes", newline="" if universal else "\n")
     try:
         number = 0
-        while line := text.readline(MAX_LINE + 1):
+        while line := text.readline(longest + 1):
             number += 1
-            if len(line) > MAX_LINE:
-                raise QuickstudyError(f"line {number} is longer than {MAX_LINE >> 20} MB", where=place)
+            if len(line) > longest:
+                raise QuickstudyError(f"line {number} is longer than {longest >> 20} MB", where=place)
+            if number == 1:
+                line = line.removeprefix("\ufeff")  # of UTF-16 whose order somebody said
             if number > skipped:
                 yield line if line.isascii() else _CESU.sub(_whole, line)
     finally:

@@ -285,12 +285,10 @@ def _matched(files: Files, texts: list[str], labels: list[str]) -> Pair | None:
 
 
 def _count_lines(files: Files, path: str) -> int:
+    """Lines up to the last that is not blank."""
     with files.open(path) as handle:
-        count, last = 0, b"\n"
-        while block := handle.read(1 << 20):
-            count += block.count(b"\n")
-            last = block[-1:]
-    return count + (last != b"\n")
+        lines = decoded_lines(handle, files.place(path), encoding_of(handle), universal=False)
+        return max((number for number, line in enumerate(lines, 1) if line.strip()), default=0)
 
 
 def pair_table(files: Files, pair: Pair, reading: Reading, stack: ExitStack) -> Table:

@@ -76,7 +76,8 @@ def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
         raise _nothing(files, modality)
     if files.is_one:
         return _read_one(files, single[0], modality, wanted)
-    if modality == "text" and wanted.labelled and wanted.reading.pattern is None and not any("/" in one for one in single):
+    says_classes = wanted.reading.pattern is not None or any("/" in path for path in single)
+    if modality == "text" and wanted.labelled and not says_classes:
         fix = "Arrange them as CLASS/file; or, if each of their lines is an example of a class, say --label file"
         raise QuickstudyError("the file is in no class folder", where=files.place(single[0]), fix=fix)
     if ignored := sorted(set(files.paths) - set(single)):
@@ -147,5 +148,7 @@ def _nothing(files: Files, modality: Modality | None) -> QuickstudyError:
     }[modality]
     packed = any(path.endswith((".gz", ".tar", ".tgz", ".7z", ".rar", ".xz", ".bz2")) for path in files.paths)
     fix = "Unpack it and import the folder" if packed else "Check the path and --modality"
+    if suffixes.keys() & {".xlsx", ".xls", ".ods"}:
+        fix = "Save the sheet as CSV"
     what = f"no {known} found; there are {there}" if there else "empty"
     return QuickstudyError(what, where=files.source, fix=fix)
