@@ -1,17 +1,26 @@
 """The options of how a source is read, by the command line: on every verb, looked at first, and written out again."""
 
 import inspect
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import typer.main
+import yaml
 from PIL import Image
 
-from quickstudy.cli import app, chat, data, drift, sources, tasks
+from quickstudy.cli import chat, data, drift, sources, tasks
+from quickstudy.client.examples import read_examples, read_labels
+from quickstudy.config import Settings
 from quickstudy.data.dataset import read_dataset
+from quickstudy.errors import QuickstudyError
+from quickstudy.model.metamodel import MetaModel
+from quickstudy.model.store import save_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -49,7 +58,6 @@ def test_their_help_says_them(verb) -> None:
     only.command()(verb)
     shown = {name for parameter in typer.main.get_command(only).params for name in parameter.opts}
     assert {"--text", "--content", "--label", "--encoding", "--delimiter", "--header", "--skip-bad"} <= shown
-    assert app is not None
 
 
 # Looked at first
@@ -205,3 +213,92 @@ def test_exports_that_cannot_be(run: Run, workspace: Path, tickets: Path) -> Non
     code, _, err = run("data", "export", "tickets", "--format", "coco")
     assert code == 2 and "--format" in err
     assert everything(workspace) == before
+
+
+# The verbs that use a model
+
+
+@pytest.fixture
+def model(run: Run, workspace: Path, tiny_params) -> Run:
+    """In a project with an untrained model of texts, in the folder ``model``."""
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    tiny_params["model"] |= {"learner": "ridge", "encoders": tiny_params["model"]["encoders"] | {"text": "bytes-cnn"}}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(tiny_params))
+    settings = Settings.model_validate(tiny_params)
+    torch.manual_seed(0)
+    save_model(MetaModel(settings.inputs, settings.model, {"text"}), workspace / "model", {})
+    return run
+
+
+def test_a_table_may_call_its_columns_as_it_likes(model: Run, write) -> None:
+    rows = "".join(
+        f"{i};{'aaaa zzzz' if i % 2 else 'bbbb yyyy'} {i};{'x' if i % 2 else 'y'};Größe\n" for i in range(24)
+    )
+    table = write({"t.csv": ("nr;words;team;note\n" + rows).encode("cp1252")}) / "t.csv"
+    code, out, err = model("adapt", table, "--task", "t", "--model", "model")
+    assert (code, err) == (0, "") and "2 classes, 12 examples each" in out
+    assert "Note: the names of the columns do not tell: read 'words' as the text and 'team' as the label" in out
+    assert "Note: t.csv is not UTF-8 and seems to be CP1252" in out
+    told = ("--text", "words", "--label", "team", "--encoding", "cp1252", "--delimiter", ";")
+    code, out, err = model("adapt", table, "--task", "u", "--model", "model", *told)
+    assert (code, err) == (0, "") and "Note" not in out
+    code, out, err = model("predict", table, "--task", "u", "--model", "model", *told, "--json", "a.json")
+    assert (code, err) == (0, "") and "on 24 labelled examples" in out
+    asked = ("--way", 2, "--shot", 1, "--query", 2, "--episodes", 4, "--model", "model")
+    code, out, err = model("evaluate", table, *asked, *told)
+    assert (code, err) == (0, "") and "2-way 1-shot accuracy" in out
+    code, out, err = model("adapt", table, "--task", "t", "--model", "model", "--label", "nobody")
+    assert (code, out) == (2, "") and "no column 'nobody'. It has 'nr', 'team', 'note'" in err
+
+
+def test_a_bad_row_costs_itself(model: Run, write) -> None:
+    rows = [{"text": f"{'aaaa' if i % 2 else 'bbbb'} {i}", "label": "xy"[i % 2]} for i in range(12)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    bad = lines + '{"text": "so \\ud83d", "label": "x"}\n{"text": "cut\n'
+    support = write({"t.jsonl": bad}) / "t.jsonl"
+    code, out, err = model("adapt", support, "--task", "t", "--model", "model")
+    assert (code, out) == (2, "") and "line 13: the text holds half a character (\\ud83d). It is the first of 2" in err
+    code, out, err = model("adapt", support, "--task", "t", "--model", "model", "--skip-bad")
+    assert (code, err) == (0, "") and "Note: left out 2 bad examples of 14" in out
+    code, out, err = model("predict", support, "--task", "t", "--model", "model")
+    assert (code, out) == (2, "") and "--skip-bad" in err
+    queries = write({"q.jsonl": '{"text": "so \\ud83d"}\n{"text": "aaaa"}\n'}) / "q.jsonl"
+    code, out, err = model("predict", queries, "--task", "t", "--model", "model", "--skip-bad", "--json", "a.json")
+    assert (code, err) == (0, "") and "Note: left out 1 bad examples of 2" in out
+    assert [one["example"] for one in json.loads(Path("a.json").read_text())["predictions"]] == ["text 2"]
+
+
+def test_texts_that_are_no_text_have_no_answer_in_a_parquet_file(model: Run, write) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    support = write({"t.csv": "text,label\n" + "aaaa,x\nbbbb,y\n" * 4}) / "t.csv"
+    assert model("adapt", support, "--task", "t", "--model", "model")[0] == 0
+    data = pa.py_buffer(b"aaaabb \xffbbbb")
+    texts = pa.StringArray.from_buffers(3, pa.py_buffer(np.array([0, 4, 8, 12], np.int32)), data)
+    pq.write_table(pa.table({"id": [1, 2, 3], "text": texts}), "q.parquet")
+    asked = ("predict", "q.parquet", "--task", "t", "--model", "model", "--out", "a.parquet")
+    code, out, err = model(*asked)
+    assert (code, out) == (2, "") and "row 2: the text is not UTF-8 (byte 0xff)" in err
+    code, out, err = model(*asked, "--skip-bad")
+    assert (code, err) == (0, "") and "3 rows, 1 could not be read" in out
+    answers = pq.read_table("a.parquet").to_pydict()
+    assert answers["id"] == [1, 2, 3] and [answer is None for answer in answers["answer"]] == [False, True, False]
+
+
+def test_an_faq_may_call_its_columns_as_it_likes(model: Run, write, monkeypatch: pytest.MonkeyPatch) -> None:
+    faq = write({"faq.csv": "ask|say\nwhere is my parcel|there\nwhen does it come|there\nmoney back|no\n"}) / "faq.csv"
+    said = io.TextIOWrapper(io.BytesIO(b"where is my parcel\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", said)
+    code, out, err = model("chat", faq, "--model", "model", "--text", "ask", "--label", "say")
+    assert (code, out) == (0, "there\n"), err
+
+
+def test_halves_of_characters_are_refused_from_python_too() -> None:
+    with pytest.raises(QuickstudyError, match=r"example 2: the text holds half a character \(.ud83d\)"):
+        read_examples(["good", "so \ud83d"])
+    with pytest.raises(QuickstudyError, match=r"example 1: the label holds half a character \(.ud83d\)"):
+        read_labels(["x \ud83d", "y"], 2)
+    with pytest.raises(QuickstudyError, match=r"example 2: the label holds half a character \(.ud83d\)"):
+        read_labels([["x"], ["y", "\ud83d"]], 2)
