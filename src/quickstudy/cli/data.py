@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quickstudy.config import Settings
-    from quickstudy.data.dataset import Dataset, DatasetInfo
+    from quickstudy.data.dataset import Dataset, DatasetInfo, Reading
     from quickstudy.kinds.findings import Finding
 
 ROOT = Path("data")
@@ -511,7 +511,11 @@ def _print_summary(dataset: "Dataset", settings: "Settings", notes: list[str]) -
     if reading is not None:
         named = {"the examples": reading.content, targets.WORD: reading.label, "groups": reading.group}
         named |= {"domains": reading.domain}
-        parts = [f"{what} from {name!r}" for what, name in named.items() if name not in (None, "class", "none")]
+        parts = [
+            f"{what} from {_place(name, reading)}"
+            for what, name in named.items()
+            if name not in (None, "class", "none")
+        ]
         if reading.label_columns:
             parts.append(f"{targets.WORD} from {len(reading.label_columns)} columns of 0 and 1")
         if reading.content is None:
@@ -523,6 +527,13 @@ def _print_summary(dataset: "Dataset", settings: "Settings", notes: list[str]) -
     print(_sides(dataset, settings))
     for line in notes:
         print(f"Note: {line}")
+
+
+def _place(name: str | None, reading: "Reading") -> str:
+    """A column, a field of the pattern or a folder level; columns without names have numbers."""
+    if name is None or not name.isdecimal():
+        return repr(name)
+    return f"folder level {name}" if reading.content is None else f"column {name}"
 
 
 def _counted(counts: dict[str, int]) -> str:

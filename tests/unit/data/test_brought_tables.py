@@ -760,6 +760,18 @@ TOOLS = {
         },
         [("a", ["x", "y"]), ("b", []), ("c", ["x"])],
     ),
+    "doccano, not all labelled": Case(
+        {
+            "t.jsonl": lines(
+                [
+                    *({"id": i, "text": text, "label": [label]} for i, (text, label) in enumerate(ROWS)),
+                    {"id": 9, "text": "nobody knows", "label": []},
+                ]
+            )
+        },
+        ROWS,
+        told=("left out 1 that nobody has labelled",),
+    ),
     "doccano, spans": Case(
         {"t.jsonl": lines([{"id": 1, "text": "a", "label": [[0, 1, "x"]]}])},
         told=("nobody has labelled anything in it",),
@@ -844,6 +856,12 @@ def test_half_a_character_in_a_named_column_is_told(write):
     path = write({"t.json": '[{"text": "a", "\\ud83d": 1}, {"text": "b", "\\ud83d": 0}]'}) / "t.json"
     with pytest.raises(QuickstudyError, match=r"the name of the column '.ud83d' holds half a character"):
         import_source(path, "mine", ImportOptions(label_columns=("*",)))
+
+
+def test_half_a_character_in_a_file_of_groups(write):
+    source = write({"t.csv": "text,label\na,x\nb,y\n", "g.json": '{"one \\ud83d": ["x"], "two": ["y"]}'})
+    with pytest.raises(QuickstudyError, match=r"g.json: the name of a group or class holds half a character"):
+        import_source(source / "t.csv", "mine", ImportOptions(group=str(source / "g.json")))
 
 
 def test_half_a_character_in_queries(write):

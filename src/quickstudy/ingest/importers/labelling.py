@@ -65,7 +65,7 @@ def _table(
             continue
         contents |= {name: cell for name, cell in fields.items() if name not in contents}
         for name, answer in answers.items():
-            several = isinstance(answer, list) and len(answer) != 1
+            several = isinstance(answer, list) and len(answer) > 1
             questions[name] = questions.get(name, False) or several
     if not questions:
         kinds = sorted({kind for record in first for kind in _kinds_of_answers(record)})
@@ -87,7 +87,7 @@ def _table(
             except QuickstudyError as error:
                 yield at, Broken(error.what)
                 continue
-            if all(answers.get(name) is None for name in asked):
+            if all(answers.get(name) is None or (answers[name] == [] and not questions[name]) for name in asked):
                 left_out[_UNANSWERED] += 1
                 continue
             yield at, _Answers({**fields, **{name: _as(answers.get(name), questions[name]) for name in questions}})

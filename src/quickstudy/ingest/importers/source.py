@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.encoding import check_whole
 from quickstudy.ingest.importers.groups import GroupFile, group_file, groups_of
 from quickstudy.ingest.importers.keeping import as_table, kept
 from quickstudy.ingest.importers.options import NOTHING_SAID, ImportOptions, Note, Progress, Wanted
@@ -64,13 +65,24 @@ def import_source(
     """
     check_name(name)
     wanted = Wanted(options, _kind_said(options, options.kind), progress=progress, note=note)
-    mapping = group_file(options.group)
+    mapping = _mapping(options.group)
     rows = read_rows(source, options.modality, wanted, mapping, only)
     _check_excluded(options.exclude, rows, source)
     keep = kept(rows, options, note)
     _refuse_too_few(rows, keep, options, source)
     groups, word = groups_of(rows, keep, wanted, mapping, name, options.split)
     return _described(source, name, options, rows, word, mapping), as_table(rows, groups, keep)
+
+
+def _mapping(group: str | None) -> GroupFile | None:
+    """The file of groups that ``--group`` names."""
+    mapping = group_file(group)
+    if mapping is not None:
+        try:
+            check_whole([*mapping.group_of, *mapping.group_of.values()], "name of a group or class")
+        except QuickstudyError as error:
+            raise QuickstudyError(error.what, where=mapping.path) from None
+    return mapping
 
 
 def _kind_said(reading: Reading, kind: str | None) -> str | None:
@@ -183,7 +195,7 @@ def read_more(
     reading = _as_before(info, differs)
     targets = targets_of(info.kind, info.name)
     wanted = Wanted(reading, _kind_said(reading, info.kind), progress=progress, note=note)
-    mapping = group_file(differs.group)
+    mapping = _mapping(differs.group)
     rows = read_rows(source, info.modality, wanted, mapping, only)
     keep = kept(rows, reading, note)
     if not keep:
