@@ -299,6 +299,10 @@ COLUMNS = {
         [(text.replace(",", " "), label) for text, label in MANY],
         told=("read 'words' as the text and 'queue' as the label",),
     ),
+    "a group is no label": Case(
+        {"t.csv": "text,group,words\n" + table(*(f"{text},{label},{i}" for i, (text, label) in enumerate(ROWS * 2)))},
+        told=("no label column among 'group', 'words'",),
+    ),
     "two that may be the label": Case(
         {"t.csv": "words|queue|team\n" + table(*(f"{text}|{label}|{label[0]}" for text, label in MANY))},
         told=("no label column among 'queue', 'team'. Name it by --label",),
@@ -902,6 +906,7 @@ def test_parquet_whose_texts_are_no_text(tmp_path):
             b"words of theirs\nwhere is my parcel\nI want my money back\n",
             ["where is my parcel", "I want my money back"],
         ),
+        ("q.csv", b"ask\nhi\nok\n", ["hi", "ok"]),
         ("q.json", json.dumps([text for text, _ in ROWS]).encode(), [text for text, _ in ROWS]),
     ],
 )

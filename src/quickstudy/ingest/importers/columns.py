@@ -166,6 +166,9 @@ def taker(picked: Picked, table: Table, rows: Rows, targets: Targets, wanted: Wa
 
 # Choosing
 
+_OURS = ("group", "domain", "split")
+"""Columns that are not told from what they hold: their names say enough."""
+
 
 def _content_column(table: Table, modality: Modality, reading: Reading, held: _Held, place: str) -> str:
     if modality != "text":
@@ -176,8 +179,9 @@ def _content_column(table: Table, modality: Modality, reading: Reading, held: _H
         known = (*table.content, *CONTENT_COLUMNS["text"])
         if (named := usual(table.columns, known)) is not None:
             return named
-        told = [name for name in table.columns if name not in (reading.label, reading.group, reading.domain)]
-        if (found := told_content(held.columns(told))) is not None:
+        told = [name for name in table.columns if name not in (reading.label, reading.group, reading.domain, *_OURS)]
+        only = table.columns[0] if len(table.columns) == 1 else None
+        if (found := only or told_content(held.columns(told))) is not None:
             held.took("the text", found, "--text")
             return found
     return _find(table.columns, reading.content, (), "text", place, "Name it by --text")
@@ -187,7 +191,7 @@ def _target_column(
     table: Table, others: list[str], reading: Reading, known: Sequence[str], held: _Held, place: str
 ) -> str:
     if reading.label is None and usual(others, known) is None:
-        told = [name for name in others if name not in (reading.group, reading.domain)]
+        told = [name for name in others if name not in (reading.group, reading.domain, *_OURS)]
         named = [column for column in held.columns(told) if column.name not in table.unnamed]
         if (found := told_target(named)) is not None:
             held.took("the label", found, "--label")

@@ -34,6 +34,8 @@ from quickstudy.ingest.importers.told import is_headless
 from quickstudy.ingest.importers.usual import CONTENT_COLUMNS, is_header, names_columns
 from quickstudy.kinds.targets import PLAIN, targets_of
 
+_TRIED = 20
+"""Of many JSON files so many at least are no tables before none is thought to be."""
 FILE = "file"
 """As the column of labels, where there is none of this name: the names of the files."""
 
@@ -59,7 +61,9 @@ def table_paths(files: Files) -> list[str]:
 def _alike(files: Files, paths: list[str]) -> list[str]:
     """Of several JSON files those that hold examples, if these are of one shape."""
     shapes: dict[tuple[str, ...], list[str]] = {}
-    for path in paths:
+    for number, path in enumerate(paths):
+        if len(shapes) > 1 or (not shapes and number == _TRIED):
+            break
         try:
             with files.open(path) as handle:
                 table = READERS[".json"](handle, files.place(path))
