@@ -13,7 +13,9 @@ from quickstudy.adaptation.adapted import Answers, answer, answers_of, encode, f
 from quickstudy.adaptation.state import TaskState
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.columns import CONTENT_COLUMNS
+from quickstudy.ingest.importers.encoding import half
+from quickstudy.ingest.importers.formats import cells_of
+from quickstudy.ingest.importers.usual import CONTENT_COLUMNS, usual
 from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.targets import targets_of
 from quickstudy.model.metamodel import MetaModel
@@ -138,8 +140,7 @@ def _plan(
     for name in [*([content] if content else []), *(keep or ())]:
         if name not in names:
             raise QuickstudyError(f"no column {name!r}", where=source, fix=f"It has {there}")
-    usual = [name for name in names if name.lower() in CONTENT_COLUMNS[modality]]
-    column = content or next(iter(usual), None)
+    column = content or usual(names, CONTENT_COLUMNS[modality])
     if column is None:
         raise QuickstudyError(f"no {modality} column among {there}", where=source, fix="Name it by --content")
     kept = tuple(name for name in names if name != column) if keep is None else tuple(dict.fromkeys(keep))
@@ -179,9 +180,9 @@ def _answered(
     summary: Summary,
 ) -> pa.Table:
     """A batch with its answers; adds to the summary."""
-    cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in batch.column(plan.content).to_pylist()]
+    cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in cells_of(batch.column(plan.content))]
     places, said = _asked(ask, cells, modality, skip_bad, f"{source}, row", summary.rows + 1)
-    labels = [None] * len(cells) if plan.label is None else batch.column(plan.label).to_pylist()
+    labels = [None] * len(cells) if plan.label is None else cells_of(batch.column(plan.label))
     answer: list[Any] = [None] * len(cells)
     probability: list[float | None] = [None] * len(cells)
     known: list[bool | None] = [None] * len(cells)
@@ -219,11 +220,15 @@ def _asked(
 
 
 def _is_missing(cell: Any, modality: Modality) -> bool:
+    if isinstance(cell, str) and half(cell) is not None:
+        return True
     return not isinstance(cell, str if modality == "text" else bytes) or not cell.strip()
 
 
 def _fault(cell: Any, modality: Modality) -> str | None:
     """What is wrong with an example."""
+    if isinstance(cell, str) and (wrong := half(cell)) is not None:
+        return f"the text {wrong}"
     if _is_missing(cell, modality):
         return "the text is missing or empty" if modality == "text" else f"the cell holds no bytes of an {modality}"
     error = fault(cell, modality)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.cli.sources import NOTHING, How, reads_source
 from quickstudy.cli.tasks import PANEL, ModelOption
 from quickstudy.system.atomic import draft
 from quickstudy.system.environment import CHAMPION
@@ -22,11 +23,16 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(chat)
 
 
+_OF_MANY = ("kind", "modality", "separator", "label_columns", "group", "domain", "pattern")
+
+
+@reads_source(without=_OF_MANY, default=lambda: {"content": "question", "label": "answer"})
 def chat(
     faq: Annotated[Path, typer.Argument(help="A table (.csv, .jsonl, .parquet …) with the columns question, answer.")],
     learned: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what is taught in this file (.jsonl), and begin with it.")
     ] = None,
+    how: How = NOTHING,
     model: ModelOption = CHAMPION,
     close: Annotated[
         float | None,
@@ -61,7 +67,7 @@ def chat(
     from quickstudy.system.environment import find_project
 
     settings = load_settings(find_project() / "params.yaml")
-    entries, taught = _read_faq(faq), _read_learned(learned)
+    entries, taught = _read_faq(faq, how), _read_learned(learned)
     share = settings.chat.close if close is None else close
     alarm = settings.chat.false_alarm if false_alarm is None else false_alarm
     qs = Quickstudy.load(model)
@@ -84,8 +90,8 @@ def chat(
 
 
 def _lines() -> Iterator[str]:
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     if not sys.stdin.isatty():
-        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield from sys.stdin
         return
     import readline  # noqa: F401 (the arrow keys work)
@@ -98,13 +104,12 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _read_faq(path: Path) -> "list[Entry]":
-    from quickstudy.ingest.importers.options import ImportOptions
+def _read_faq(path: Path, how: How) -> "list[Entry]":
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.serving.chat.chat import Entry
 
-    options = ImportOptions(kind="classify", modality="text", content="question", label="answer", group="none")
-    _, table = import_source(path, "faq", options)
+    options = how.options(kind="classify", modality="text", group="none")
+    _, table = import_source(path, "faq", options, note=lambda line: print(f"Note: {line}", file=sys.stderr))
     pairs = zip(table.column("text").to_pylist(), table.column("label").to_pylist(), strict=True)
     return [Entry(question, answer) for question, answer in pairs]
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.cli.sources import NOTHING, How, reads_source
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_json
 from quickstudy.system.printing import print
 
 if TYPE_CHECKING:
     from quickstudy.config import Settings
-    from quickstudy.data.dataset import Dataset, DatasetInfo
+    from quickstudy.data.dataset import Dataset, DatasetInfo, Reading
     from quickstudy.kinds.findings import Finding
     from quickstudy.system.terminal import Console
 
@@ -30,12 +31,6 @@ app = typer.Typer(
 )
 
 
-class ModalityName(StrEnum):
-    image = "image"
-    audio = "audio"
-    text = "text"
-
-
 class SplitName(StrEnum):
     train = "train"
     validation = "validation"
@@ -45,22 +40,6 @@ class SplitName(StrEnum):
 class ScopeName(StrEnum):
     dataset = "dataset"
     group = "group"
-
-
-SeparatorOption = Annotated[
-    str | None,
-    typer.Option(
-        "--separator", metavar="TEXT", help="What is between the tags of one cell, e.g. ';' in 'late;refund'."
-    ),
-]
-LabelColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--label-columns",
-        metavar="COLUMNS",
-        help="Columns of 0 and 1, one a tag: late,refund or 'is_*', or '*' for all that hold nothing else.",
-    ),
-]
 
 
 @app.command()
@@ -83,62 +62,17 @@ def build(
 
 
 @app.command("import")
+@reads_source()
 def import_(
     source: Annotated[
         Path,
         typer.Argument(metavar="SOURCE", help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file."),
     ],
-    name: Annotated[str, typer.Option("--name", "-n", help="What the dataset is to be called.")],
-    kind: Annotated[
+    name: Annotated[
         str | None,
-        typer.Option(
-            "--kind",
-            metavar="KIND",
-            help="What is learned: [b]classify[/b] (one class each) or [b]tag[/b] (several, or none). Told from the "
-            "source where it is left out: a column of lists is tags.",
-        ),
+        typer.Option("--name", "-n", help="What the dataset is to be called; --dry-run needs none."),
     ] = None,
-    modality: Annotated[
-        ModalityName | None, typer.Option("--modality", "-m", help="Told from the files where it is left out.")
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column of the class, or tags. Usual names are found: label, intent, tags …"
-        ),
-    ] = None,
-    separator: SeparatorOption = None,
-    label_columns: LabelColumnsOption = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            "--text", "--content", metavar="COLUMN", help="Column of the examples. Usual names are found: text …"
-        ),
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GROUP",
-            help="What never crosses the meta-split: a COLUMN, a {field} of --pattern, a folder level (0 is the top), "
-            "a FILE.json that maps groups to classes, [b]class[/b] (each is its own) or [b]none[/b].",
-        ),
-    ] = None,
-    domain: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DOMAIN", help="Who spoke, drew, took it: a COLUMN, a {field} of --pattern or a folder level."
-        ),
-    ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATTERN", help="How file names are made, e.g. '{class}_{speaker}_{}'; {x:8} has 8 characters."
-        ),
-    ] = None,
-    exclude_label: Annotated[
-        list[str] | None,
-        typer.Option("--exclude-label", metavar="CLASS", help="Leave a class or tag out; may be repeated."),
-    ] = None,
+    how: How = NOTHING,
     split: Annotated[
         SplitName | None, typer.Option(help="Put the whole dataset on one side; [b]test[/b] keeps it out of training.")
     ] = None,
@@ -149,11 +83,8 @@ def import_(
     source_note: Annotated[
         str | None, typer.Option("--source-note", metavar="TEXT", help="Where it comes from, for the model card.")
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable files and rows, and say so.")
-    ] = False,
-    drop_duplicates: Annotated[
-        bool, typer.Option("--drop-duplicates", help="Leave out repetitions, and what stands under two labels.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read, and what left out; change nothing.")
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a dataset of that name.")] = False,
 ) -> None:
@@ -175,6 +106,10 @@ def import_(
 
     [cyan]quickstudy data import mails.csv -n mails --kind tag --label topics --separator ';'[/cyan]
 
+    [b]What would be read[/b], without reading it in
+
+    [cyan]quickstudy data import tickets.csv --dry-run[/cyan]
+
     [b]Hugging Face layout[/b]: a .parquet file, or a folder of them
 
     [cyan]quickstudy data import beans/data -n beans --split test[/cyan]
@@ -182,32 +117,31 @@ def import_(
     settings = _settings()
     from quickstudy.data.dataset import Dataset, check_name
     from quickstudy.ingest.additions import create
-    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.system.limits import bounded
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
-    check_name(name)
-    options = ImportOptions(
-        kind=kind,
-        modality=None if modality is None else modality.value,
-        content=text,
-        label=label,
-        separator=separator,
-        label_columns=_names(label_columns),
-        group=group,
-        domain=domain,
-        pattern=pattern,
+    if name is None and not dry_run:
+        fix = "Say it by --name, or look first by --dry-run"
+        raise QuickstudyError("the dataset has no name", where="data import", fix=fix)
+    name = _likely_name(source) if name is None else check_name(name)
+    options = how.options(
         split=None if split is None else split.value,
         scope=scope.value,
-        exclude=tuple(exclude_label or ()),
-        skip_bad=skip_bad,
-        drop_duplicates=drop_duplicates,
         licence=licence,
         source_note=source_note,
     )
     notes: list[str] = []
+    if dry_run:
+        with showing_progress() as progress, bounded(settings.watch.memory, source):
+            info, table = import_source(
+                source, name, options, progress=lambda done, total: progress("reading", done, total), note=notes.append
+            )
+        print(f"Would import {_outline(Dataset(info, table), NOUNS[info.modality])}.")
+        _print_summary(Dataset(info, table), settings, notes)
+        print("Nothing was written: that was --dry-run.")
+        return
     with locked(ROOT), showing_progress() as progress, bounded(settings.watch.memory, source):
         if (ROOT / name).exists() and not replace:
             fix = "Choose another --name, replace it by --replace, or add to it: quickstudy data add"
@@ -229,9 +163,7 @@ def import_(
         )
 
     print(f"Imported {_outline(dataset, NOUNS[info.modality])}.")
-    print(_sides(dataset, settings))
-    for line in notes:
-        print(f"Note: {line}")
+    _print_summary(dataset, settings, notes)
     _print_findings(findings)
     if any(finding.severity == "fatal" for finding in findings):
         print(f"`quickstudy run` refuses it so. Mend the above, then: quickstudy data check {name}")
@@ -242,31 +174,14 @@ def import_(
 
 
 @app.command()
+@reads_source(without=("kind", "modality", "exclude_label", "drop_duplicates"))
 def add(
     source: Annotated[
         Path,
         typer.Argument(metavar="SOURCE", help="A folder, a .zip, or a .csv, .tsv, .jsonl, .json or .parquet file."),
     ],
     name: Annotated[str, typer.Option("--name", "-n", help="The dataset that it has more examples of.")],
-    text: Annotated[
-        str | None, typer.Option("--text", "--content", metavar="COLUMN", help="Column of the examples, if another.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the class, or tags, if it has another name.")
-    ] = None,
-    separator: SeparatorOption = None,
-    label_columns: LabelColumnsOption = None,
-    group: Annotated[
-        str | None,
-        typer.Option(metavar="GROUP", help="What says the group, if another; a FILE.json for new classes."),
-    ] = None,
-    domain: Annotated[str | None, typer.Option(metavar="DOMAIN", help="What says the domain, if another.")] = None,
-    pattern: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="How file names are made, if otherwise.")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable files and rows, and say so.")
-    ] = False,
+    how: How = NOTHING,
 ) -> None:
     """Add examples to a dataset that was imported; they are read as that was.
 
@@ -282,23 +197,13 @@ def add(
     [dim]Where data arrives by itself: quickstudy data take[/dim]
     """
     settings = _settings()
-    from quickstudy.data.dataset import Reading
     from quickstudy.ingest.additions import commit, prepare
     from quickstudy.system.limits import bounded
     from quickstudy.system.locks import locked
     from quickstudy.system.progress import showing_progress
 
     folder = _existing(name)
-    differs = Reading(
-        content=text,
-        label=label,
-        separator=separator,
-        label_columns=_names(label_columns),
-        group=group,
-        domain=domain,
-        pattern=pattern,
-        skip_bad=skip_bad,
-    )
+    differs = how.reading()
     notes: list[str] = []
     with locked(ROOT), showing_progress() as progress, bounded(settings.watch.memory, source):
         addition = prepare(ROOT, name, source, differs, cache=CACHE, progress=progress, note=notes.append)
@@ -514,6 +419,43 @@ def check(
         raise typer.Exit(2)
 
 
+class FormatName(StrEnum):
+    label_studio = "label-studio"
+    jsonl = "jsonl"
+    csv = "csv"
+    imagefolder = "imagefolder"
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
+    form: Annotated[FormatName, typer.Option("--format", "-f", help="What it is to be written as.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A file for texts, a folder for others; else one called as the dataset."),
+    ] = None,
+) -> None:
+    """Write a dataset as other tools read it: with its labels, groups and domains.
+
+    Of images and recordings a folder is written, with the files as they came in. [b]imagefolder[/b] is CLASS/file, and
+    where classes cannot be folders a table that names the files, as Hugging Face has it.
+
+    [cyan]quickstudy data export tickets --format label-studio[/cyan]
+
+    [cyan]quickstudy data export parts --format imagefolder --out parts/[/cyan]
+    """
+    folder = _existing(name)
+    from quickstudy.data.dataset import PLACES, read_dataset
+    from quickstudy.ingest.exporters import export as write
+    from quickstudy.system.progress import showing_progress
+
+    dataset = read_dataset(folder, PLACES)
+    with showing_progress() as progress:
+        done = write(dataset, form.value, out, lambda some, total: progress("writing", some, total))
+    print(f"Exported {done.examples:,} {NOUNS[dataset.modality]} of {name} → {done.path}")
+    print(f"Read it again by: quickstudy data import {done.path} --name OTHER {done.again}".rstrip())
+
+
 @app.command()
 def accept(name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")]) -> None:
     """Say that the examples of a dataset were changed by hand, and are meant to be as they are now."""
@@ -549,10 +491,6 @@ def remove(
     shutil.rmtree(away)
     print(f"Removed {folder}. The next `quickstudy run` records a data version without it.")
     print("DVC keeps the versions recorded before: `git checkout COMMIT data.dvc` and `dvc checkout` bring one back.")
-
-
-def _names(columns: str | None) -> tuple[str, ...] | None:
-    return None if columns is None else tuple(name.strip() for name in columns.split(",") if name.strip())
 
 
 def _settings() -> "Settings":
@@ -627,6 +565,71 @@ def _outline(dataset: "Dataset", noun: str) -> str:
     if info.domain is not None:
         line += f", {len(set(dataset.column('domain'))):,} domains (by {info.domain})"
     return line
+
+
+SHOWN = 20
+"""Classes that are listed; of more, the largest and the smallest."""
+
+
+def _print_summary(dataset: "Dataset", settings: "Settings", notes: list[str]) -> None:
+    """Say what was read as what, its classes with their counts, and what was decided or left out."""
+    import numpy as np
+
+    from quickstudy.kinds.targets import targets_of
+
+    info: DatasetInfo = dataset.info
+    targets, reading = targets_of(info.kind), info.reading
+    parts = []
+    if reading is not None:
+        named = {"the examples": reading.content, targets.WORD: reading.label, "groups": reading.group}
+        named |= {"domains": reading.domain}
+        parts = [
+            f"{what} from {_place(name, reading)}"
+            for what, name in named.items()
+            if name not in (None, "class", "none")
+        ]
+        if reading.label_columns:
+            parts.append(f"{targets.WORD} from {len(reading.label_columns)} columns of 0 and 1")
+        if reading.content is None:
+            parts.insert(0, f"{targets.WORD} from the names of {'files' if reading.pattern else 'folders'}")
+    if parts:
+        print(f"Read: {', '.join(parts)}.")
+    counts = targets.count(targets.of(dataset, np.arange(len(dataset))))
+    print(f"{targets.WORD.capitalize()}: {_counted(counts)}.")
+    print(_sides(dataset, settings))
+    for line in notes:
+        print(f"Note: {line}")
+
+
+def _place(name: str | None, reading: "Reading") -> str:
+    """A column, a field of the pattern or a folder level; columns without names have numbers."""
+    if name is None or not name.isdecimal():
+        return repr(name)
+    return f"folder level {name}" if reading.content is None else f"column {name}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    by_size = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    if len(by_size) > SHOWN:
+        half = SHOWN // 2
+        return f"{_list(by_size[:half])}, … and {len(by_size) - SHOWN:,} more, …, {_list(by_size[-half:])}"
+    return _list(by_size)
+
+
+def _list(counts: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{_printable(name)} {count:,}" for name, count in counts)
+
+
+def _printable(name: str) -> str:
+    """A name in one line, without what steers a terminal."""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
+    return shown if len(shown) <= 40 else f"{shown[:39]}…"
+
+
+def _likely_name(source: Path) -> str:
+    import re
+
+    return re.sub(r"[^a-z0-9_-]+", "-", source.stem.lower()).strip("-_")[:64] or "dataset"
 
 
 def _sides(dataset: "Dataset", settings: "Settings") -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.tasks import JsonOption, ModalityOption, ModelOption, PatternOption
+from quickstudy.cli.sources import NOTHING, How, reads_source
+from quickstudy.cli.tasks import JsonOption, ModelOption, tell
 from quickstudy.errors import DRIFT, QuickstudyError
 from quickstudy.pipeline.paths import DATA
 from quickstudy.system.atomic import write_json
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(drift)
 
 
+@reads_source()
 def drift(
     source: Annotated[
         str | None,
@@ -45,12 +47,7 @@ def drift(
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="SOURCE names no classes: a folder of files, or a .txt of lines.")
     ] = False,
-    modality: ModalityOption = None,
-    pattern: PatternOption = None,
-    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="As of `quickstudy data import`.")] = None,
-    domain: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The same: who spoke, drew or photographed.")
-    ] = None,
+    how: How = NOTHING,
     model: ModelOption = CHAMPION,
     json: JsonOption = None,
 ) -> None:
@@ -93,7 +90,7 @@ def drift(
             print(f"{source}: no new examples since the model was trained{more}")
             batches = []
     else:
-        batches = [_brought(Path(source), name, known, unlabelled, modality, pattern, group, domain)]
+        batches = [_brought(Path(source), name, known, unlabelled, how)]
     able, left_out = [], {}
     for batch in batches:
         why = unable(batch, known, settings.drift.fewest)
@@ -123,22 +120,16 @@ def _brought(
     name: str | None,
     known: "Mapping[str, Known]",
     unlabelled: bool,
-    modality: Any,
-    pattern: str | None,
-    group: str | None,
-    domain: str | None,
+    how: How,
 ) -> "Batch":
     """Files of the user's, which need not be imported."""
     import numpy as np
 
-    from quickstudy.data.dataset import MODALITIES, Dataset, DatasetInfo, make_table
+    from quickstudy.data.dataset import Dataset, DatasetInfo, make_table
     from quickstudy.drift.judge import Batch
-    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source, read_queries
     from quickstudy.system.progress import showing_progress
 
-    if modality is not None and modality not in MODALITIES:
-        raise QuickstudyError(f"{modality!r} is no modality", where="--modality", fix=f"Known: {', '.join(MODALITIES)}")
     learned = sorted(one.name for one in known.values() if len(one.vectors))
     if name is not None and name not in learned:
         raise QuickstudyError(
@@ -146,19 +137,23 @@ def _brought(
         )
     if not source.exists():
         raise QuickstudyError("no such dataset in data/ and no such file", where=source)
-    if not unlabelled and source.suffix.lower() == ".txt":
-        raise QuickstudyError("a .txt names no classes", where=source, fix="Add --unlabelled (and --modality text)")
     called = source.stem.lower() or "source"
-    options = ImportOptions.model_validate({"modality": modality, "pattern": pattern, "group": group, "domain": domain})
+    options = how.options()
     with showing_progress() as progress:
         told = partial(progress, "read")
         if unlabelled:
-            asked = read_queries(source, options, told)
+            asked = read_queries(source, options, told, note=tell)
             info = DatasetInfo(name=called, modality=asked.modality)
             nothing = [""] * len(asked.contents)
             table = make_table(info.modality, asked.contents, nothing, nothing, paths=asked.paths)
         else:
-            info, table = import_source(source, "source", options, progress=told)
+            try:
+                info, table = import_source(source, "source", options, progress=told, note=tell)
+            except QuickstudyError as error:
+                if source.suffix.lower() != ".txt":
+                    raise
+                fix = f"{error.fix or 'Check it'}; or add --unlabelled, where it names no classes"
+                raise QuickstudyError(error.what, where=error.where, fix=fix) from None
     dataset = Dataset(info.model_copy(update={"name": called}), table)
     if name is not None and known[name].modality != dataset.modality:
         raise QuickstudyError(f"holds {dataset.modality}, and {name} is {known[name].modality}", where=source)

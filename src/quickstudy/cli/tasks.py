@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy.cli.sources import NOTHING, How, reads_source
 from quickstudy.errors import QuickstudyError
 from quickstudy.system.atomic import write_bytes, write_json
 from quickstudy.system.environment import CHAMPION
@@ -22,16 +23,6 @@ ModelOption = Annotated[
     str,
     typer.Option("--model", metavar="URI", help="models:/quickstudy@ALIAS, models:/quickstudy/VERSION or a folder."),
 ]
-ModalityOption = Annotated[
-    str | None, typer.Option("--modality", "-m", help="image, audio or text; told from the files where left out.")
-]
-KindOption = Annotated[
-    str | None,
-    typer.Option("--kind", metavar="KIND", help="Of task: classify, tag …; told from the source where left out."),
-]
-PatternOption = Annotated[
-    str | None, typer.Option(metavar="PATTERN", help="How file names hold the class, e.g. '{class}_{speaker}_{}'.")
-]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
@@ -42,15 +33,14 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(evaluate)
 
 
+@reads_source(without=("group", "domain"))
 def adapt(
     support: Annotated[Path, typer.Argument(help="Labelled examples: CLASS/file folders, a .zip, or a table.")],
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="What the task is to be called.")],
     shots: Annotated[
         int | None, typer.Option("--shots", "-k", min=1, help="Use K examples a class, drawn by the seed; else all.")
     ] = None,
-    kind: KindOption = None,
-    modality: ModalityOption = None,
-    pattern: PatternOption = None,
+    how: How = NOTHING,
     model: ModelOption = CHAMPION,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -67,7 +57,7 @@ def adapt(
 
     check_name(task)
     alarm = load_settings(find_project() / "params.yaml").serve.false_alarm
-    dataset = _read(support, kind, modality, pattern)
+    dataset = _read(support, how)
     rows = _draw(dataset, shots, seed, support)
     loaded, digest = _load(model, dataset.info.kind)
     examples, targets = dataset.raw(rows), targets_of(dataset.info.kind).of(dataset, rows)
@@ -83,16 +73,13 @@ def adapt(
     print(f"Next: `quickstudy predict --task {task} FILES`")
 
 
+@reads_source(without=("modality", "group", "domain", "exclude_label", "drop_duplicates"))
 def predict(
     queries: Annotated[Path, typer.Argument(help="A file, a folder or a table; a .txt file has a text a line.")],
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="A task that was adapted.")],
-    kind: KindOption = None,
-    pattern: PatternOption = None,
+    how: How = NOTHING,
     model: ModelOption = CHAMPION,
     json: JsonOption = None,
-    content: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Of a table: where the examples are; else by the usual names.")
-    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Answer a Parquet file of any size, row by row, into this Parquet file."),
@@ -101,9 +88,6 @@ def predict(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="With --out: a column to keep, again for more; else all but the content."),
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="With --out: leave rows that cannot be read without an answer.")
-    ] = False,
 ) -> None:
     """Ask an adapted task about new examples; says the accuracy too where they carry labels.
 
@@ -115,24 +99,26 @@ def predict(
     from rich.text import Text
 
     from quickstudy.adaptation.table import asker
-    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import read_queries
     from quickstudy.kinds.scores import SCORES
     from quickstudy.kinds.targets import targets_of
     from quickstudy.system.terminal import Console
 
-    if out is None and (keep or skip_bad):
-        raise QuickstudyError("--keep and --skip-bad are about the rows of --out FILE", fix="Say --out too")
-    if out is not None and pattern is not None:
-        raise QuickstudyError("--pattern is about the names of files, --out about a table", fix="Leave one of them out")
+    if out is None and keep:
+        raise QuickstudyError("--keep is about the columns of --out FILE", fix="Say --out too")
+    said_too = how.fields.keys() - {"kind", "content", "label", "skip_bad"}
+    if out is not None and said_too:
+        option = min(said_too).replace("_", "-")
+        about = "the names of files" if option == "pattern" else "files of text"
+        raise QuickstudyError(f"--{option} is about {about}, --out about Parquet", fix="Leave one of them out")
     state = _adapted(task)
-    if kind is not None and kind != state.kind:
+    kind = how.fields.get("kind", state.kind)
+    if kind != state.kind:
         raise QuickstudyError(f"task {task!r} is of kind {state.kind}, not {kind}", fix="Leave --kind out")
     if out is not None:
+        content, skip_bad = how.fields.get("content"), bool(how.fields.get("skip_bad"))
         return _predict_table(queries, out, state, task, model, content, keep, skip_bad, json)
-    asked = read_queries(
-        queries, ImportOptions(kind=state.kind, modality=state.modality, content=content, pattern=pattern)
-    )
+    asked = read_queries(queries, how.options(kind=state.kind, modality=state.modality), note=tell)
     said = asker(_loaded_for(state, task, model), state)(asked.contents)
     answers, part = said.targets, targets_of(state.kind)
     # Labels count only where the task knows them: a folder's name may say something else.
@@ -258,6 +244,7 @@ def _scored(metric: str, score: float | None) -> dict[str, float | None]:
     return {"score": score, **({metric: score} if metric.isidentifier() else {})}
 
 
+@reads_source()
 def evaluate(
     source: Annotated[
         str | None,
@@ -266,9 +253,7 @@ def evaluate(
             "frozen episodes."
         ),
     ] = None,
-    kind: KindOption = None,
-    modality: ModalityOption = None,
-    pattern: PatternOption = None,
+    how: How = NOTHING,
     model: ModelOption = CHAMPION,
     way: Annotated[int, typer.Option(min=2, help="Classes an episode.")] = 5,
     shot: Annotated[int, typer.Option(min=1, help="Labelled examples a class.")] = 5,
@@ -283,6 +268,7 @@ def evaluate(
 
     [dim]quickstudy evaluate omniglot.zip --way 20 --shot 1[/dim]
     """
+    kind = how.fields.get("kind")
     if source is None:
         from quickstudy.pipeline.evaluate import evaluate as evaluate_stage
 
@@ -315,7 +301,7 @@ def evaluate(
     else:
         import numpy as np
 
-        dataset = _read(Path(source), kind, modality, pattern)
+        dataset = _read(Path(source), how)
         suites = [Suite(dataset.name, "dataset", pool_of(dataset, np.ones(len(dataset), dtype=bool)))]
         cache = None
     for suite in suites:
@@ -400,18 +386,22 @@ def _load(uri: str, kind: str) -> "tuple[MetaModel, str]":
     return load_model(folder, kind), weights_digest(folder, kind)
 
 
-def _read(source: Path, kind: str | None, modality: Any, pattern: str | None) -> "Dataset":
+def _read(source: Path, how: How) -> "Dataset":
     from quickstudy.data.dataset import Dataset
-    from quickstudy.ingest.importers.options import ImportOptions
     from quickstudy.ingest.importers.source import import_source
     from quickstudy.system.progress import showing_progress
 
-    options = ImportOptions(kind=kind, modality=modality, pattern=pattern)
     with showing_progress() as progress:
         info, table = import_source(
-            source, "source", options, progress=lambda done, total: progress("read", done, total)
+            source, "source", how.options(), progress=lambda done, total: progress("read", done, total), note=tell
         )
     return Dataset(info.model_copy(update={"name": source.stem.lower() or "source"}), table)
+
+
+def tell(line: str) -> None:
+    """Say what was decided about a source; what its groups are is nothing to a task."""
+    if not line.startswith("no groups given"):
+        print(f"Note: {line}")
 
 
 def _draw(dataset: "Dataset", shots: int | None, seed: int, source: Path) -> Any:

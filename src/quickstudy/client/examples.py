@@ -15,6 +15,7 @@ import numpy as np
 from quickstudy.data.dataset import MODALITIES, Modality
 from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.encoding import check_whole
 from quickstudy.kinds.targets import kind_of, targets_of
 
 
@@ -90,6 +91,11 @@ def read_labels(labels: Any, count: int, kind: str | None = None) -> tuple[str, 
         raise QuickstudyError(f"{count} examples and {len(given)} labels", fix="Give one label an example")
     kind = kind or kind_of(given)
     part = targets_of(kind)
+    for number, label in enumerate(given, 1):
+        try:
+            check_whole(label, "label")
+        except QuickstudyError as error:
+            raise QuickstudyError(error.what, where=f"example {number}") from None
     return kind, [part.from_json(label, f"example {number}") for number, label in enumerate(given, 1)]
 
 
@@ -99,6 +105,7 @@ def _read(example: Any, wanted: Modality | None, number: int) -> tuple[Modality,
         if wanted == "text" or (wanted is None and not _names_a_file(example)):
             if not example.strip():
                 raise QuickstudyError("the text is empty")
+            check_whole(example, "text")
             return "text", str(example), str(example)
         example = Path(example)
     if isinstance(example, Path):

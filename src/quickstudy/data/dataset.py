@@ -69,6 +69,12 @@ class Reading(BaseModel):
     """How file names are made."""
     levels: int | None = None
     """Folders above each file that say something: 1 of CLASS/file, 2 of GROUP/CLASS/file."""
+    encoding: str | None = None
+    """Of its text files."""
+    delimiter: str | None = None
+    """What is between the fields of a row."""
+    header: bool | None = None
+    """Whether the first row of a table names the columns."""
     exclude: tuple[str, ...] = ()
     """Classes, or tags, that are left out."""
     skip_bad: bool = False

@@ -415,8 +415,10 @@ def _levels(delivery: Delivery) -> int | None:
     """Of a folder, how many folders are above its files, itself counted; None where it holds tables, or is a file."""
     if not delivery.path.is_dir():
         return None
+    from quickstudy.ingest.importers.formats import READERS
+
     paths = [path for path, _ in _files(delivery.path) if not path.name.startswith(".")]
-    if any(path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet") for path in paths):
+    if any(path.suffix.lower() in READERS for path in paths):
         return None
     levels = Counter(len(path.relative_to(delivery.path).parts) for path in paths)
     return levels.most_common(1)[0][0] if levels else None

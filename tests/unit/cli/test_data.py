@@ -224,8 +224,7 @@ def test_bad_sources(refused, write, pack, png, wav, tmp_path):
     )
     table.write_bytes("text,label\ncafé,x\n".encode("latin-1"))
     assert line(table) == (
-        "/csv/t.csv: line 2 is not UTF-8 (byte 0xe9). "
-        "Save it as UTF-8, for example by `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"
+        "/csv/t.csv, line 2: the text is not UTF-8 (byte 0xe9); if it is in another encoding, say which by --encoding"
     )
     silent = write({"a/1.wav": wav(seconds=0), "b/1.wav": wav(1)}, "silent")
     assert line(silent).startswith("/silent/a/1.wav: a recording of zero length. It is the only bad one among 2")

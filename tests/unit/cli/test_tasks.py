@@ -114,7 +114,7 @@ def test_a_parquet_file_is_answered_row_by_row(run: Run, toys) -> None:
     run("predict", table, "-t", "shapes", "--model", "model", "--out", out, "--keep", "label")
     assert pq.read_schema(out).names == ["label", "answer", "probability", "known"]
     for options, line in (
-        (("--keep", "label"), "--keep and --skip-bad are about the rows of --out FILE"),
+        (("--keep", "label"), "--keep is about the columns of --out FILE"),
         (("--out", "o.csv"), "o.csv: answers are written as Parquet"),
         (("--out", "o.parquet", "--content", "picture"), "no column 'picture'"),
         (("--out", "o.parquet", "--pattern", "{class}"), "--pattern is about the names of files"),

@@ -477,20 +477,21 @@ def test_a_bad_row_is_numbered(write, row, why):
 
 
 def test_quotes_that_do_not_close(write):
-    source = write({"t.csv": 'text,label\na,x\n"b,y\nc,x\n'}) / "t.csv"
+    source = write({"t.csv": 'text,label\na,x\n"b,y\nc,z\n'}) / "t.csv"
     assert refusal(source) == (
-        f"{source}: the row that begins in line 3 cannot be read (unexpected end of data). Check its quotes"
+        f"{source}, line 3: the row cannot be read, its quotes do not match (unexpected end of data). "
+        "It is the only bad one among 3 examples: mend them or leave them out by --skip-bad"
     )
+    assert columns(imported(source, skip_bad=True), "text", "label") == [("a", "x"), ("c", "z")]
 
 
 def test_another_encoding(write):
     source = write({"t.csv": "text,label\na,x\ncafé,y\n".encode("latin-1")}) / "t.csv"
     assert refusal(source) == (
-        f"{source}: line 3 is not UTF-8 (byte 0xe9). "
-        "Save it as UTF-8, for example by `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"
+        f"{source}, line 3: the text is not UTF-8 (byte 0xe9); if it is in another encoding, say which by --encoding. "
+        "It is the only bad one among 2 examples: mend them or leave them out by --skip-bad"
     )
-    source.write_bytes("text,label\na,x\n".encode("utf-16"))
-    assert refusal(source).startswith(f"{source}: UTF-16, not UTF-8. Save it as UTF-8")
+    assert columns(imported(source, encoding="cp1252"), "text", "label") == [("a", "x"), ("café", "y")]
 
 
 def test_a_header_twice_and_no_rows(write):

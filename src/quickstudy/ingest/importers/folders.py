@@ -17,6 +17,7 @@ from quickstudy.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files
 from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.plain import text_of, texts_without_suffix
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.ingest.importers.several import split
 from quickstudy.kinds.names import tidy
@@ -41,8 +42,9 @@ Naming = Callable[[str], Named]
 
 
 def media_paths(files: Files, modality: Modality) -> list[str]:
-    """The files whose suffix fits the modality."""
-    return [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES[modality]]
+    """The files whose suffix fits the modality; of texts, where none has one, those without a suffix."""
+    found = [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES[modality]]
+    return found if found or modality != "text" else texts_without_suffix(files)
 
 
 def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Wanted) -> Rows:
@@ -58,13 +60,14 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
         what = f"the names of files and folders cannot say targets of kind {rows.kind}"
         raise QuickstudyError(what, where=files.source, fix="Import a table")
     naming = _by_pattern(wanted, rows) if wanted.reading.pattern is not None else _by_levels(files, paths, wanted, rows)
+    decoded = text_of(files, paths, wanted.reading, wanted.note)
     for done, path in enumerate(paths):
         try:
             named = naming(path)
             label = split(named.label, separator)
             target = None if label is None else targets.read(label, "name of its folder or class")
             content = files.read(path)
-            text = _text(content) if modality == "text" else None
+            text = decoded(content) if modality == "text" else None
             rows.check_content(content if text is None else text)
         except QuickstudyError as error:
             if error.where not in (None, files.place(path)):
@@ -78,13 +81,6 @@ def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Want
                 rows.domains.append(tidy(named.domain))
         wanted.progress(done + 1, len(paths))
     return rows
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise QuickstudyError(f"not UTF-8 (byte {content[error.start]:#04x} at {error.start})") from None
 
 
 # Folder levels

@@ -10,8 +10,22 @@ from quickstudy.ingest.importers.archives import Files, open_source
 from quickstudy.ingest.importers.folders import SUFFIXES, media_paths, read_folder
 from quickstudy.ingest.importers.groups import GroupFile
 from quickstudy.ingest.importers.options import Wanted
+from quickstudy.ingest.importers.plain import (
+    delimited_paths,
+    fasttext_paths,
+    is_about,
+    pairs_of,
+    with_labels,
+)
 from quickstudy.ingest.importers.rows import Rows
-from quickstudy.ingest.importers.tables import media_column, read_lines, read_tables, table_paths
+from quickstudy.ingest.importers.tables import (
+    media_column,
+    origins,
+    plain_origins,
+    read_lines,
+    read_tables,
+    table_paths,
+)
 
 _TABLES = ".csv, .tsv, .jsonl, .json, .parquet"
 
@@ -47,17 +61,25 @@ def read_rows(
 
 
 def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
-    tables = [path for path in table_paths(files) if modality == "text" or path.endswith(".parquet")]
+    tables = table_paths(files) if modality == "text" else _parquet(files)
     single = media_paths(files, modality)
-    if modality == "text" and tables and any("/" in path for path in single):
+    if modality == "text" and wanted.labelled:
+        single = with_labels(single, wanted.note)
+    if modality == "text" and tables and any("/" in path and not is_about(path) for path in single):
         what = f"holds both tables ({tables[0]}) and texts in files of their own ({single[0]})"
         raise QuickstudyError(what, where=files.source, fix="Name the one that holds the examples")
     if tables:
-        return read_tables(files, tables, modality, wanted)
+        return read_tables(files, origins(files, tables), modality, wanted)
+    if modality == "text" and (lines := plain_origins(files, wanted)):
+        return read_tables(files, lines, modality, wanted)
     if not single:
         raise _nothing(files, modality)
     if files.is_one:
         return _read_one(files, single[0], modality, wanted)
+    says_classes = wanted.reading.pattern is not None or any("/" in path for path in single)
+    if modality == "text" and wanted.labelled and not says_classes:
+        fix = "Arrange them as CLASS/file; or, if each of their lines is an example of a class, say --label file"
+        raise QuickstudyError("the file is in no class folder", where=files.place(single[0]), fix=fix)
     if ignored := sorted(set(files.paths) - set(single)):
         more = ", …" if len(ignored) > 3 else ""
         wanted.note(f"ignored {len(ignored)} other files ({', '.join(ignored[:3])}{more})")
@@ -67,10 +89,13 @@ def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
 def _read_one(files: Files, path: str, modality: Modality, wanted: Wanted) -> Rows:
     """A source that is a single file and no table."""
     if wanted.labelled and wanted.reading.pattern is None:
+        if modality == "text":
+            fix = "Make a table of it, begin its lines with __label__CLASS, or have a file a class and say --label file"
+            raise QuickstudyError("lines of text that name no classes", where=files.source, fix=fix)
         fix = "Name the folder that holds a folder for each class"
         raise QuickstudyError("a single file is no dataset", where=files.source, fix=fix)
     if modality == "text" and not wanted.labelled:
-        return read_lines(files, path)
+        return read_lines(files, path, wanted)
     return read_folder(files, [path], modality, wanted)
 
 
@@ -93,18 +118,23 @@ def _refuse_bad(rows: Rows, wanted: Wanted) -> None:
 
 
 def _guess(files: Files) -> Modality:
-    tables = table_paths(files)
-    if tables and tables[0].endswith(".parquet"):
-        return media_column(files, tables[0]) or "text"
+    if parquet := _parquet(files):
+        return media_column(files, parquet[0]) or "text"
     media: tuple[Modality, ...] = ("image", "audio")
     found = [modality for modality in media if media_paths(files, modality)]
     if len(found) == 2:
         raise QuickstudyError("holds both images and recordings", where=files.source, fix="Choose by --modality")
     if found:
         return found[0]
-    if tables or media_paths(files, "text"):
+    if table_paths(files) or media_paths(files, "text"):
+        return "text"
+    if fasttext_paths(files) or pairs_of(files) or delimited_paths(files):
         return "text"
     raise _nothing(files, None)
+
+
+def _parquet(files: Files) -> list[str]:
+    return [path for path in files.paths if path.lower().endswith(".parquet")]
 
 
 def _nothing(files: Files, modality: Modality | None) -> QuickstudyError:
@@ -118,5 +148,7 @@ def _nothing(files: Files, modality: Modality | None) -> QuickstudyError:
     }[modality]
     packed = any(path.endswith((".gz", ".tar", ".tgz", ".7z", ".rar", ".xz", ".bz2")) for path in files.paths)
     fix = "Unpack it and import the folder" if packed else "Check the path and --modality"
+    if suffixes.keys() & {".xlsx", ".xls", ".ods"}:
+        fix = "Save the sheet as CSV"
     what = f"no {known} found; there are {there}" if there else "empty"
     return QuickstudyError(what, where=files.source, fix=fix)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.ingest.importers.formats import MAX_ROWS, Table
+from quickstudy.ingest.importers.records import MAX_ROWS, Table
 from quickstudy.kinds.names import name_of
 
 _FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}

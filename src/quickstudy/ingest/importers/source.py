@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from quickstudy.data.dataset import Dataset, DatasetInfo, Modality, Reading, check_name
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.encoding import check_whole
 from quickstudy.ingest.importers.groups import GroupFile, group_file, groups_of
 from quickstudy.ingest.importers.keeping import as_table, kept
 from quickstudy.ingest.importers.options import NOTHING_SAID, ImportOptions, Note, Progress, Wanted
@@ -50,13 +51,24 @@ def import_source(
     """
     check_name(name)
     wanted = Wanted(options, _kind_said(options, options.kind), progress=progress, note=note)
-    mapping = group_file(options.group)
+    mapping = _mapping(options.group)
     rows = read_rows(source, options.modality, wanted, mapping, only)
     _check_excluded(options.exclude, rows, source)
     keep = kept(rows, options, note)
     _refuse_too_few(rows, keep, options, source)
     groups, word = groups_of(rows, keep, wanted, mapping, name, options.split)
     return _described(source, name, options, rows, word, mapping), as_table(rows, groups, keep)
+
+
+def _mapping(group: str | None) -> GroupFile | None:
+    """The file of groups that ``--group`` names."""
+    mapping = group_file(group)
+    if mapping is not None:
+        try:
+            check_whole([*mapping.group_of, *mapping.group_of.values()], "name of a group or class")
+        except QuickstudyError as error:
+            raise QuickstudyError(error.what, where=mapping.path) from None
+    return mapping
 
 
 def _kind_said(reading: Reading, kind: str | None) -> str | None:
@@ -169,7 +181,7 @@ def read_more(
     reading = _as_before(info, differs)
     targets = targets_of(info.kind, info.name)
     wanted = Wanted(reading, _kind_said(reading, info.kind), progress=progress, note=note)
-    mapping = group_file(differs.group)
+    mapping = _mapping(differs.group)
     rows = read_rows(source, info.modality, wanted, mapping, only)
     keep = kept(rows, reading, note)
     if not keep:
@@ -230,7 +242,10 @@ class Queries:
 
 
 def read_queries(
-    source: Path, options: ImportOptions = NOTHING_SAID, progress: Progress = lambda done, total: None
+    source: Path,
+    options: ImportOptions = NOTHING_SAID,
+    progress: Progress = lambda done, total: None,
+    note: Note = lambda line: None,
 ) -> Queries:
     """Read what a model is to predict: a file, a folder or a table, with targets where the source has them.
 
@@ -240,12 +255,13 @@ def read_queries(
         source: a file, a folder, a .zip or a table.
         options: how to read it; groups and domains are not asked for.
         progress: told (done, total).
+        note: told, in a line each, what was decided where the source leaves a choice.
 
     Raises:
         QuickstudyError: as `import_source`.
     """
     reading = options.model_copy(update={"group": "none", "domain": None})
-    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress)
+    wanted = Wanted(reading, _kind_said(options, options.kind), labelled=False, progress=progress, note=note)
     rows = read_rows(source, options.modality, wanted)
     order = sorted(range(len(rows.contents)), key=lambda i: rows.order[i])
     targets = [rows.targets[i] for i in order]
@@ -253,6 +269,12 @@ def read_queries(
         kind=rows.kind,
         modality=rows.modality,
         contents=[rows.contents[i] for i in order],
-        paths=[rows.paths[i] for i in order] if rows.paths else [f"text {i + 1}" for i in range(len(order))],
+        paths=[rows.paths[i] for i in order] if rows.paths else _numbers(rows, order),
         targets=None if any(target is None for target in targets) else targets,
     )
+
+
+def _numbers(rows: Rows, order: list[int]) -> list[str]:
+    """Names for texts. Where some are left out the others keep the numbers of their rows."""
+    places = [rows.order[i] for i in order] if rows.bad else range(1, len(order) + 1)
+    return [f"text {place}" for place in places]
