@@ -137,6 +137,20 @@ def import_(
         list[str] | None,
         typer.Option("--exclude-label", metavar="CLASS", help="Leave a class or tag out; may be repeated."),
     ] = None,
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="Cat and cat are one class. What differs in blanks alone always is.")
+    ] = False,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Of a table beside images or recordings: the column that names them."),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the names in a .zip, as gbk; told from them if left out."),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")
+    ] = False,
     split: Annotated[
         SplitName | None, typer.Option(help="Put the whole dataset on one side; [b]test[/b] keeps it out of training.")
     ] = None,
@@ -199,6 +213,10 @@ def import_(
         split=None if split is None else split.value,
         scope=scope.value,
         exclude=tuple(exclude_label or ()),
+        ignore_case=ignore_case,
+        file=file,
+        encoding=encoding,
+        follow_links=follow_links,
         skip_bad=skip_bad,
         drop_duplicates=drop_duplicates,
         licence=licence,
