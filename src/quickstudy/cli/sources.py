@@ -167,7 +167,9 @@ _OPTIONS: dict[str, _Said] = {
     "encoding": _Said(
         Annotated[
             str | None,
-            _option("--encoding", metavar="NAME", help="Of text files: utf-8, cp1252, gb18030 … Told from the bytes."),
+            _option(
+                "--encoding", metavar="NAME", help="Of text files and names in a .zip: cp1252, gbk … Told from them."
+            ),
         ],
         None,
         "encoding",
@@ -179,6 +181,28 @@ _OPTIONS: dict[str, _Said] = {
         ],
         None,
         "exclude",
+    ),
+    "ignore_case": _Said(
+        Annotated[
+            bool, _option("--ignore-case", help="Cat and cat are one class. What differs in blanks alone always is.")
+        ],
+        False,
+        "ignore_case",
+    ),
+    "file": _Said(
+        Annotated[
+            str | None,
+            _option(
+                "--file", metavar="COLUMN", help="Of a table beside images or recordings: which column names them."
+            ),
+        ],
+        None,
+        "file",
+    ),
+    "follow_links": _Said(
+        Annotated[bool, _option("--follow-links", help="Follow links that lead out of the folder.")],
+        False,
+        "follow_links",
     ),
     "skip_bad": _Said(
         Annotated[bool, _option("--skip-bad", help="Leave out unreadable files and rows, and say so.")],

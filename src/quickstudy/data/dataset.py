@@ -67,10 +67,16 @@ class Reading(BaseModel):
     """A column, a field of the pattern or a folder level."""
     pattern: str | None = None
     """How file names are made."""
+    file: str | None = None
+    """Of a table that names the files of examples: the column that does."""
+    follow_links: bool = False
+    """Whether links are followed that lead out of a folder."""
+    ignore_case: bool = False
+    """Whether names that differ in case alone are one."""
     levels: int | None = None
     """Folders above each file that say something: 1 of CLASS/file, 2 of GROUP/CLASS/file."""
     encoding: str | None = None
-    """Of its text files."""
+    """Of its text files, and of names in a .zip that do not say theirs."""
     delimiter: str | None = None
     """What is between the fields of a row."""
     header: bool | None = None

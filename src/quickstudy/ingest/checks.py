@@ -1,5 +1,6 @@
 """What is wrong with data: findings that stop the pipeline (fatal) and findings that it records (warnings)."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from quickstudy.data.dataset import Dataset, DatasetInfo, Split
 from quickstudy.data.fingerprints import RADIUS, Fingerprints, fingerprints, near_pairs
 from quickstudy.kinds.findings import LOOK, Finding, Seen, joined, many
 from quickstudy.kinds.kind import Targets
+from quickstudy.kinds.names import alike
 from quickstudy.kinds.targets import targets_of
 
 SplitOf = Callable[[DatasetInfo, str], Split]
@@ -117,8 +119,29 @@ def _alone(one: _Printed, targets: Targets) -> list[Finding]:
         *targets.repeated(one, same),
         *_across(one, same, exact=True),
         *targets.nearly_repeated(one, near),
+        *_spellings(one, targets),
         *_across(one, near, exact=False),
     ]
+
+
+def _spellings(one: _Printed, targets: Targets) -> list[Finding]:
+    """Names that are one in several spellings: as two classes, they are hard to tell apart, and may be on two sides."""
+    of_key: dict[str, list[str]] = defaultdict(list)
+    for name in targets.names(one.dataset):
+        of_key[alike(name, ignore_case=True)].append(name)
+    several = [names for names in of_key.values() if len(names) > 1]
+    if not several:
+        return []
+    groups, group = one.dataset.codes("group")
+    sides = {} if one.sides is None else dict(zip(np.array(groups, dtype=object)[group], one.sides, strict=True))
+    apart = [names for names in several if len({sides[name] for name in names if name in sides}) > 1]
+    first, other = (apart or several)[0][:2]
+    word = targets.ONE if len(several) == 1 else targets.WORD
+    what = f"{len(several)} {word} in several spellings, as {first!r} and {other!r}"
+    if apart:
+        what += f", {len(apart)} of them on two sides of the meta-split"
+    fix = "Import it again, with --ignore-case where they are one"
+    return [Finding("warning", one.dataset.name, "leak" if apart else "labels", what, fix, len(several))]
 
 
 def _nearly_equal(one: _Printed) -> list[np.ndarray]:

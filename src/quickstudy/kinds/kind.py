@@ -1,6 +1,6 @@
 """What ``kinds/KIND/targets.py`` offers; no torch, so that clients and importers can read and write targets."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +52,9 @@ class Targets(Protocol):
 
     def without(self, target: Any, names: Collection[str]) -> Any | None:
         """Return a target without some names; None where its example is to be left out."""
+
+    def renamed(self, target: Any, names: Mapping[str, str]) -> Any:
+        """Return a target with other names in the place of some."""
 
     def joined(self, targets: Sequence[Any]) -> Any | None:
         """Return the target of an example that stands under several; None where they contradict one another."""

@@ -1,6 +1,7 @@
 """Names as sources spell them: of classes, tags, groups and domains."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Collection
 from functools import lru_cache
@@ -15,6 +16,25 @@ from quickstudy.errors import QuickstudyError
 def tidy(name: str) -> str:
     """Return a name without blanks around it, its characters composed (NFC): equal names are equal strings."""
     return unicodedata.normalize("NFC", name.strip())
+
+
+@lru_cache(1 << 16)
+def alike(name: str, ignore_case: bool = False) -> str:
+    """Return what spellings of one name have in common: without doubled or invisible blanks, NFC, 1 for 1.0.
+
+    Args:
+        name: as it is spelled.
+        ignore_case: whether those that differ in case alone have it in common, too.
+    """
+    name = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split())
+    number = _WHOLE.fullmatch(name)
+    name = number[1] if number else name
+    return unicodedata.normalize("NFC", name.casefold()) if ignore_case else name
+
+
+# Zero width space, word joiner, byte order mark, soft hyphen. Some scripts are written with the other joiners.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 
 
 def name_of(cell: Any, field: str) -> str:

@@ -200,7 +200,7 @@ def test_bad_sources(refused, write, pack, png, wav, tmp_path):
     assert line(write({}, "empty")) == "/empty: empty. Check the path and --modality"
     text = write({"a/1.png": png(1), "b/2.png": "text\n"}, "text")
     assert line(text) == (
-        "/text/b/2.png: not an image but text; known formats are PNG, JPEG, BMP, GIF, WEBP, TIFF. "
+        "/text/b/2.png: not an image but text; known formats are PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM, AVIF. "
         "It is the only bad one among 2 examples: mend them or leave them out by --skip-bad"
     )
     cut = pack({f"{c}/{i}.png": png(i) for c in "ab" for i in range(9)}, "cut.zip")

@@ -114,7 +114,7 @@ def test_the_cache_says_the_same_and_a_damaged_one_is_ignored(tmp_path, png):
 
     first = prints()
     assert told == [(3, 3)]
-    assert first.bad == ((1, "not an image but text; known formats are PNG, JPEG, BMP, GIF, WEBP, TIFF"),)
+    assert first.bad == ((1, "not an image but text; known formats are PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM, AVIF"),)
     second = prints()
     assert told == []
     assert second.bad == first.bad

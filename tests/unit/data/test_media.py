@@ -80,7 +80,10 @@ def test_an_animation_gives_its_first_frame():
     ("data", "reason"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"This is no picture.\n", "not an image but text; known formats are PNG, JPEG, BMP, GIF, WEBP, TIFF"),
+        (
+            b"This is no picture.\n",
+            "not an image but text; known formats are PNG, JPEG, BMP,",
+        ),
         ("naïve café ".encode() * 60, "not an image but text;"),
         (b"PK\x03\x04rest", "not an image but a zip archive;"),
         (bytes(range(256)), "not an image but data of an unknown kind;"),
@@ -88,7 +91,7 @@ def test_an_animation_gives_its_first_frame():
         (encoded(Image.new("1", (20000, 20000))), "more than 64,000,000 pixels"),
         (encoded(Image.fromarray(np.array([[1e6]], dtype=np.int32)), "TIFF"), "32-bit pixels"),
         (encoded(Image.fromarray(np.array([[0.5]], dtype=np.float32)), "TIFF"), "floating-point pixels"),
-        (encoded(Image.new("L", (4, 4)), "PPM"), "not an image but"),
+        (encoded(Image.new("L", (4, 4)), "TGA"), "not an image but"),
     ],
 )
 def test_no_picture(data, reason):
@@ -145,7 +148,7 @@ def test_a_recording_of_one_sample():
     [
         ({"channels": 8}, "8 channels; at most 2 (mono or stereo) are read"),
         ({"seconds": 0}, "a recording of zero length"),
-        ({"form": "AIFF"}, "of format AIFF; known formats are WAV, FLAC, OGG, MP3"),
+        ({"form": "VOC"}, "of format VOC; known formats are WAV, FLAC, OGG, MP3, AIFF"),
         ({"rate": 500}, "sample rate 500 Hz, outside 1,000 to 192,000"),
         ({"rate": 2_000_000, "seconds": 0.001}, "sample rate 2,000,000 Hz, outside 1,000 to 192,000"),
     ],

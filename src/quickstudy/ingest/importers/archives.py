@@ -5,6 +5,7 @@ Nothing is ever unpacked to disk. Sizes are counted while bytes are read: an arc
 
 import io
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.ingest.importers.zip_names import member_names
 
 MAX_FILE = 256 << 20  # bytes of one file
 MAX_TOTAL = 2 << 30  # bytes of all files that are read: they are held in memory
@@ -23,7 +25,15 @@ MAX_FILES = 1_000_000
 MAX_RATIO = 200
 RATIO_COUNTS_FROM = 50 << 20
 _CHUNK = 1 << 20
-_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"})
+# Of hidden folders these are a program's own; any other, as .net among the names of languages, is taken for a class.
+_HIDDEN = re.compile(
+    r"\.(?:_.*|git|svn|hg|bzr|dvc|cache|config|ds_store|ipynb_checkpoints|vscode|idea|vs|settings|github|gitlab|circleci"
+    r"|venv|env|virtualenv|tox|nox|eggs|mypy_cache|pytest_cache|ruff_cache|prefect|mlflow|huggingface|kaggle|streamlit"
+    r"|appledouble|applesingle|spotlight-v100|fseventsd|temporaryitems|documentrevisions-v100|trash.*|thumbnails|sync"
+    r"|dropbox.*|tmp.*|temp|local|ssh|aws|docker|label-studio|comments|xvpics)"
+)
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Files(ABC):
@@ -36,10 +46,30 @@ class Files(ABC):
         self.source = source
         self.paths = sorted(paths)
         self.total = 0
+        self.notes: list[str] = []
+        """What was decided where the source leaves a choice, a line each."""
 
     @abstractmethod
-    def open(self, path: str) -> BinaryIO:
+    def _open(self, path: str) -> BinaryIO:
         """A file, for reading from its beginning."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file, for reading from its beginning.
+
+        Raises:
+            QuickstudyError: it cannot be read, or is what Git LFS leaves in a file's place.
+        """
+        handle = self._open(path)
+        pointer = handle.read(len(_POINTER)) == _POINTER
+        handle.seek(0)
+        if pointer:
+            handle.close()
+            fix = "Fetch the files themselves: git lfs pull"
+            what = "a Git LFS pointer, and not the file"
+            if self.is_one:
+                raise QuickstudyError(what, where=self.source, fix=fix)
+            raise QuickstudyError(f"{path} is {what}", where=self.source, fix=fix)  # others will be, too
+        return handle
 
     def path_of(self, file: Path) -> str | None:
         """What a file on disk is called among these; None where it is none of them."""
@@ -73,63 +103,102 @@ _SPLIT = "Import a part of it"
 
 
 class Folder(Files):
-    """A folder on disk. A link may point to a file inside; one that leads out, or to a folder, is refused.
+    """A folder on disk. A link is followed where it leads to what lies inside, or inside the hub's cache.
 
     Args:
         only: the folders directly in it that count; None: all that lies in it.
+        follow_links: follow all others, too.
     """
 
-    def __init__(self, source: Path, only: Collection[str] | None = None):
-        self.root = source.resolve()
+    def __init__(self, source: Path, only: Collection[str] | None = None, follow_links: bool = False):
+        self.root = _snapshot(source.resolve())
         self._only = only
+        self._within = None if follow_links else [self.root, *_blobs(self.root)]
         super().__init__(source, [])
-        self.paths = sorted(self._walk())
+        self.paths = sorted(self._walk(self.root, "", (self.root,)))
+        if len(self.paths) > MAX_FILES:
+            raise QuickstudyError(f"more than {MAX_FILES:,} files", where=source, fix=_SPLIT)
 
-    def _walk(self) -> Iterator[str]:
-        count = 0
-        for folder, folders, files in os.walk(self.root, onerror=self._cannot):
-            folders[:] = [name for name in folders if not _is_litter(name)]
-            if self._only is not None and Path(folder) == self.root:
-                folders[:], files = [name for name in folders if name in self._only], []
-            for name in [*folders, *files]:  # a link to a folder is listed among the folders, and not walked
-                full = Path(folder, name)
-                if _is_litter(name) or (full.is_dir() and not full.is_symlink()):
+    def _walk(self, folder: Path, path: str, above: tuple[Path, ...]) -> Iterator[str]:
+        """The paths of the files below a folder.
+
+        Args:
+            path: of it, from the root; "" is the root. above: where it and the folders that it lies in really are.
+        """
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise QuickstudyError(f"cannot be read ({error.strerror})", where=error.filename) from None
+        for entry in entries:
+            here = f"{path}/{entry.name}" if path else entry.name
+            if _is_litter(entry.name):
+                continue
+            try:
+                here.encode("utf-8")
+            except UnicodeEncodeError:
+                raise QuickstudyError("a file name is not UTF-8", where=ascii(here), fix="Rename it") from None
+            real = self._followed(Path(entry.path), here) if entry.is_symlink() else None
+            if entry.is_dir():
+                if self._only is not None and folder == self.root and entry.name not in self._only:
                     continue
-                path = full.relative_to(self.root).as_posix()
-                try:
-                    path.encode("utf-8")
-                except UnicodeEncodeError:
-                    raise QuickstudyError("a file name is not UTF-8", where=ascii(path), fix="Rename it") from None
-                self._check(full, path)
-                count += 1
-                if count > MAX_FILES:
-                    raise QuickstudyError(f"more than {MAX_FILES:,} files", where=self.source, fix=_SPLIT)
-                yield path
+                if real in above:
+                    fix = "Remove it"
+                    raise QuickstudyError("a link to a folder that it lies in", where=self.place(here), fix=fix)
+                yield from self._walk(Path(entry.path), here, (*above, real or Path(entry.path)))
+            elif entry.name.startswith(".") or (self._only is not None and folder == self.root):
+                continue
+            elif not stat.S_ISREG(entry.stat().st_mode):
+                raise QuickstudyError("not a regular file", where=self.place(here), fix="Remove it")
+            else:
+                yield here
 
-    def _check(self, full: Path, path: str) -> None:
-        if full.is_symlink():
-            target = full.resolve()
-            if not target.exists():
-                raise QuickstudyError("a link to nothing", where=self.place(path), fix="Remove it")
-            if target.is_dir() or not target.is_relative_to(self.root):
-                kind = "folder" if target.is_dir() else "file outside the source"
-                fix = "Put the files themselves in its place"
-                raise QuickstudyError(f"a link to a {kind}", where=self.place(path), fix=fix)
-        if not stat.S_ISREG(full.stat().st_mode):
-            raise QuickstudyError("not a regular file", where=self.place(path), fix="Remove it")
+    def _followed(self, link: Path, path: str) -> Path:
+        """Where a link leads.
 
-    def _cannot(self, error: OSError) -> None:
-        raise QuickstudyError(f"cannot be read ({error.strerror})", where=error.filename)
+        Raises:
+            QuickstudyError: to nothing, or out of the source.
+        """
+        try:
+            target = link.resolve(strict=True)
+        except (OSError, RuntimeError):  # a loop of links
+            raise QuickstudyError("a link to nothing", where=self.place(path), fix="Remove it") from None
+        if self._within is not None and not any(target.is_relative_to(root) for root in self._within):
+            kind = "folder" if target.is_dir() else "file"
+            what = f"a link to a {kind} outside the source"
+            fix = "Put the files themselves in its place, or follow such links by --follow-links"
+            raise QuickstudyError(what, where=self.place(path), fix=fix)
+        return target
 
     def path_of(self, file: Path) -> str | None:
         full = file.resolve()
         return full.relative_to(self.root).as_posix() if full.is_relative_to(self.root) else None
 
-    def open(self, path: str) -> BinaryIO:
+    def _open(self, path: str) -> BinaryIO:
         try:
             return open(self.root / path, "rb")
         except OSError as error:
             raise QuickstudyError(f"cannot be read ({error.strerror})", where=self.place(path)) from None
+
+
+def _snapshot(root: Path) -> Path:
+    """The files themselves, where a folder is a dataset in the hub's cache: snapshots/REVISION, of its newest one."""
+    snapshots = root / "snapshots"
+    if not (snapshots.is_dir() and (root / "blobs").is_dir()):
+        return root
+    try:
+        named = snapshots / (root / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        named = snapshots
+    if named != snapshots and named.parent == snapshots and named.is_dir():
+        return named
+    there = [folder for folder in snapshots.iterdir() if folder.is_dir()]
+    return max(there, key=lambda folder: (folder.stat().st_mtime, folder.name), default=root)
+
+
+def _blobs(root: Path) -> list[Path]:
+    """Where the links of a snapshot in the hub's cache lead: blobs, beside the folder of the snapshots."""
+    above = [folder.parent / "blobs" for folder in (root, *root.parents) if folder.name == "snapshots"]
+    return [blobs for blobs in above[:1] if blobs.is_dir()]
 
 
 class Single(Files):
@@ -140,7 +209,7 @@ class Single(Files):
     def __init__(self, source: Path):
         super().__init__(source, [source.name])
 
-    def open(self, path: str) -> BinaryIO:
+    def _open(self, path: str) -> BinaryIO:
         try:
             return open(self.source, "rb")
         except OSError as error:
@@ -151,25 +220,29 @@ class Single(Files):
 
 
 class Zip(Files):
-    """The members of a .zip."""
+    """The members of a .zip.
 
-    def __init__(self, source: Path, archive: zipfile.ZipFile):
+    Args:
+        encoding: of the names that do not say theirs; None: it is found out.
+    """
+
+    def __init__(self, source: Path, archive: zipfile.ZipFile, encoding: str | None = None):
         self._archive = archive
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._size = source.stat().st_size
         self._packed = 0
         if len(archive.infolist()) > MAX_FILES:
             raise QuickstudyError(f"more than {MAX_FILES:,} files", where=source, fix=_SPLIT)
-        for member in archive.infolist():
-            path = member.filename
+        names, note = member_names(archive.infolist(), encoding, source)
+        for member, name in zip(archive.infolist(), names, strict=True):
+            path = name.replace("\\", "/")  # packed by a program that writes the separator of Windows
             parts = path.split("/")
-            # Python reads "a\b" as a name on one system and as a path on another; neither is wanted.
-            if ".." in parts or path.startswith("/") or "\\" in path or "\0" in path or ":" in parts[0]:
+            if ".." in parts or path.startswith("/") or "\0" in path or ":" in parts[0]:
                 fix = "Pack the folder again with plain relative paths"
-                raise QuickstudyError(f"member {path!r} leads out of the archive", where=source, fix=fix)
+                raise QuickstudyError(f"member {name!r} leads out of the archive", where=source, fix=fix)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise QuickstudyError(f"member {path!r} is a link", where=source, fix="Pack the file itself")
-            if member.is_dir() or any(_is_litter(part) for part in parts):
+            if member.is_dir() or path.endswith("/") or any(map(_is_litter, parts)) or parts[-1].startswith("."):
                 continue
             if path in self._members:
                 raise QuickstudyError(f"two members are named {path!r}", where=source, fix="Pack the folder again")
@@ -178,8 +251,10 @@ class Zip(Files):
                 raise QuickstudyError(f"member {path!r} is encrypted", where=source, fix=fix)
             self._members[path] = member
         super().__init__(source, list(self._members))
+        if note is not None:
+            self.notes.append(note)
 
-    def open(self, path: str) -> BinaryIO:
+    def _open(self, path: str) -> BinaryIO:
         return io.BytesIO(self._unpack(path))
 
     def _unpack(self, path: str) -> bytes:
@@ -212,12 +287,20 @@ class Zip(Files):
 
 
 @contextmanager
-def open_source(source: Path, only: Collection[str] | None = None) -> Iterator[Files]:
+def open_source(
+    source: Path,
+    only: Collection[str] | None = None,
+    *,
+    encoding: str | None = None,
+    follow_links: bool = False,
+) -> Iterator[Files]:
     """The files of a folder, of a .zip, or the one file that ``source`` is.
 
     Args:
         source: that is read.
         only: of a folder, the folders directly in it that count.
+        encoding: of the names in a .zip that do not say theirs; None: it is found out.
+        follow_links: of a folder, follow also links that lead out of it.
 
     Raises:
         QuickstudyError: there is nothing, or it cannot be opened, or a path in it leads out of it.
@@ -225,10 +308,12 @@ def open_source(source: Path, only: Collection[str] | None = None) -> Iterator[F
     if not source.exists():
         raise QuickstudyError("there is no such file or folder", where=source, fix="Check the path")
     if source.is_dir():
-        yield Folder(source, only)
-    elif not source.is_file():
+        yield Folder(source, only, follow_links)
+        return
+    if not source.is_file():
         raise QuickstudyError("not a regular file", where=source, fix="Name a file, a .zip or a folder")
-    elif source.suffix.lower() == ".zip":
+    Single(source).open(source.name).close()  # what Git LFS leaves is told before it is taken for anything
+    if source.suffix.lower() == ".zip":
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
@@ -237,10 +322,10 @@ def open_source(source: Path, only: Collection[str] | None = None) -> Iterator[F
         except OSError as error:
             raise QuickstudyError(f"cannot be read ({error.strerror or error})", where=source) from None
         with archive:
-            yield Zip(source, archive)
+            yield Zip(source, archive, encoding)
     else:
         yield Single(source)
 
 
 def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name in _LITTER
+    return name in _LITTER or _HIDDEN.fullmatch(name.lower()) is not None

@@ -7,7 +7,7 @@ GROUP/CLASS/file              classes in groups; the class is then called GROUP/
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,8 +24,14 @@ from quickstudy.kinds.names import tidy
 from quickstudy.kinds.targets import PLAIN, targets_of
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "text": frozenset({".txt"})}
-# Folders by these names hold a publisher's split of the examples of every class, and are no groups.
-SPLIT_FOLDERS = frozenset({"train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval"})
+# Folders by these names, as train, train2017 or bounding_box_test, hold a publisher's split of the examples of every
+# class: they are no groups and, where nobody says so by --pattern '{class}/{}', no classes either.
+_SPLIT = frozenset({"train", "training", "trn", "valid", "validation", "val", "dev", "test", "testing", "tst", "eval"})
+_BESIDE = re.compile(  # a word in such a name, or in that of a folder beside them
+    r"[a-z]|all|audio|bbox|bounding|box|boxes|clips|crops|data|dataset|examples|files?|full|gallery|gt|images?|imgs?|jpegimages"
+    r"|(un)?labell?ed|multi|part|partition|photos|pictures|query|recordings|samples|(un)?seen|set|small|sounds|split"
+    r"|subset|txt|wavs?"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,54 @@ def media_paths(files: Files, modality: Modality) -> list[str]:
     """The files whose suffix fits the modality; of texts, where none has one, those without a suffix."""
     found = [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES[modality]]
     return found if found or modality != "text" else texts_without_suffix(files)
+
+
+def check_lost(files: Files, read: list[str], wanted: Wanted) -> None:
+    """Tell which files of a folder are not read, and refuse to lose a class that way.
+
+    Args:
+        files: of the source.
+        read: the paths of those that are read.
+
+    Raises:
+        QuickstudyError: a folder beside those of classes holds files, and not one that is read.
+    """
+    others = sorted(set(files.paths) - set(read))
+    if not others:
+        return
+    folders = {str(PurePosixPath(path).parent) for path in read}
+    beside = {str(PurePosixPath(folder).parent) for folder in folders if folder != "."}
+    lost: dict[str, Counter[str]] = {}
+    for path in others:
+        parts = path.split("/")
+        for deep in range(1, len(parts)):
+            folder = "/".join(parts[:deep])
+            above = "/".join(parts[: deep - 1]) or "."
+            if above in beside and not any(one == folder or one.startswith(f"{folder}/") for one in folders):
+                lost.setdefault(folder, Counter())[PurePosixPath(path).suffix.lower() or "no suffix"] += 1
+                break
+    for folder, suffixes in sorted(lost.items()):
+        if (
+            wanted.labelled
+            and not all(map(_ABOUT.fullmatch, suffixes))
+            and folder.split("/")[-1] not in wanted.reading.exclude
+        ):
+            there = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(3))
+            what = f"none of its files can be read ({there}), so that it would be lost"
+            fix = "Convert them, as by `ffmpeg -i OLD.m4a NEW.wav` or to .png, or take the folder away"
+            raise QuickstudyError(what, where=files.place(folder), fix=fix)
+    suffixes = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
+    there = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(4))
+    some = Counter(str(PurePosixPath(path).parent) for path in others if str(PurePosixPath(path).parent) in folders)
+    within = f", of {_few([f'{folder} ({count})' for folder, count in some.most_common()])}" if some else ""
+    wanted.note(f"ignored {len(others)} other files ({there}){within}")
+
+
+# Suffixes of what lies beside examples and is about them.
+_ABOUT = re.compile(
+    r"\.(bib|csv|db|docx?|git.*|gz|html?|ipynb|jsonl?|licen[cs]e|lst|mat|md|md5|names|np[yz]|pbtxt|pdf|pkl|py|rs?t|rtf|sh"
+    r"|sha1|sha256|tar|tex|toml|tsv|txt|xlsx?|xml|ya?ml|zip)"
+)
 
 
 def read_folder(files: Files, paths: list[str], modality: Modality, wanted: Wanted) -> Rows:
@@ -96,17 +150,33 @@ def common_top(paths: list[str]) -> int:
 
 
 def _by_levels(files: Files, paths: list[str], wanted: Wanted, rows: Rows) -> Naming:
+    deep = [path for path in paths if "/" in path]
+    # A picture beside the folders of the classes is one bad example; where all lie so, it is another layout.
+    stray = frozenset(paths) - frozenset(deep) if wanted.labelled and len(deep) > len(paths) / 2 else frozenset()
+    paths = deep if stray else paths
     depths = {path.count("/"): path for path in reversed(paths)}
     spell = targets_of(rows.kind).folders
     if spell is None or (not wanted.labelled and (0 in depths or len(depths) > 1)):
         return lambda path: Named(None, None, None)
     skip, depth = _depth(files, paths, depths, wanted)
     label, group, domain = _roles(wanted.reading, depth)
+    says = {path.split("/")[skip + level] for path in paths for level in label[-1:]}
+    if wanted.labelled and say_splits(says):
+        what = f"{_few(says)} hold parts of a publisher's split, and nothing says the class of a file"
+        fix = (
+            "Put each class into a folder of its own, add a table that names files and classes, or say how names are "
+            "made: --pattern '{class}_{}', or '{class}/{}' where these are the classes"
+        )
+        raise QuickstudyError(what, where=files.source, fix=fix)
+    if not wanted.labelled and say_splits(says):
+        return lambda path: Named(None, None, None)
     rows.group_word, rows.group_rule = "folder", None if group is None else str(group)
     rows.domain_word, rows.domain_rule = (None, None) if domain is None else ("folder", str(domain))
     rows.levels = depth
 
     def name(path: str) -> Named:
+        if path in stray:
+            raise QuickstudyError("is in no class folder")
         parts = path.split("/")[skip:]
         return Named(
             spell([parts[level] for level in label]),
@@ -157,7 +227,7 @@ def _top(paths: list[str], deep: int, wanted: Wanted) -> tuple[int, int]:
     skip = common_top(paths)
     first = {path.split("/")[skip] for path in paths}
     depth = deep - skip
-    if depth > 1 and len(first) > 1 and _are_splits(first):
+    if depth > 1 and len(first) > 1 and say_splits(first):
         wanted.note(f"joined {', '.join(sorted(first))}: classes, not examples, are held out here (see --split)")
         skip, depth = skip + 1, depth - 1
     return skip, depth
@@ -169,7 +239,7 @@ def _skipped(files: Files, paths: list[str], deep: int, levels: int) -> int:
     skip = deep - levels
     for level in range(skip):
         names = {path.split("/")[level] for path in paths}
-        if len(names) > 1 and not _are_splits(names):
+        if len(names) > 1 and not say_splits(names):
             what = f"has {deep} levels of folders and not {levels}, for example {paths[0]}"
             raise QuickstudyError(what, where=files.source, fix=f"Arrange them as the dataset was read: {kind}")
     if skip < 0:
@@ -178,8 +248,16 @@ def _skipped(files: Files, paths: list[str], deep: int, levels: int) -> int:
     return skip
 
 
-def _are_splits(names: set[str]) -> bool:
-    return {name.lower() for name in names} <= SPLIT_FOLDERS
+def say_splits(names: Collection[str]) -> bool:
+    """Return whether names of folders say splits: all of them one, or what lies beside it, as query and gallery."""
+    words = [frozenset(re.findall("[a-z]+", name.lower())) for name in names]
+    known = all(word in _SPLIT or _BESIDE.fullmatch(word) for one in words for word in one) and all(words)
+    return known and any(one & _SPLIT for one in words)
+
+
+def _few(names: Collection[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:4]) + (", …" if len(listed) > 4 else "")
 
 
 def _names_no_level(group: str) -> bool:

@@ -1,6 +1,7 @@
 """Which group each imported example is of."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.kinds.kind import Targets
-from quickstudy.kinds.names import tidy
+from quickstudy.kinds.names import alike, tidy
 from quickstudy.kinds.targets import targets_of
 
 CLASSES_FOR_OWN_GROUPS = 10
@@ -47,7 +48,13 @@ def group_file(group: str | None) -> GroupFile | None:
 
 
 def groups_of(
-    rows: Rows, keep: list[int], wanted: Wanted, mapping: GroupFile | None, name: str, split: Split | None
+    rows: Rows,
+    keep: list[int],
+    wanted: Wanted,
+    mapping: GroupFile | None,
+    name: str,
+    split: Split | None,
+    own_groups: Mapping[str, str] | None = None,
 ) -> tuple[list[str], str]:
     """Return the group of every row, and what a group is, in a word.
 
@@ -58,6 +65,7 @@ def groups_of(
         mapping: a file of groups, where one was named.
         name: of the dataset.
         split: the side of the meta-split that all of it is on, if it is pinned.
+        own_groups: of a dataset whose classes are their own groups: class → group.
 
     Raises:
         QuickstudyError: a class is in no group of the file, or each is to be its own where an example may be of
@@ -73,7 +81,8 @@ def groups_of(
         _refuse_lost(mapping, classes)
         return _by_class(rows, keep, targets, mapping.group_of, said), mapping.path.stem.removesuffix("s")
     own = said != "none" if said is not None else bool(targets.own_group) and len(classes) >= CLASSES_FOR_OWN_GROUPS
-    groups = _by_class(rows, keep, targets, None, said) if own else [name] * len(rows.targets)
+    own_of = _own_groups(classes, own_groups or {})
+    groups = _by_class(rows, keep, targets, own_of, said) if own else [name] * len(rows.targets)
     if said is None and split is None:
         wanted.note(
             f"no groups given: each of the {len(classes)} {targets.WORD} is its own"
@@ -83,17 +92,24 @@ def groups_of(
     return groups, "class" if own else "dataset"
 
 
+def _own_groups(classes: list[str], there: Mapping[str, str]) -> dict[str, str]:
+    """The group of each class that is its own: spellings that differ in case, two classes or not, are on one side."""
+    first = {alike(name, ignore_case=True): group for name, group in there.items()}
+    for name in classes:
+        first.setdefault(alike(name, ignore_case=True), name)
+    return {name: first[alike(name, ignore_case=True)] for name in classes}
+
+
 def _by_class(
-    rows: Rows, keep: list[int], targets: Targets, group_of: dict[str, str] | None, said: str | None
+    rows: Rows, keep: list[int], targets: Targets, group_of: Mapping[str, str], said: str | None
 ) -> list[str]:
-    """The group of each row by its class, which is its own where there is no mapping. "" of those that do not count."""
+    """The group of each row by its class. "" of those that do not count."""
     if targets.own_group is None:
         what = f"an example of kind {rows.kind} may have several {targets.WORD}, so that they cannot say its group"
         raise QuickstudyError(what, where=f"--group {said}", fix="Name a column or a folder level, or say none")
     groups = [""] * len(rows.targets)
     for i in keep:
-        own = targets.own_group(rows.targets[i])
-        groups[i] = own if group_of is None else group_of[own]
+        groups[i] = group_of[targets.own_group(rows.targets[i])]
     return groups
 
 

@@ -1,5 +1,6 @@
 """From the rows of a source to the table of a dataset: what is kept of them, and in which order."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -7,21 +8,29 @@ import pyarrow as pa
 from quickstudy.data.dataset import Reading, make_table
 from quickstudy.ingest.importers.options import Note
 from quickstudy.ingest.importers.rows import Rows
+from quickstudy.ingest.importers.spellings import join_spellings
 from quickstudy.kinds.kind import Targets
 from quickstudy.kinds.targets import targets_of
 
 _CELLS = 32 << 20  # bytes of examples to an Arrow array: what is in one is dropped here, and its offsets end at 2 GB
 
 
-def kept(rows: Rows, reading: Reading, note: Note) -> list[int]:
+def kept(rows: Rows, reading: Reading, note: Note, known: Collection[str] = ()) -> list[int]:
     """Return the rows that are kept, by target, then by path or row, whatever order the file system gives.
 
-    Their targets are from here on without the names that are left out, and those of an example that stands several
-    times are joined, where that can be.
+    Their targets are from here on in one spelling each and without the names that are left out, and those of an example
+    that stands several times are joined, where that can be.
+
+    Args:
+        rows: of a source.
+        reading: how it is read.
+        note: told, in a line each, what was decided.
+        known: names that the dataset has already.
     """
     targets = targets_of(rows.kind)
     if reading.exclude:
         rows.targets = [targets.without(target, reading.exclude) for target in rows.targets]
+    join_spellings(rows, targets, known, reading.ignore_case, note)
     keep = _in_order(rows, targets, [i for i, target in enumerate(rows.targets) if target is not None])
     # In this order, and not in that of reading, so that of equal ones the same is kept everywhere.
     return _without_duplicates(rows, targets, keep, note) if reading.drop_duplicates else keep

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from quickstudy.data.dataset import Modality
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest.importers.archives import Files, open_source
-from quickstudy.ingest.importers.folders import SUFFIXES, media_paths, read_folder
+from quickstudy.ingest.importers.folders import SUFFIXES, check_lost, media_paths, read_folder
 from quickstudy.ingest.importers.groups import GroupFile
+from quickstudy.ingest.importers.listings import find_listing, read_listing
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.plain import (
     delimited_paths,
@@ -49,7 +50,10 @@ def read_rows(
     Raises:
         QuickstudyError: there are none, it cannot be told which they are, or some are bad and not to be left out.
     """
-    with open_source(source, only) as files:
+    reading = wanted.reading
+    with open_source(source, only, encoding=reading.encoding, follow_links=reading.follow_links) as files:
+        for line in files.notes:
+            wanted.note(line)
         if mapping is not None:
             beside = files.path_of(mapping.path)
             files.paths = [path for path in files.paths if path != beside]
@@ -80,9 +84,9 @@ def _read(files: Files, modality: Modality, wanted: Wanted) -> Rows:
     if modality == "text" and wanted.labelled and not says_classes:
         fix = "Arrange them as CLASS/file; or, if each of their lines is an example of a class, say --label file"
         raise QuickstudyError("the file is in no class folder", where=files.place(single[0]), fix=fix)
-    if ignored := sorted(set(files.paths) - set(single)):
-        more = ", …" if len(ignored) > 3 else ""
-        wanted.note(f"ignored {len(ignored)} other files ({', '.join(ignored[:3])}{more})")
+    if (listing := find_listing(files, single, modality, wanted)) is not None:
+        return read_listing(files, single, listing, modality, wanted)
+    check_lost(files, single, wanted)
     return read_folder(files, single, modality, wanted)
 
 

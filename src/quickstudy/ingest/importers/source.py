@@ -183,7 +183,7 @@ def read_more(
     wanted = Wanted(reading, _kind_said(reading, info.kind), progress=progress, note=note)
     mapping = _mapping(differs.group)
     rows = read_rows(source, info.modality, wanted, mapping, only)
-    keep = kept(rows, reading, note)
+    keep = kept(rows, reading, note, targets.names(dataset))
     if not keep:
         raise QuickstudyError("no examples are left: all are of classes that the dataset leaves out", where=source)
     if reading.group is not None and reading.group.endswith(".json"):
@@ -197,8 +197,17 @@ def read_more(
         fix = "Name what says it by --domain"
         raise QuickstudyError(f"does not say the domain ({info.domain}) of its examples", where=source, fix=fix)
     quiet = replace(wanted, note=lambda line: None)  # what groups are was told when the dataset was imported
-    groups, _ = groups_of(rows, keep, quiet, mapping, info.name, None)
+    groups, _ = groups_of(rows, keep, quiet, mapping, info.name, None, _group_of_class(dataset))
     return as_table(rows, groups, keep)
+
+
+def _group_of_class(dataset: Dataset) -> dict[str, str]:
+    """The group of each class of a dataset, where an example has one class."""
+    targets = targets_of(dataset.info.kind)
+    if targets.own_group is None:
+        return {}
+    classes = map(targets.own_group, targets.of(dataset, np.arange(len(dataset))))
+    return dict(zip(classes, dataset.column("group"), strict=True))
 
 
 def _as_before(info: DatasetInfo, differs: Reading) -> Reading:
@@ -215,11 +224,7 @@ def _as_before(info: DatasetInfo, differs: Reading) -> Reading:
 
 def _extended(mapping: GroupFile | None, dataset: Dataset, classes: set[str], source: Path) -> GroupFile:
     """The groups that a dataset has, and of new classes those that a file says."""
-    group_of = {} if mapping is None else mapping.group_of
-    targets = targets_of(dataset.info.kind)
-    if targets.own_group is not None:
-        classes_there = map(targets.own_group, targets.of(dataset, np.arange(len(dataset))))
-        group_of |= dict(zip(classes_there, dataset.column("group"), strict=True))
+    group_of = ({} if mapping is None else mapping.group_of) | _group_of_class(dataset)
     if mapping is None and (new := sorted(classes - set(group_of))):
         what = f"{len(new)} new classes are in no group: {', '.join(map(repr, new[:3]))}{', …' if new[3:] else ''}"
         raise QuickstudyError(what, where=source, fix="Say their groups by --group FILE.json")

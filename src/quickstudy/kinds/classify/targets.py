@@ -1,7 +1,7 @@
 """A target of classify: one class, a string."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -61,6 +61,11 @@ def key(target: str) -> str:
 def without(target: str, names: Collection[str]) -> str | None:
     """Return the class, if it is none of these."""
     return None if target in names else target
+
+
+def renamed(target: str, names: Mapping[str, str]) -> str:
+    """Return the class by its other name, where it has one."""
+    return names.get(target, target)
 
 
 def joined(targets: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """A target of tag: a set of tags, a sorted list of strings; it may be empty."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Annotated, Any
@@ -68,6 +68,11 @@ def key(target: list[str]) -> tuple[str, ...]:
 def without(target: list[str], names: Collection[str]) -> list[str]:
     """Return the other tags; the example stays."""
     return [name for name in target if name not in names]
+
+
+def renamed(target: list[str], names: Mapping[str, str]) -> list[str]:
+    """Return the tags by their other names, where they have one."""
+    return sorted({names.get(name, name) for name in target})
 
 
 def joined(targets: Sequence[list[str]]) -> list[str]:
