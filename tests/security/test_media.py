@@ -12,7 +12,7 @@ from quickstudy.data.media import decode_audio, decode_image, extent, verify
 from quickstudy.errors import QuickstudyError
 
 ORIGINAL = soundfile.SoundFile
-NOT_READ = ("AIFF", "AU", "CAF", "W64", "PAF", "SVX", "NIST", "VOC", "IRCAM", "MAT4", "MAT5", "PVF", "XI", "HTK", "SDS")
+NOT_READ = ("PAF", "SVX", "NIST", "VOC", "IRCAM", "MAT4", "MAT5", "PVF", "XI", "HTK", "SDS")
 
 
 def sound(form: str, subtype: str | None = None, channels: int = 1, seconds: float = 0.5, rate: int = 8000) -> bytes:
@@ -112,7 +112,7 @@ def test_a_header_beyond_what_is_read_is_refused_before_a_sample_is(
             look()
 
 
-@pytest.mark.parametrize("form", ["ICO", "PPM", "TGA", "PCX", "DDS", "SGI"])
+@pytest.mark.parametrize("form", ["ICO", "PCX", "TGA", "DDS", "SGI"])
 def test_an_image_of_another_format_is_not_begun(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32)).save(buffer, form)

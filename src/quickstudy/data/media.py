@@ -293,7 +293,9 @@ def _sounds_like_audio(data: bytes) -> bool:
     head = data[begin : begin + 12]
     if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
         return head[8:12] == b"WAVE"
-    if head[:4] in (b"fLaC", b"OggS"):
+    if head[:4] == b"FORM":
+        return head[8:12] in (b"AIFF", b"AIFC")
+    if head[:4] in (b"fLaC", b"OggS", b".snd", b"caff") or head[:8] == b"riff\x2e\x91\xcf\x11":  # the last is W64
         return True
     # MPEG audio: 11 bits of 1, a version and a layer that there are
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0 and head[1] & 0x18 != 8

@@ -148,7 +148,7 @@ def test_a_recording_of_one_sample():
     [
         ({"channels": 8}, "8 channels; at most 2 (mono or stereo) are read"),
         ({"seconds": 0}, "a recording of zero length"),
-        ({"form": "VOC"}, "of format VOC; known formats are WAV, FLAC, OGG, MP3, AIFF"),
+        ({"form": "VOC"}, "not a recording but data of an unknown kind; known formats are WAV, FLAC, OGG, MP3, AIFF"),
         ({"rate": 500}, "sample rate 500 Hz, outside 1,000 to 192,000"),
         ({"rate": 2_000_000, "seconds": 0.001}, "sample rate 2,000,000 Hz, outside 1,000 to 192,000"),
     ],
