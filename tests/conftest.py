@@ -23,6 +23,14 @@ os.environ["PREFECT_HOME"] = PREFECT_HOME.name
 apply_environment()
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Whatever a test has set, as the command line does, the next one writes files as most people do."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def git() -> Callable[..., str]:
     """Run git in a folder under a name of its own and give what it prints."""

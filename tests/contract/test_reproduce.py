@@ -95,7 +95,8 @@ def refused(root: Path, match: str, uri: str = "1") -> None:
 
 def working_copy(root: Path) -> dict[str, bytes]:
     """Every file of the user's, and git's index."""
-    without = (".cache", ".git", "mlruns", ".dvc/tmp")
+    # The local settings of DVC name this folder, which is a copy.
+    without = (".cache", ".git", "mlruns", ".dvc/tmp", ".dvc/config.local")
     found = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
     kept = {name: path.read_bytes() for name, path in found.items() if not name.startswith(without)}
     return {**kept, "index": (root / ".git/index").read_bytes(), "HEAD": (root / ".git/HEAD").read_bytes()}

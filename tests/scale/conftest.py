@@ -99,7 +99,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def postgresql() -> Iterator[str]:
     """A PostgreSQL with empty databases; gives its user:password@host:port."""
     # Nobody else may look into pytest's folders.
-    with tempfile.TemporaryDirectory(prefix="quickstudy-postgresql-") as folder:
+    with tempfile.TemporaryDirectory(prefix="quickstudy-postgresql-", dir="/tmp") as folder:
         made = make_cluster(Path(folder), free_port(), "--no-sync")
         if made is None:
             pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")

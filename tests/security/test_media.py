@@ -1,6 +1,7 @@
 """A file is asked what it is before anything is made of it (finding 22), and what it costs before it is decoded."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,3 +153,18 @@ def test_pixels_are_told_by_the_header(form: str) -> None:
     Image.new("RGB", (40, 30)).save(buffer, form)
     said = extent(buffer.getvalue(), "image")
     assert said is not None and (said.format, said.pixels) == (form, 1200)
+
+
+EXTENDED = {"quality": 50, "exif": b"Exif\0\0MM\0*\0\0\0\x08"}
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 50}, EXTENDED])
+@pytest.mark.parametrize("size", [(17, 301), (1, 1), (2000, 3)])
+def test_the_size_of_a_webp_is_known_without_opening_it(
+    options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "WEBP", **options)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+    said = extent(buffer.getvalue(), "image")
+    assert said is not None and said.pixels == size[0] * size[1] and said.format == "WEBP"

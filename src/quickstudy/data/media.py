@@ -69,6 +69,8 @@ def extent(data: bytes, modality: str) -> Extent | None:
 
 
 def _image_extent(data: bytes) -> Extent | None:
+    if (size := _webp_size(data)) is not None:
+        return Extent("WEBP", size[0] * size[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -79,6 +81,22 @@ def _image_extent(data: bytes) -> Extent | None:
             return None
     passes = _scans(data) if image.format in ("JPEG", "MPO") else 1
     return Extent(image.format or "", image.width * image.height, passes)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP, from its first chunk (RFC 9649); None where it is none. To open one makes its canvas,
+    64 MB for a file of 676 bytes, while nothing else can run: 64 of them in a request held up others for a second."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    kind, said = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(said[4:7], "little"), 1 + int.from_bytes(said[7:10], "little")
+    if kind == b"VP8L" and said[0] == 0x2F:
+        both = int.from_bytes(said[1:5], "little")
+        return 1 + (both & 0x3FFF), 1 + (both >> 14 & 0x3FFF)
+    if kind == b"VP8 " and said[3:6] == b"\x9d\x01\x2a":
+        return int.from_bytes(said[6:8], "little") & 0x3FFF, int.from_bytes(said[8:10], "little") & 0x3FFF
+    return None
 
 
 def _scans(data: bytes) -> int:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.learner import State, VectorLearner, class_sums, nearest
+from quickstudy.learners.learner import State, VectorLearner, class_sums, nearest, solved
 from quickstudy.learners.ridge import FLOOR
 
 # Chosen on the validation part of CLINC150 and on HWU64: benchmarks/open_set.py. The learner begins with them.
@@ -46,7 +46,7 @@ class KernelRidge(VectorLearner):
         gram = root * self._kernel(unit, unit) * root.transpose(1, 2)
         penalty = (self.log_lambda.exp() + FLOOR) * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         # A padding row has weight 0 and no target, so that nothing of it is left.
-        weights = root * torch.linalg.solve(gram + penalty, root * onehot)
+        weights = root * solved(gram + penalty, root * onehot)
         return {
             "prototypes": prototypes.masked_fill(absent[..., None], torch.nan),
             "support": unit,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+TOGETHER = 64
+"""Unknowns of systems that are solved by one call, at most, where no gradients are kept."""
 State = dict[str, Tensor]
 """What a support set taught, each tensor [B, ...]; of one task [...]. NaN marks a class without support."""
 
@@ -95,6 +97,17 @@ class WeightLearner(nn.Module, ABC):
         """
         logits = self.score(encoder, self.adapt(encoder, support, targets, way), query)
         return F.cross_entropy(logits.flatten(0, 1), answers.flatten())
+
+
+def solved(gram: Tensor, y: Tensor) -> Tensor:
+    """Solve B systems, [B, S, S] and [B, S, N] → [B, S, N].
+
+    Large ones are solved one by one: MKL's solver of many at once never returns once another thread of the process has
+    computed with a number of threads of its own, as encoders of texts do.
+    """
+    if torch.is_grad_enabled() or gram.shape[-1] <= TOGETHER:
+        return torch.linalg.solve(gram, y)
+    return torch.stack([torch.linalg.solve(one, own) for one, own in zip(gram, y, strict=True)])
 
 
 def class_sums(vectors: Tensor, targets: Tensor, way: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.learner import State, VectorLearner, class_sums
+from quickstudy.learners.learner import State, VectorLearner, class_sums, solved
 
 FLOOR = 1e-3  # of λ: float32 can still solve for a support set that holds an example twice
 
@@ -38,7 +38,7 @@ class Ridge(VectorLearner):
         x, y = root * support, root * onehot
         shrink = (self.log_lambda.exp() + FLOOR) * (~absent).sum(1)[:, None, None] / real  # λ / shots
         gram = x @ x.transpose(1, 2) / tau + shrink * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        dual = torch.linalg.solve(gram, y)  # [B, S, N]
+        dual = solved(gram, y)  # [B, S, N]
         # 1 + λ undoes the shrinking of what stands alone, so that λ and α do not pull at one scale.
         weights = (1 + shrink) * (dual.transpose(1, 2) @ x)
         bias = -self.beta * (weights * sums).sum(-1) / count

@@ -152,9 +152,11 @@ def apply(root: Path | None, served: Mapping[str, str]) -> None:
         if login and (not os.environ.get(PREFECT[1]) or is_temporary(os.environ[PREFECT[1]])):
             os.environ[PREFECT[1]] = login
     else:
-        server, client = (os.environ.get(name) for name in PREFECT)
-        login = client or server or own or f"{TEMPORARY}{secrets.token_urlsafe(32)}"
-        os.environ.update({name: os.environ.get(name) or login for name in PREFECT})
+        said = {name: value for name in PREFECT if (value := os.environ.get(name))}
+        # What a run has made for its own server gives way to what somebody has set: both sides know the same.
+        kept = {name: value for name, value in said.items() if not is_temporary(value)}
+        login = next(iter((*kept.values(), *said.values())), own) or f"{TEMPORARY}{secrets.token_urlsafe(32)}"
+        os.environ.update(dict.fromkeys(PREFECT, login) | kept)
     if theirs["MLFLOW_TRACKING_URI"] and not any(os.environ.get(name) for name in (*MLFLOW, "MLFLOW_TRACKING_TOKEN")):
         login = own
         if not login and root and "mlflow" in asking and _same(theirs["MLFLOW_TRACKING_URI"], served["mlflow"]):
