@@ -218,6 +218,15 @@ def test_splits_above_classes_are_joined(write):
     assert notes[0].startswith("joined train2017, val2017")
 
 
+def test_a_split_may_be_part_of_a_longer_name(write):
+    parts = [f"20news-bydate-{split}/{name}" for split in ("train", "test") for name in ("x", "y")]
+    source = write({f"{part}/{i}.png": picture(7 * j + i) for j, part in enumerate(parts) for i in range(2)})
+    assert Counter(read(source)[0].column("label")) == {"x": 4, "y": 4}
+    names = ("test-tube", "train-toy")  # two classes
+    toys = write({f"{name}/{i}.png": picture(7 * j + i) for j, name in enumerate(names) for i in range(2)}, "toys")
+    assert set(read(toys)[0].column("label")) == set(names)
+
+
 def test_unlabelled_splits_can_be_asked_about(write):
     queries = read_queries(write({"train/1.png": picture(1), "test/2.png": picture(2)}))
     assert queries.targets is None and len(queries.contents) == 2

@@ -249,10 +249,15 @@ def _skipped(files: Files, paths: list[str], deep: int, levels: int) -> int:
 
 
 def say_splits(names: Collection[str]) -> bool:
-    """Return whether names of folders say splits: all of them one, or what lies beside it, as query and gallery."""
+    """Return whether names of folders say splits: all of them one, or what lies beside it, as query and gallery; or one
+    name with different splits in its place, as 20news-bydate-train and 20news-bydate-test."""
     words = [frozenset(re.findall("[a-z]+", name.lower())) for name in names]
-    known = all(word in _SPLIT or _BESIDE.fullmatch(word) for one in words for word in one) and all(words)
-    return known and any(one & _SPLIT for one in words)
+    if not any(one & _SPLIT for one in words):
+        return False
+    if all(one and all(word in _SPLIT or _BESIDE.fullmatch(word) for word in one) for one in words):
+        return True
+    rests = {one - _SPLIT for one in words}
+    return len(words) > 1 and len(rests) == 1 and all(one & _SPLIT for one in words)
 
 
 def _few(names: Collection[str]) -> str:
