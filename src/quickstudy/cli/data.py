@@ -590,7 +590,7 @@ def _print_summary(dataset: "Dataset", settings: "Settings", notes: list[str]) -
         ]
         if reading.label_columns:
             parts.append(f"{targets.WORD} from {len(reading.label_columns)} columns of 0 and 1")
-        if reading.content is None:
+        if reading.content is None and reading.label is None and not reading.label_columns:
             parts.insert(0, f"{targets.WORD} from the names of {'files' if reading.pattern else 'folders'}")
     if parts:
         print(f"Read: {', '.join(parts)}.")
