@@ -16,7 +16,7 @@ import pytest
 from quickstudy.config import Settings, changed, load_settings
 from quickstudy.errors import QuickstudyError
 from quickstudy.ingest import inbox as inbox_module
-from quickstudy.ingest.importers import formats, source
+from quickstudy.ingest.importers import encoding, formats, source
 from quickstudy.ingest.inbox import Outcome, take
 from quickstudy.ingest.journal import FILE
 from quickstudy.system.limits import GB, bounded, memory_limit
@@ -127,7 +127,8 @@ def test_honest_parquet_is_read_as_before(how: dict[str, object]) -> None:
 
 def test_a_text_file_is_bounded_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(QuickstudyError, match="more than 1 MB"):
-        list(formats.decoded_lines(io.BytesIO(b"x" * 1000 + b"\n" + b"y\n" * (1 << 20)), "f", 1 << 20))
+        long = io.BytesIO(b"x" * 1000 + b"\n" + b"y\n" * (1 << 20))
+        list(encoding.decoded_lines(long, "f", encoding.Encoding("utf-8"), most=1 << 20))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rows.json", b"[" + b"[]," * (100 << 20) + b"[]]")

@@ -199,12 +199,13 @@ def test_an_faq_that_contradicts_itself_or_has_one_answer() -> None:
 
 def test_with_sentences_for_real(tiny: Settings, tmp_path: Path) -> None:
     from quickstudy.cli.chat import _read_faq
+    from quickstudy.cli.sources import How
 
     torch.manual_seed(0)
     shape = tiny.model.model_copy(update={"dimension": 384, "learner": "protonet"})  # the sentence vectors as they are
     save_model(MetaModel(tiny.inputs, shape, {"text"}), tmp_path, {})
     qs = Quickstudy.load(tmp_path)
-    entries = _read_faq(Path(__file__).parents[3] / "docs/faq.csv")
+    entries = _read_faq(Path(__file__).parents[3] / "docs/faq.csv", How({"content": "question", "label": "answer"}))
     assert len({entry.answer for entry in entries}) == 30
     chat = Chat(lambda texts, labels: qs.adapt(texts, labels, modality="text"), entries, close=0.5)
     for question, part in (
