@@ -22,6 +22,7 @@ from quickstudy.ingest.importers.formats import READERS, Table
 from quickstudy.ingest.importers.options import Wanted
 from quickstudy.ingest.importers.rows import Rows
 from quickstudy.ingest.importers.several import flag_of
+from quickstudy.ingest.importers.usual import usual
 from quickstudy.kinds.targets import TARGETS, kind_of, targets_of
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
@@ -208,12 +209,9 @@ def _target_columns(
             if reading.label in others
             else (None, None, "")
         )
-    lower = {name.lower().strip(): name for name in reversed(others)}
-    known = [targets_of(wanted.kind)] if wanted.kind else list(TARGETS.values())
-    for targets in known:
-        for name in targets.USUAL:
-            if name in lower:
-                return lower[name], None, _kind_of(table, lower[name], wanted)
+    for targets in [targets_of(wanted.kind)] if wanted.kind else TARGETS.values():
+        if (name := usual(others, targets.USUAL)) is not None:
+            return name, None, _kind_of(table, name, wanted)
     if len(others) > 1 and all(_is_flag(row, name) for row in rows for name in others):
         return None, tuple(others), wanted.kind or kind_of([["one", "two"]])
     likely = [name for name in others if _seems_a_class([_cell(row, name) for row in rows])]
