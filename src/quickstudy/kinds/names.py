@@ -146,10 +146,16 @@ def _is_no_character(character: str) -> bool:
     return (ord(character) & 0xFFFE) == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
 
 
-def _is_a_name(value: str) -> str:
+def one_line(value: str) -> str:
+    """Return a text of a request that is one line, as it is; ValueError, as pydantic wants it, where it is none."""
     # Control characters would break the lines of logs; a NUL no database of text can hold.
     if not value.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise ValueError("is empty or holds control characters")
+    return value
+
+
+def _is_a_name(value: str) -> str:
+    one_line(value)
     if (character := hidden(value)) is not None:
         raise ValueError(f"holds a character that cannot be seen (U+{ord(character):04X}); leave it out")
     return tidy(value)

@@ -3,13 +3,13 @@
 Gradio 6.31 would take Pillow from 13 back to 12, and tomlkit from 0.15 to 0.14, beneath all else that is locked here.
 """
 
-import unicodedata
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, Field
 
+from quickstudy.kinds.names import one_line
 from quickstudy.serving.chat.chat import Entry
 from quickstudy.serving.http import inputs
 from quickstudy.serving.http.bodies import Body
@@ -21,14 +21,8 @@ from quickstudy.serving.http.routes.pages import page
 router = APIRouter(include_in_schema=False)
 
 
-def _is_a_line(value: str) -> str:
-    if not value.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError("is empty or holds control characters")
-    return value
-
-
 class ChatEntry(Body):
-    question: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_a_line)]
+    question: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(one_line)]
     answer: str = Field(min_length=1, max_length=2000)
 
 
